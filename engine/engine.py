@@ -1,0 +1,311 @@
+"""InpaintEngine: model, strategies and loop put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError
+from engine.loop import Loop
+from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
+from engine.models.base import Network
+from engine.models.loading import pocket_inpaint_folder, resolve_device, resolve_dtype
+from engine.parity import prepare_like_diffusers
+from engine.prepare import Clock, Plan, prepare_edit
+from engine.request import EditRequest
+from engine.results import Comparison, EditResult
+from engine.strategy import Strategy
+from strategies import create_strategy, get_strategy, list_strategies
+
+if TYPE_CHECKING:
+    import os
+
+    from engine.loop import Job
+
+
+class InpaintEngine:
+    """An inpainting engine around one loaded model.
+
+    Make one with :meth:`from_pretrained` or :meth:`from_pipe`.
+    """
+
+    def __init__(self, backbone: Backbone, name: str) -> None:
+        self.backbone = backbone
+        self.name = name
+
+    @property
+    def pipe(self) -> Any:
+        """The diffusers pipeline underneath, for LoRA, textual inversion, offload and the like."""
+        return self.backbone.pipe
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] = "pocket",
+        inpaint_model: str | os.PathLike[str] | None = None,
+        dtype: Any = None,
+        device: Any = None,
+    ) -> InpaintEngine:
+        """Load a model.
+
+        Args:
+            model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
+                single ``.safetensors`` checkpoint. SDXL, SD 1.x and SD 2.x.
+            inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
+            dtype: a torch dtype or its name; float16 on a GPU and float32 on the CPU if None.
+            device: a torch device or its name; the best that is there if None.
+
+        Raises:
+            InputError: a dtype or device that cannot be used.
+            ModelError: the model is missing, unreachable or of an unsupported family.
+        """
+        device = resolve_device(device)
+        dtype = resolve_dtype(dtype, device)
+        if inpaint_model is None and str(model) == "pocket":
+            inpaint_model = pocket_inpaint_folder()
+        pipe = load_pipeline(model, dtype, device)
+        inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
+        return cls(backbone_for(pipe, inpaint), str(model))
+
+    @classmethod
+    def from_pipe(cls, pipe: Any, inpaint_unet: Any = None) -> InpaintEngine:
+        """Share a loaded diffusers pipeline's modules; nothing in it is changed.
+
+        Args:
+            pipe: an SDXL or SD pipeline (text-to-image, image-to-image or inpainting).
+            inpaint_unet: a 9-channel ``UNet2DConditionModel`` of the same family.
+
+        Raises:
+            ModelError: the pipeline or the UNet is of an unsupported kind.
+        """
+        network = Network(inpaint_unet) if inpaint_unet is not None else None
+        name = getattr(pipe.config, "_name_or_path", None) or type(pipe).__name__
+        return cls(backbone_for(pipe, network), str(name))
+
+    def strategies(self) -> list[str]:
+        """Names of the registered strategies that the loaded networks can run."""
+        return [n for n in list_strategies() if get_strategy(n).network in self.backbone.networks]
+
+    def edit(
+        self,
+        *,
+        image: Any,
+        prompt: str,
+        mask: Any = None,
+        strength_map: Any = None,
+        negative_prompt: str | None = None,
+        strategy: str | Strategy = "differential",
+        num_inference_steps: int = 30,
+        guidance_scale: float = 5.0,
+        guidance_rescale: float = 0.0,
+        strength: float = 1.0,
+        seed: int | None = None,
+        generator: Any = None,
+        num_images: int = 1,
+        scheduler: Any = None,
+        eta: float | None = None,
+        invert: bool = False,
+        feather: float = 4.0,
+        output_type: Any = "pil",
+        compat: Any = None,
+        callback: Any = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> EditResult:
+        """Repaint part of a picture.
+
+        Args:
+            image: path, Pillow image, array, tensor (c h w or b c h w in [0, 1]), or latents
+                (b 4 h/8 w/8). Any size: it is padded to the model's multiple and cropped back.
+            prompt: what the picture shows when it is done.
+            mask: hard: what is repainted (white, 1). Path, Pillow image, array or tensor.
+            strength_map: a strength in [0, 1] for every pixel, 1 = repaint, in mask's place.
+            negative_prompt: what it should not show; None is the model's own empty prompt.
+            strategy: a name of ``strategies.list_strategies()``, several joined by ``+``, or a
+                :class:`~engine.strategy.Strategy`.
+            num_inference_steps: steps of a run at strength 1; 1 to 1000.
+            guidance_scale: classifier-free guidance, from 0; at most 1 is off.
+            guidance_rescale: in [0, 1], see :class:`~engine.guidance.Guidance`.
+            strength: global strength in (0, 1]: the share of the steps that is run.
+            seed: 0 to 2**63 - 1; picture i uses seed + i, so that each equals its single run.
+                Drawn if neither it nor ``generator`` is given, and reported in the result.
+            generator: a torch generator; with several pictures, one for each or one that draws
+                their seeds.
+            num_images: pictures to make of each input picture.
+            scheduler: a name of ``engine.schedule.list_schedulers()``, a diffusers scheduler (a
+                fresh copy is used), or None for the model's own.
+            eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
+            invert: flip the map's polarity (1 = keep).
+            feather: width in px of the fade inside the repainted region, over which the result
+                is laid on the original. Where the strength is 0, pixels stay as they were to the
+                bit.
+            output_type: ``"pil"``, ``"np"`` or ``"latent"``.
+            compat: ``"diffusers"`` reproduces the random draws, mask rounding and blending of
+                diffusers' inpainting pipelines to the bit, without paste (strategies ``blend``
+                and ``inpaint9``; ``differential`` is untouched by it but for the draws).
+            callback: called with a :class:`~engine.types.Snapshot` after every step; returning
+                False cancels.
+            progress: show a progress bar; None shows it on a terminal.
+            **options: the strategy's options by name.
+
+        Raises:
+            InputError: bad input; nothing was computed.
+            CancelledError: the callback cancelled.
+        """
+        request = EditRequest(
+            image=image,
+            prompt=prompt,
+            mask=mask,
+            strength_map=strength_map,
+            negative_prompt=negative_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            strength=strength,
+            seed=seed,
+            generator=generator,
+            num_images=num_images,
+            scheduler=scheduler,
+            eta=eta,
+            invert=invert,
+            feather=feather,
+            output_type=output_type,
+            compat=compat,
+            callback=callback,
+            progress=progress,
+        )
+        built = self._strategy(strategy, options)
+        return self._run(request, {built.name: built}, options).results[built.name]
+
+    def compare(
+        self, *, strategies: Sequence[str | Strategy] | None = None, **arguments: Any
+    ) -> Comparison:
+        """The same picture, prompt and seed through several strategies, in shared model calls.
+
+        Args:
+            strategies: names or strategies; all that the model can run if None.
+            **arguments: as for :meth:`edit`, for all of them; a strategy's option goes to those
+                that have it. ``compat`` is not accepted.
+
+        Raises:
+            InputError: bad input; nothing was computed.
+        """
+        chosen = self.strategies() if strategies is None else list(strategies)
+        if isinstance(strategies, str) or not chosen:
+            raise InputError("strategies must be a list of at least one name.")
+        known = set(EditRequest.__dataclass_fields__) - {"compat"}
+        options = {key: arguments.pop(key) for key in list(arguments) if key not in known}
+        if "compat" in options or arguments.get("output_type") == "latent":
+            raise InputError("compare makes pictures in the engine's own mode only.")
+        request = EditRequest(**arguments)
+        built = [self._strategy(each, options, partial=True) for each in chosen]
+        names = {strategy.name: strategy for strategy in built}
+        if len(names) < len(built):
+            raise InputError("strategies must not be named twice.")
+        used = {key for each in built for part in each.parts for key in vars(part)}
+        if unused := set(options) - used:
+            raise InputError(f"no compared strategy has the option {min(unused)!r}.")
+        return self._run(request, names, options)
+
+    # --------------------------------------------------------------------------------------------
+
+    def _strategy(
+        self, strategy: str | Strategy, options: dict[str, Any], *, partial: bool = False
+    ) -> Strategy:
+        """Build a strategy and check that its network is loaded."""
+        if isinstance(strategy, Strategy):
+            if options and not partial:
+                raise InputError("options go into the strategy object itself, not beside it.")
+            built = strategy
+        else:
+            if partial:
+                infos = [get_strategy(name.strip()) for name in str(strategy).split("+")]
+                known = {key for info in infos for key in info.options}
+                options = {key: value for key, value in options.items() if key in known}
+            built = create_strategy(strategy, **options)
+        self.backbone.network(built.network)
+        return built
+
+    def _run(
+        self, request: EditRequest, strategies: dict[str, Strategy], options: dict[str, Any]
+    ) -> Comparison:
+        prepare = prepare_like_diffusers if request.compat else prepare_edit
+        clock = Clock()
+        plan = prepare(self.backbone, request, list(strategies.values()), clock)
+        loop = Loop()
+        loop.submit(plan.jobs)
+        with clock.phase("denoise"):
+            _run_with_progress(loop, request.progress)
+        for job in plan.jobs:
+            if job.error is not None:
+                raise job.error
+        results = {}
+        for name, strategy in strategies.items():
+            jobs = [job for job in plan.jobs if job.name == name]
+            images, latents = plan.finish(jobs, request, clock)
+            results[name] = EditResult(
+                images=images,
+                latents=latents,
+                seeds=plan.seeds,
+                settings=self._settings(request, strategy, options, jobs[0], plan),
+                timings={},
+                model_calls=sum(job.index * job.latents.shape[0] for job in jobs),
+            )
+        timings = clock.read()
+        for result in results.values():
+            result.timings.update(timings)
+        return Comparison(results, plan.original, plan.strength_map, timings["total"])
+
+    def _settings(
+        self,
+        request: EditRequest,
+        strategy: Strategy,
+        options: dict[str, Any],
+        job: Job,
+        plan: Plan,
+    ) -> dict[str, Any]:
+        import diffusers
+        import torch
+
+        same = (
+            *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
+            *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
+        )
+        return {
+            "model": self.name,
+            "family": self.backbone.family,
+            "strategy": strategy.name,
+            "options": {
+                key: value
+                for part in strategy.parts
+                for key, value in vars(part).items()
+                if isinstance(value, (str, int, float, bool, type(None)))
+            },
+            **{key: getattr(request, key) for key in same},
+            "seeds": plan.seeds,
+            "scheduler": request.scheduler
+            if isinstance(request.scheduler, str)
+            else type(job.schedule.scheduler).__name__,
+            "size": list(plan.size),
+            "map": "mask" if request.mask is not None else "strength_map",
+            "device": str(self.backbone.device.type),
+            "dtype": str(self.backbone.dtype).removeprefix("torch."),
+            "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+        }
+
+
+def _run_with_progress(loop: Loop, progress: bool | None) -> None:
+    show = sys.stderr.isatty() if progress is None else progress
+    if not show:
+        loop.run()
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    total = max(len(job.schedule) for job in loop.active)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("denoising", total=total)
+        while loop.active:
+            loop.step()
+            bar.advance(task)

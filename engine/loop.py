@@ -1,0 +1,237 @@
+"""The one loop. Everything that denoises goes through here.
+
+A :class:`Loop` holds jobs: one edit, four strategies side by side and a server's queue are the same
+thing to it. Each job owns its latents, its schedule, its generator and its strategy's state; jobs
+whose model calls fit together share one forward, each row with its own timestep. Jobs may be
+submitted at any time and leave when they are finished, cancelled or failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from engine.errors import CancelledError
+from engine.types import Conditioning, Snapshot
+
+if TYPE_CHECKING:
+    from engine.guidance import Guidance
+    from engine.models.base import Network
+    from engine.schedule import Schedule
+    from engine.strategy import Strategy
+    from engine.types import Step
+
+MAX_CELLS = 8 * 128 * 128
+"""Latent positions in one shared call: 8 rows of a 1024-px SDXL picture, 512 of a 128-px one."""
+
+Observer = Callable[[Snapshot], Any]
+
+
+class Control(Protocol):
+    """Something that adds residuals to the network's own (a ControlNet, for one)."""
+
+    def residuals(
+        self, scaled: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning, step: Step
+    ) -> Mapping[str, Any]:
+        """Residuals by the UNet's argument names for ``scaled`` (B c h w, before widening), or
+        nothing where the control is off.
+        """
+
+
+@dataclass(eq=False)
+class Job:
+    """One denoising run. ``latents`` are b c h w; every conditioning tensor has b rows."""
+
+    name: str
+    network: Network
+    schedule: Schedule
+    strategy: Strategy
+    state: Sequence[Any]
+    latents: torch.Tensor
+    cond: Conditioning
+    uncond: Conditioning | None
+    guidance: Guidance
+    generator: Any = None
+    controls: Sequence[Control] = ()
+    observer: Observer | None = None
+    image: int = 0
+    index: int = field(default=0, init=False)
+    error: Exception | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.conditioning = join([self.uncond, self.cond] if self.uncond else [self.cond])
+        self.copies = 2 if self.uncond else 1
+        self.rows = self.copies * self.latents.shape[0]
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or self.index >= len(self.schedule)
+
+    @property
+    def batch_key(self) -> tuple[Any, ...]:
+        """Jobs with equal keys can share a model call."""
+        shapes = tuple(sorted((key, *t.shape[1:]) for key, t in self.conditioning.items()))
+        return (id(self.network), tuple(self.latents.shape[1:]), self.latents.dtype, shapes)
+
+    def model_input(self) -> tuple[torch.Tensor, torch.Tensor, Mapping[str, Any]]:
+        """This step's rows of the shared call: sample, timesteps and residuals."""
+        step = self.schedule.steps[self.index]
+        self.latents = self.strategy.before_step(self.state, self.latents, step)
+        scaled = self.schedule.scale(self.latents, step)
+        timesteps = self.schedule.device_timesteps[self.index].expand(self.rows)
+        residuals: Mapping[str, Any] = {}
+        if self.controls:
+            copies = torch.cat([scaled] * self.copies)
+            residuals = add_residuals(
+                control.residuals(copies, timesteps, self.conditioning, step)
+                for control in self.controls
+            )
+        widened = self.strategy.model_input(self.state, scaled, step)
+        return torch.cat([widened] * self.copies), timesteps, residuals
+
+    def advance(self, output: torch.Tensor) -> None:
+        """Take one step with the network's output for this job's rows."""
+        step = self.schedule.steps[self.index]
+        prediction = self.guidance.combine(*output.chunk(2)) if self.uncond else output
+        if self.strategy.rewrites_denoised:
+            denoised = self.schedule.to_denoised(prediction, self.latents, step)
+            denoised = self.strategy.denoised(self.state, denoised, self.latents, step)
+            prediction = self.schedule.from_denoised(denoised, self.latents, step)
+        latents = self.schedule.step(prediction, self.latents, step, self.generator)
+        self.latents = self.strategy.after_step(self.state, latents, step)
+        self.index += 1
+        if self.observer is not None:
+            total, timestep = len(self.schedule), float(step.timestep)
+            shot = Snapshot(
+                self.name, step.index, total, timestep, self.latents.clone(), self.image
+            )
+            if self.observer(shot) is False:
+                raise CancelledError(f"{self.name} was cancelled after step {self.index}.")
+
+
+class Loop:
+    """Advances jobs together until none is left.
+
+    Args:
+        max_cells: at most this many latent positions (rows x h x w) in one shared call.
+    """
+
+    def __init__(self, max_cells: int = MAX_CELLS) -> None:
+        self.max_cells = max_cells
+        self.active: list[Job] = []
+        self.calls = 0
+        """Network forwards so far."""
+        self._joined: dict[tuple[int, ...], Conditioning] = {}
+
+    def submit(self, jobs: Iterable[Job]) -> None:
+        """Let jobs enter; they take part from the next step on."""
+        self.active.extend(jobs)
+
+    def run(self) -> None:
+        """Step until every job has left."""
+        while self.active:
+            self.step()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One model call for every active job. A job that fails leaves with its ``error`` set."""
+        for batch in list(self._batches()):
+            inputs = [_guard(job, job.model_input) for job in batch]
+            ready = [job for job in batch if job.error is None]
+            if not ready:
+                continue
+            samples, timesteps, residuals = zip(*filter(None, inputs), strict=True)
+            rows = [job.rows for job in ready]
+            output = ready[0].network.predict(
+                torch.cat(samples),
+                torch.cat(timesteps),
+                self._conditioning(ready),
+                join_residuals(residuals, rows),
+            )
+            self.calls += 1
+            for job, own in zip(ready, output.split(rows), strict=True):
+                _guard(job, partial(job.advance, own))
+        self.active = [job for job in self.active if not job.done]
+
+    def _batches(self) -> Iterator[list[Job]]:
+        """Active jobs in groups that share a call, in order of arrival."""
+        groups: dict[tuple[Any, ...], list[Job]] = {}
+        for job in self.active:
+            groups.setdefault(job.batch_key, []).append(job)
+        for group in groups.values():
+            height, width = group[0].latents.shape[-2:]
+            limit = max(1, self.max_cells // (height * width))
+            batch: list[Job] = []
+            for job in group:
+                if batch and sum(each.rows for each in batch) + job.rows > limit:
+                    yield batch
+                    batch = []
+                batch.append(job)
+            yield batch
+
+    def _conditioning(self, batch: Sequence[Job]) -> Conditioning:
+        """The batch's joined conditioning, kept while the same jobs stay together."""
+        if len(batch) == 1:
+            return batch[0].conditioning
+        key = tuple(id(job) for job in batch)
+        if key not in self._joined:
+            alive = {id(job) for job in self.active}
+            self._joined = {k: v for k, v in self._joined.items() if alive.issuperset(k)}
+            self._joined[key] = join([job.conditioning for job in batch])
+        return self._joined[key]
+
+
+def _guard(job: Job, act: Callable[[], Any]) -> Any:
+    """Run ``act``; its failure ends this job and no other."""
+    try:
+        return act()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
+        job.error = error
+        return None
+
+
+def join(conditionings: Sequence[Conditioning]) -> Conditioning:
+    """Concatenate conditionings (of equal keys and shapes) along their rows."""
+    if len(conditionings) == 1:
+        return conditionings[0]
+    return {key: torch.cat([each[key] for each in conditionings]) for key in conditionings[0]}
+
+
+def add_residuals(several: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The sum of several controls' residuals."""
+    total: dict[str, Any] = {}
+    for residuals in several:
+        for key, value in residuals.items():
+            if key not in total:
+                total[key] = value
+            elif isinstance(value, torch.Tensor):
+                total[key] = total[key] + value
+            else:
+                total[key] = tuple(a + b for a, b in zip(total[key], value, strict=True))
+    return total
+
+
+def join_residuals(several: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Mapping[str, Any]:
+    """Residuals of a whole batch; a job without any gets zeros for its ``rows``."""
+    joined: dict[str, Any] = {}
+    for key in {key for residuals in several for key in residuals}:
+        example = next(residuals[key] for residuals in several if key in residuals)
+        blocks = [
+            residuals[key] if key in residuals else _zeros(example, count)
+            for residuals, count in zip(several, rows, strict=True)
+        ]
+        if isinstance(example, torch.Tensor):
+            joined[key] = torch.cat(blocks)
+        else:
+            joined[key] = tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return joined
+
+
+def _zeros(example: Any, rows: int) -> Any:
+    if isinstance(example, torch.Tensor):
+        return example.new_zeros((rows, *example.shape[1:]))
+    return tuple(_zeros(part, rows) for part in example)

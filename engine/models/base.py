@@ -1,0 +1,200 @@
+"""What the engine asks of a model family, and what UNet families have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.types import Conditioning
+
+ADDED = ("text_embeds", "time_ids", "image_embeds")
+"""The conditioning that diffusers' UNets take inside ``added_cond_kwargs``."""
+
+
+class Network:
+    """A UNet as the loop calls it. Jobs with the same network and shapes share one call."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.unet.config.in_channels)
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """A distilled network that is told the guidance scale and never runs unguided."""
+        return getattr(self.unet.config, "time_cond_proj_dim", None) is not None
+
+    @property
+    def down_factor(self) -> int:
+        """Latent sizes are best multiples of this: what the UNet's own downsampling halves."""
+        return int(2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def predict(
+        self,
+        sample: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+        residuals: Mapping[str, Any],
+    ) -> torch.Tensor:
+        """One forward. ``sample``: B c h w, ``timesteps``: B, conditioning rows: B; gives B 4 h w.
+
+        ``residuals``: what controls add, by the UNet's argument names.
+        """
+        added = {key: conditioning[key] for key in ADDED if key in conditioning}
+        prediction: torch.Tensor = self.unet(
+            sample,
+            timesteps,
+            encoder_hidden_states=conditioning["encoder_hidden_states"],
+            timestep_cond=conditioning.get("timestep_cond"),
+            added_cond_kwargs=added or None,
+            return_dict=False,
+            **residuals,
+        )[0]
+        return prediction
+
+
+class Backbone(ABC):
+    """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps."""
+
+    family: str
+
+    def __init__(self, pipe: Any, networks: Mapping[str, Network]) -> None:
+        self.pipe = pipe
+        self.networks = dict(networks)
+
+    # Sizes -------------------------------------------------------------------------------------
+
+    @property
+    def cell(self) -> int:
+        """Pixels per latent, along one side."""
+        return int(2 ** (len(self.pipe.vae.config.block_out_channels) - 1))
+
+    @property
+    def align(self) -> int:
+        """Pictures are padded to a multiple of this many pixels."""
+        return self.cell * max(network.down_factor for network in self.networks.values())
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.pipe.vae.config.latent_channels)
+
+    @property
+    def device(self) -> torch.device:
+        # diffusers' own property, the only one that honours accelerate's offload hooks
+        device: torch.device = self.pipe._execution_device  # noqa: SLF001
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = next(iter(self.networks.values())).unet.dtype
+        return dtype
+
+    def network(self, kind: str) -> Network:
+        """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""
+        if kind not in self.networks:
+            what, how = (
+                ("the 9-channel inpainting UNet", "inpaint_model=")
+                if kind == "inpaint"
+                else ("the 4-channel base UNet", "a text-to-image checkpoint as model=")
+            )
+            raise InputError(f"this strategy needs {what}, which is not loaded; give {how}")
+        return self.networks[kind]
+
+    # Text --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode_prompt(
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        *,
+        guided: bool,
+        size: tuple[int, int],
+        images: int = 1,
+    ) -> tuple[Conditioning, Conditioning | None]:
+        """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each.
+
+        ``size``: (height, width) in pixels of the padded picture.
+        """
+
+    # Pixels ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _vae_precision(self) -> Iterator[torch.dtype]:
+        """Run an fp16 VAE that asks for it (``force_upcast``) in float32, and restore it after."""
+        import torch
+
+        vae = self.pipe.vae
+        before = vae.dtype
+        if before == torch.float16 and vae.config.force_upcast:
+            vae.to(torch.float32)
+            try:
+                yield torch.float32
+            finally:
+                vae.to(before)
+        else:
+            yield before
+
+    def encode(
+        self,
+        pixels: torch.Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        sample: bool = False,
+    ) -> torch.Tensor:
+        """Latents (b c h/cell w/cell, unit scale) of ``pixels`` (b 3 h w in [-1, 1]).
+
+        The mode of the posterior, or a draw from it with ``generator`` if ``sample``.
+        """
+        with self._vae_precision() as dtype:
+            posterior = self.pipe.vae.encode(pixels.to(self.device, dtype)).latent_dist
+            latents: torch.Tensor = posterior.sample(generator) if sample else posterior.mode()
+        return self._scale_latents(latents.to(self.dtype))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels (b 3 h w, float, about [-1, 1]) of ``latents`` (b c h w)."""
+        with self._vae_precision() as dtype:
+            unscaled = self._unscale_latents(latents.to(dtype))
+            pixels: torch.Tensor = self.pipe.vae.decode(unscaled, return_dict=False)[0]
+        return pixels
+
+    def _scale_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        scaled: torch.Tensor = self.pipe.vae.config.scaling_factor * latents
+        return scaled
+
+    def _unscale_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        unscaled: torch.Tensor = latents / self.pipe.vae.config.scaling_factor
+        return unscaled
+
+    def image_processors(self) -> tuple[Any, Any]:
+        """Diffusers' own processors for pictures and for masks, as its inpainting pipelines
+        make them.
+        """
+        from diffusers.image_processor import VaeImageProcessor
+
+        return VaeImageProcessor(vae_scale_factor=self.cell), VaeImageProcessor(
+            vae_scale_factor=self.cell,
+            do_normalize=False,
+            do_binarize=True,
+            do_convert_grayscale=True,
+        )
+
+    def guidance_embedding(self, scale: float, images: int = 1) -> torch.Tensor:
+        """What networks that embed their guidance are told: images x time_cond_proj_dim."""
+        import torch
+
+        unet = next(iter(self.networks.values())).unet
+        weights = torch.tensor(scale - 1).repeat(images)
+        embedded: torch.Tensor = self.pipe.get_guidance_scale_embedding(
+            weights, embedding_dim=unet.config.time_cond_proj_dim
+        )
+        return embedded.to(self.device, self.dtype)

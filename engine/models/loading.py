@@ -1,0 +1,209 @@
+"""From a name, a folder, a hub id or a file to a loaded pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InputError, ModelError
+from engine.models.base import Backbone, Network
+from engine.models.sd import SDBackbone
+from engine.models.sdxl import SDXLBackbone
+
+POCKET = "pocket"
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_POCKET_HINT = "The embedded model needs no download: model='pocket'."
+
+
+def resolve_dtype(dtype: Any, device: Any) -> Any:
+    """``dtype`` (None, a torch dtype or its name): float16 on a GPU, float32 on the CPU if None."""
+    import torch
+
+    if dtype is None:
+        return torch.float32 if torch.device(device).type == "cpu" else torch.float16
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if named not in (torch.float16, torch.bfloat16, torch.float32):
+            raise InputError(f"unknown dtype {dtype!r}; accepted: float16, bfloat16, float32.")
+        return named
+    return dtype
+
+
+def resolve_device(device: Any) -> Any:
+    """``device`` or the best one that is there. Raises ``InputError`` for one that is not."""
+    import torch
+
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {_first_line(error)}") from error
+    return resolved
+
+
+def load_pipeline(model: str | os.PathLike[str], dtype: Any, device: Any) -> Any:
+    """A diffusers pipeline from ``"pocket"``, a folder, a hub id or a single checkpoint file.
+
+    Raises:
+        ModelError: nothing usable is there, or the hub cannot be reached.
+    """
+    import diffusers
+
+    source = _locate(model)
+    if isinstance(source, Path) and source.is_file():
+        pipe = _single_file(source, dtype)
+    else:
+        pipe = _guarded(
+            lambda: diffusers.DiffusionPipeline.from_pretrained(str(source), torch_dtype=dtype),
+            model,
+        )
+    return pipe.to(device)
+
+
+def load_inpaint_network(model: str | os.PathLike[str], dtype: Any, device: Any) -> Network:
+    """The 9-channel UNet of an inpainting checkpoint: its pipeline folder or hub id, or a folder
+    that holds only the UNet.
+
+    Raises:
+        ModelError: there is none, or it does not have 9 input channels.
+    """
+    from diffusers import UNet2DConditionModel
+
+    source = _locate(model, index="config.json")
+    folder = isinstance(source, Path) and (source / "config.json").is_file()
+    kwargs: dict[str, Any] = {} if folder else {"subfolder": "unet"}
+    unet = _guarded(
+        lambda: UNet2DConditionModel.from_pretrained(str(source), torch_dtype=dtype, **kwargs),
+        model,
+    )
+    if unet.config.in_channels != 9:
+        raise ModelError(
+            f"{model} is no inpainting checkpoint: its UNet has {unet.config.in_channels} input "
+            "channels, not 9."
+        )
+    return Network(unet.to(device))
+
+
+def backbone_for(pipe: Any, inpaint_network: Network | None = None) -> Backbone:
+    """The adapter for a loaded pipeline. Nothing in ``pipe`` is changed.
+
+    Raises:
+        ModelError: the pipeline is of a family that is not supported.
+    """
+    unet = getattr(pipe, "unet", None)
+    if unet is None or getattr(pipe, "vae", None) is None:
+        raise ModelError(
+            f"{type(pipe).__name__} has no UNet and VAE; supported families: SDXL, SD 1.x, SD 2.x."
+        )
+    kinds = {4: "base", 9: "inpaint"}
+    if unet.config.in_channels not in kinds:
+        raise ModelError(
+            f"the UNet of {type(pipe).__name__} has {unet.config.in_channels} input channels; "
+            "4 (text to image) or 9 (inpainting) are supported."
+        )
+    networks = {kinds[unet.config.in_channels]: Network(unet)}
+    if inpaint_network is not None:
+        if inpaint_network.in_channels != 9:
+            raise ModelError(
+                f"the inpainting UNet has {inpaint_network.in_channels} input channels, not 9."
+            )
+        ours, theirs = unet.config.cross_attention_dim, inpaint_network.unet.config
+        if theirs.cross_attention_dim != ours:
+            raise ModelError(
+                "the inpainting UNet is of another family: it takes text embeddings of "
+                f"{theirs.cross_attention_dim} dimensions, the model's have {ours}."
+            )
+        networks["inpaint"] = inpaint_network
+    added = getattr(unet.config, "addition_embed_type", None)
+    if added == "text_time" and hasattr(pipe, "text_encoder_2"):
+        return SDXLBackbone(pipe, networks)
+    if added is None and hasattr(pipe, "text_encoder"):
+        return SDBackbone(pipe, networks)
+    raise ModelError(
+        f"{type(pipe).__name__} is of a family that is not supported yet; "
+        "supported: SDXL, SD 1.x, SD 2.x."
+    )
+
+
+def pocket_inpaint_folder() -> Path | None:
+    """The embedded 9-channel UNet, where this build carries one."""
+    from engine.pocket import model_path
+
+    folder = Path(model_path()).parent / "unet_inpaint"
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Path | str:
+    """A path that exists, or a hub id."""
+    if str(model) == POCKET:
+        from engine.pocket import model_path
+
+        return Path(model_path())
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ModelError(f"{model} is not a .safetensors checkpoint.")
+        return path
+    if path.is_dir():
+        if not any((path / name).is_file() for name in {index, "model_index.json"}):
+            raise ModelError(
+                f"{model} is no diffusers model folder: it has no {index}. {_POCKET_HINT}"
+            )
+        return path
+    if not isinstance(model, str) or not _HUB_ID.match(model):
+        raise ModelError(f"there is no model at {model}. {_POCKET_HINT}")
+    return model
+
+
+def _single_file(path: Path, dtype: Any) -> Any:
+    """A checkpoint in one file; which family it is shows in the names of its tensors."""
+    import diffusers
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            keys = set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable .safetensors file: {error}") from error
+    if not any(key.startswith("model.diffusion_model.") for key in keys):
+        raise ModelError(f"{path} is no full Stable Diffusion checkpoint: it holds no UNet.")
+    sdxl = any(key.startswith("conditioner.embedders.1.") for key in keys)
+    pipeline = diffusers.StableDiffusionXLPipeline if sdxl else diffusers.StableDiffusionPipeline
+    return _guarded(lambda: pipeline.from_single_file(str(path), torch_dtype=dtype), path)
+
+
+def _guarded(load: Any, model: Any) -> Any:
+    """Run ``load``; say in one line what went wrong."""
+    try:
+        return load()
+    except (OSError, ValueError, json.JSONDecodeError, KeyError) as error:
+        if _looks_unreachable(error) and not Path(model).exists():
+            raise ModelError(
+                f"{model} is not here and the model hub cannot be reached. {_POCKET_HINT}"
+            ) from error
+        raise ModelError(f"{model} could not be loaded: {_first_line(error)}") from error
+
+
+def _looks_unreachable(error: BaseException) -> bool:
+    """Whether a load failed for want of the network (hub errors chain the transport's)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        name = type(seen).__name__
+        if "Connect" in name or name in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
+            return True
+        if isinstance(seen, (ConnectionError, TimeoutError)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    text = str(error).lower()
+    return "couldn't connect" in text or "connection" in text or "offline" in text
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,0 +1,160 @@
+"""``compat="diffusers"``: the draws, mask rounding and blending of diffusers' inpainting pipelines.
+
+For people who move over, and for the tests that hold the engine to its peers. What is reproduced
+(diffusers 0.42): images are resized to a multiple of 8, masks to grey, binarised at 0.5 and reduced
+to the latent grid by nearest neighbour; the generator draws the VAE sample of the image (not for
+9-channel networks at strength 1), then the noise for all pictures at once, then the VAE sample of
+the masked image, which 4-channel networks never use; at strength 1 the run starts from pure noise;
+every model call is followed by the blend. Nothing is pasted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from engine.canvas import Box, load_image
+from engine.errors import InputError
+from engine.guidance import Guidance
+from engine.loop import Job
+from engine.prepare import Clock, Plan, schedule_maker
+from engine.strategy import Strategy, StrategyContext
+
+if TYPE_CHECKING:
+    from engine.models import Backbone
+    from engine.request import EditRequest
+
+
+@dataclass
+class ParityPlan(Plan):
+    """A plan whose pictures are what diffusers' image processor makes of the decoded latents."""
+
+    processor: Any = None
+
+    def finish(
+        self, jobs: Sequence[Job], request: EditRequest, clock: Clock
+    ) -> tuple[Any, torch.Tensor]:
+        latents = torch.cat([job.latents for job in jobs])
+        if request.output_type == "latent":
+            return latents, latents
+        with clock.phase("decode"), torch.no_grad():
+            decoded = self.backbone.decode(latents)
+            images = self.processor.postprocess(decoded, output_type=request.output_type)
+        return images, latents
+
+
+def prepare_like_diffusers(
+    backbone: Backbone, request: EditRequest, strategies: Sequence[Strategy], clock: Clock
+) -> ParityPlan:
+    """The counterpart of :func:`engine.prepare.prepare_edit` in compatibility mode."""
+    (strategy,) = strategies
+    processor, image, mask = _processed(backbone, request)
+    latents_given = image.shape[1] == backbone.latent_channels
+    height, width = mask.shape[-2:]
+    network = backbone.network(strategy.network)
+    guidance = Guidance(request.guidance_scale, request.guidance_rescale)
+    schedule = schedule_maker(backbone, request, parity=True)()
+    generator = request.generator
+    if generator is None and request.seed is not None:
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+
+    count = request.num_images
+    shape = (count, backbone.latent_channels, height // backbone.cell, width // backbone.cell)
+    with torch.no_grad():
+        with clock.phase("text"):
+            cond, uncond = backbone.encode_prompt(
+                request.prompt,
+                request.negative_prompt,
+                guided=guidance.active and not network.embeds_guidance,
+                size=(height, width),
+                images=count,
+            )
+            cond = dict(cond)
+            if network.embeds_guidance:
+                cond["timestep_cond"] = backbone.guidance_embedding(guidance.scale, count)
+        dtype = cond["encoder_hidden_states"].dtype
+
+        def draw(pixels: torch.Tensor) -> torch.Tensor:
+            # Of several generators diffusers asks the first, since there is one picture.
+            first = generator[0] if isinstance(generator, list) else generator
+            return backbone.encode(pixels.to(dtype=dtype), generator=first, sample=True)
+
+        with clock.phase("encode"):
+            pure = request.strength == 1.0
+            x0 = torch.zeros(1, *shape[1:])  # never used where it is not encoded
+            if latents_given:
+                x0 = image
+            elif strategy.network == "base" or not pure:
+                x0 = draw(image)
+            x0 = x0.to(backbone.device, dtype).repeat(count, 1, 1, 1)
+            noise = randn_tensor(shape, generator, device=backbone.device, dtype=dtype)
+            masked = None if latents_given else draw(image * (mask < 0.5))
+
+        def masked_image_latents() -> torch.Tensor:
+            if masked is None:
+                raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
+            return masked.repeat(count, 1, 1, 1)
+
+        grid = torch.nn.functional.interpolate(mask, size=shape[-2:]).to(backbone.device, dtype)
+        context = StrategyContext(
+            schedule=schedule,
+            init_latents=x0,
+            noise=noise,
+            strength_map=grid.repeat(count, 1, 1, 1),
+            masked_image_latents=masked_image_latents,
+        )
+        job = Job(
+            name=strategy.name,
+            network=network,
+            schedule=schedule,
+            strategy=strategy,
+            state=strategy.prepare(context),
+            latents=schedule.start_from_noise(noise) if pure else schedule.start(x0, noise),
+            cond=cond,
+            uncond=uncond,
+            guidance=guidance,
+            generator=generator,
+            observer=request.callback,
+        )
+    return ParityPlan(
+        backbone=backbone,
+        jobs=[job],
+        seeds=[request.seed] * count,
+        pictures=None,
+        strength_maps=[np.asarray(mask[0, 0])],
+        box=Box(0, 0, width, height),
+        processor=processor,
+    )
+
+
+def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """The image processor, the picture (1 3 H W in [-1, 1], or latents) and the binary mask
+    (1 1 H W), as diffusers prepares them.
+    """
+    processor, mask_processor = backbone.image_processors()
+    source = request.mask if request.mask is not None else request.strength_map
+    try:
+        image = processor.preprocess(_opened(request.image)).to(dtype=torch.float32)
+        scale = backbone.cell if image.shape[1] == backbone.latent_channels else 1
+        height, width = (side * scale for side in image.shape[-2:])
+        mask = mask_processor.preprocess(_opened(source), height=height, width=width)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"diffusers does not accept this picture or mask: {error}") from error
+    if image.shape[0] != 1:
+        raise InputError('compat="diffusers" takes one picture at a time.')
+    return processor, image, 1 - mask if request.invert else mask
+
+
+def _opened(source: Any) -> Any:
+    """Paths as pictures; everything else as it is."""
+    if not isinstance(source, str | os.PathLike):
+        return source
+    return load_image(source).to_pil()

@@ -1,0 +1,346 @@
+"""Noise schedules: diffusers' schedulers by name, and their runs cut into solver steps.
+
+A :class:`Schedule` is one job's own run of one fresh scheduler. It knows, by position and before
+the run starts, the noise level of every model call and where a solver step begins and ends, which
+diffusers' schedulers do not tell: Heun and KDPM2 visit a level twice, PNDM repeats its first step,
+DPM-Solver singlestep groups its steps. Levels are explicit, because ``add_noise`` of a scheduler
+that has started ignores the timestep it is given.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError, UnknownNameError
+from engine.types import CLEAN, Level, Step
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class SchedulerInfo:
+    """A scheduler by name: the diffusers class and what is changed in the model's own config."""
+
+    class_name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SCHEDULERS: dict[str, SchedulerInfo] = {
+    "euler": SchedulerInfo("EulerDiscreteScheduler"),
+    "euler-karras": SchedulerInfo("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    "euler-trailing": SchedulerInfo("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "euler-a": SchedulerInfo("EulerAncestralDiscreteScheduler"),
+    "ddim": SchedulerInfo("DDIMScheduler"),
+    "ddpm": SchedulerInfo("DDPMScheduler"),
+    "dpmpp-2m": SchedulerInfo("DPMSolverMultistepScheduler"),
+    "dpmpp-2m-karras": SchedulerInfo("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpmpp-2m-sde": SchedulerInfo(
+        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}
+    ),
+    "dpmpp-2m-sde-karras": SchedulerInfo(
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "dpmpp-2s": SchedulerInfo("DPMSolverSinglestepScheduler", {"lower_order_final": True}),
+    "deis": SchedulerInfo("DEISMultistepScheduler"),
+    "unipc": SchedulerInfo("UniPCMultistepScheduler"),
+    "sa-solver": SchedulerInfo("SASolverScheduler"),
+    "heun": SchedulerInfo("HeunDiscreteScheduler"),
+    "kdpm2": SchedulerInfo("KDPM2DiscreteScheduler"),
+    "kdpm2-a": SchedulerInfo("KDPM2AncestralDiscreteScheduler"),
+    "lms": SchedulerInfo("LMSDiscreteScheduler"),
+    "pndm": SchedulerInfo("PNDMScheduler", {"skip_prk_steps": True}),
+    "lcm": SchedulerInfo("LCMScheduler"),
+    "tcd": SchedulerInfo("TCDScheduler"),
+}
+
+
+def list_schedulers() -> list[str]:
+    """The names that ``scheduler=`` accepts."""
+    return list(_SCHEDULERS)
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Raise ``InputError`` unless ``scheduler`` is None, a known name or a diffusers scheduler."""
+    if isinstance(scheduler, str):
+        if scheduler not in _SCHEDULERS:
+            raise UnknownNameError("scheduler", scheduler, _SCHEDULERS)
+    elif scheduler is not None and not (
+        hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "from_config")
+    ):
+        raise InputError(
+            f"scheduler must be a name or a diffusers scheduler, not {type(scheduler).__name__}."
+        )
+
+
+def fresh_scheduler(scheduler: Any, model_scheduler: Any) -> Any:
+    """A new scheduler instance that shares no state with anything.
+
+    ``scheduler``: None for the model's own kind, a name of :func:`list_schedulers` (the model's
+    config with that kind's changes), or a diffusers scheduler, of which a fresh copy is made.
+    """
+    check_scheduler(scheduler)
+    if scheduler is None:
+        scheduler = model_scheduler
+    if isinstance(scheduler, str):
+        import diffusers
+
+        info = _SCHEDULERS[scheduler]
+        return getattr(diffusers, info.class_name).from_config(
+            model_scheduler.config, **info.changes
+        )
+    return type(scheduler).from_config(scheduler.config)
+
+
+def steps_for_strength(num_inference_steps: int, strength: float) -> int:
+    """How many of ``num_inference_steps`` a run at ``strength`` in (0, 1] has: the nearest whole
+    number, at least 1. (diffusers truncates, so that strength .9999 of 4 steps runs 3 of them.)
+    """
+    return max(1, min(num_inference_steps, math.floor(num_inference_steps * strength + 0.5)))
+
+
+class Schedule:
+    """One run of one scheduler.
+
+    Args:
+        scheduler: a fresh diffusers scheduler (see :func:`fresh_scheduler`); it is owned from now.
+        num_inference_steps: N, the steps of a run at strength 1.
+        strength: in (0, 1]; the run covers the last ``steps_for_strength(N, strength)`` of them.
+        device: where the model's timesteps are kept; tables stay on the CPU.
+        eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
+        parity: cut the run, and place composition after every model call, as diffusers' inpainting
+            pipelines do.
+        denoising_start, denoising_end: share of the training schedule in (0, 1) at which the run
+            starts and stops, as in diffusers; None for the ends.
+
+    Raises:
+        InputError: the scheduler refuses these numbers, or no step is left.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        num_inference_steps: int,
+        strength: float = 1.0,
+        *,
+        device: str | torch.device = "cpu",
+        eta: float | None = None,
+        parity: bool = False,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
+    ) -> None:
+        import torch
+
+        self.scheduler = scheduler
+        self.num_inference_steps = num_inference_steps
+        self.strength = strength
+        self.parity = parity
+        try:
+            scheduler.set_timesteps(num_inference_steps, device="cpu")
+        except (ValueError, IndexError, AssertionError) as error:
+            name = type(scheduler).__name__
+            raise InputError(
+                f"{name} cannot run {num_inference_steps} steps with this model's settings: {error}"
+            ) from error
+
+        begin, indices = self._cut(strength, denoising_start, denoising_end)
+        if not indices:
+            raise InputError(
+                f"nothing to do: {num_inference_steps} steps at strength {strength} leave no step."
+            )
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(begin)
+        self.timesteps: torch.Tensor = scheduler.timesteps[indices]
+        self.device_timesteps = self.timesteps.to(torch.float32).to(device)
+        """All timesteps as the network takes them: one float32 tensor on the device."""
+        self.steps: tuple[Step, ...] = self._steps(begin, indices, denoising_end)
+        self.num_steps: int = self._position(begin, indices, len(indices))
+        """How many of the N steps this run has (fewer than the model calls of Heun, for one)."""
+
+        accepted = inspect.signature(scheduler.step).parameters
+        self._eta: dict[str, float] = {}
+        if "eta" in accepted and (eta is not None or parity):
+            self._eta["eta"] = 0.0 if eta is None else eta
+        self._accepts_generator = "generator" in accepted
+
+    # The run, cut out of the scheduler's list of timesteps ------------------------------------
+
+    @property
+    def _order(self) -> int:
+        return int(self.scheduler.order)
+
+    def _repeats_first_step(self) -> bool:
+        """PNDM without Runge-Kutta steps computes its first step twice."""
+        return hasattr(self.scheduler, "plms_timesteps") and self.scheduler.config.skip_prk_steps
+
+    def _cut(
+        self, strength: float, start: float | None, end: float | None
+    ) -> tuple[int, list[int]]:
+        """The first index of the run in the scheduler's tables, and the indices of its calls."""
+        timesteps = self.scheduler.timesteps
+        total = len(timesteps)
+        train = self.scheduler.config.num_train_timesteps
+        if start is not None:
+            left = int((timesteps < round(train - start * train)).sum())
+            if self._order == 2 and left % 2 == 0:
+                left += 1  # do not start between the two evaluations of one step
+            begin = total - min(left, total)
+        elif self.parity:
+            steps = min(int(self.num_inference_steps * strength), self.num_inference_steps)
+            begin = (self.num_inference_steps - steps) * self._order
+        else:
+            steps = steps_for_strength(self.num_inference_steps, strength)
+            begin = (self.num_inference_steps - steps) * self._order
+        indices = list(range(begin, total))
+        if self._repeats_first_step() and begin > 0 and not self.parity:
+            # The scheduler counts its own calls, so a run that starts later needs its own
+            # repeated second timestep: T[k], T[k+1], T[k+1], T[k+2], ... (diffusers leaves it out,
+            # and then every later sample is one step behind its label).
+            begin += 1
+            indices = [begin, *range(begin + 1, begin + 2), *range(begin + 1, total)]
+            indices = [index for index in indices if index < total]
+        if end is not None:
+            cutoff = round(train - end * train)
+            indices = [index for index in indices if float(timesteps[index]) >= cutoff]
+        return begin, indices
+
+    def _starts(self, begin: int, indices: list[int]) -> list[bool]:
+        if self.parity:
+            return [True] * len(indices)
+        if self._order == 2:
+            return [index % 2 == 0 for index in indices]
+        if self._repeats_first_step():
+            return [place != 1 for place in range(len(indices))]
+        if hasattr(self.scheduler, "order_list"):
+            # DPM-Solver singlestep: the value at the start of a group is what it steps from.
+            return [i == begin or self.scheduler.order_list[i] == 1 for i in indices]
+        return [True] * len(indices)
+
+    def _position(self, begin: int, indices: list[int], place: int) -> int:
+        """How many user-visible steps lie before the ``place``-th call of the run."""
+        if self._order == 2:
+            return (place + 1) // 2
+        if self._repeats_first_step() and place > 1:
+            return place - 1
+        return place
+
+    def _level(self, index: int) -> Level:
+        """Level of the sample that the model is given at ``index`` of the scheduler's tables."""
+        scheduler = self.scheduler
+        if not hasattr(scheduler, "sigmas"):
+            import torch
+
+            cumprod = scheduler.alphas_cumprod.to(torch.float32)
+            # The same float32 operations as add_noise: parity to the bit depends on them.
+            timestep = int(scheduler.timesteps[index])
+            alpha, sigma = cumprod[timestep] ** 0.5, (1 - cumprod[timestep]) ** 0.5
+            return Level(float(alpha), float(sigma))
+        sigmas = scheduler.sigmas
+        if hasattr(scheduler, "sigmas_interpol") and index % 2 == 1 and not self.parity:
+            sigmas = scheduler.sigmas_interpol
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
+            # diffusers' own conversion, flow and variance-preserving alike
+            alpha, sigma = scheduler._sigma_to_alpha_sigma_t(sigmas[index])  # noqa: SLF001
+            return Level(float(alpha), float(sigma))
+        return Level(1.0, float(sigmas[index]))
+
+    def _steps(
+        self, begin: int, indices: list[int], denoising_end: float | None
+    ) -> tuple[Step, ...]:
+        count = len(indices)
+        starts = self._starts(begin, indices)
+        after = indices[-1] + 1
+        final = CLEAN
+        if denoising_end is not None and not self.parity and after < len(self.scheduler.timesteps):
+            final = self._level(after)
+        levels = [*(self._level(index) for index in indices), final]
+        steps = []
+        position = 0
+        for place in range(count):
+            if starts[place]:
+                position = self._position(begin, indices, place)
+            steps.append(
+                Step(
+                    index=place,
+                    timestep=self.timesteps[place],
+                    position=position,
+                    starts=starts[place],
+                    ends=place == count - 1 or starts[place + 1],
+                    level=levels[place],
+                    next_level=levels[place + 1],
+                    last=place == count - 1,
+                )
+            )
+        return tuple(steps)
+
+    # What the loop calls ----------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Model calls of the run."""
+        return len(self.steps)
+
+    def start(self, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """``x0`` (b c h w) noised to the first level of the run."""
+        return self.steps[0].level.noise_to(x0, noise)
+
+    def start_from_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """Pure noise in the scale that the scheduler starts from."""
+        scale = self.scheduler.init_noise_sigma
+        return noise * (float(scale) if hasattr(scale, "item") else scale)
+
+    def scale(self, latents: torch.Tensor, step: Step) -> torch.Tensor:
+        """The model's input for these latents."""
+        scaled: torch.Tensor = self.scheduler.scale_model_input(latents, step.timestep)
+        return scaled
+
+    def step(
+        self,
+        prediction: torch.Tensor,
+        latents: torch.Tensor,
+        step: Step,
+        generator: torch.Generator | None,
+    ) -> torch.Tensor:
+        """The scheduler's step. ``prediction`` and the result: b c h w."""
+        if not self.parity and getattr(self.scheduler, "last_sample", None) is not None:
+            # UniPC's and SASolver's correctors replace the latents that they are given by their own
+            # re-estimate, and with it whatever a strategy composed into them.
+            self.scheduler.last_sample = None
+        extra: dict[str, Any] = dict(self._eta)
+        if self._accepts_generator:
+            extra["generator"] = generator
+        stepped: torch.Tensor = self.scheduler.step(
+            prediction, step.timestep, latents, **extra, return_dict=False
+        )[0]
+        return stepped if stepped.dtype == latents.dtype else stepped.to(latents.dtype)
+
+    def to_denoised(
+        self, prediction: torch.Tensor, latents: torch.Tensor, step: Step
+    ) -> torch.Tensor:
+        """The clean latents that ``prediction`` implies; all b c h w."""
+        alpha, sigma = step.level.alpha, step.level.sigma
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return (latents - sigma * prediction) / alpha
+        if kind == "v_prediction":
+            # x0 = a x - s v holds on the unit sphere, so variance-exploding latents are scaled.
+            norm = math.hypot(alpha, sigma)
+            return (alpha * latents / norm - sigma * prediction) / norm
+        return prediction
+
+    def from_denoised(
+        self, denoised: torch.Tensor, latents: torch.Tensor, step: Step
+    ) -> torch.Tensor:
+        """The inverse of :meth:`to_denoised`: the prediction that implies ``denoised``."""
+        alpha, sigma = step.level.alpha, step.level.sigma
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return (latents - alpha * denoised) / sigma
+        if kind == "v_prediction":
+            norm = math.hypot(alpha, sigma)
+            return (alpha * latents / norm - norm * denoised) / sigma
+        return denoised

@@ -1,0 +1,69 @@
+"""Values that the machinery shares. No behaviour beyond small pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Conditioning = Mapping[str, "torch.Tensor"]
+"""What a network is told beside the latents, by the name of its argument; every tensor has one row
+per image (``b ...``), so that jobs are joined by concatenating rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A noise level in the convention of one scheduler: ``latents = alpha * x0 + sigma * noise``.
+
+    Variance-preserving schedulers have ``alpha**2 + sigma**2 == 1``; variance-exploding ones (the
+    Euler and Heun kind) have ``alpha == 1``. The values are Python floats read once from the
+    scheduler's tables: using them costs no device synchronisation.
+    """
+
+    alpha: float
+    sigma: float
+
+    def noise_to(self, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """``x0`` (b c h w) brought to this level with ``noise`` (b c h w)."""
+        return self.alpha * x0 + self.sigma * noise
+
+
+CLEAN = Level(1.0, 0.0)
+"""The level of finished latents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One model call of one job, by position: timesteps may repeat, positions do not."""
+
+    index: int
+    """Which model call of the run this is, from 0."""
+    timestep: torch.Tensor
+    """The scheduler's own timestep, 0-dim, on the CPU."""
+    position: int
+    """How many of the run's steps lie behind the solver step that this call belongs to, from 0."""
+    starts: bool
+    """A solver step starts here: the latents are on the trajectory, at ``level``."""
+    ends: bool
+    """The solver step ends here: after it the latents are on the trajectory, at ``next_level``."""
+    level: Level
+    next_level: Level
+    last: bool
+    """The last model call of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What an observer is shown after each model call: a copy that it may keep."""
+
+    job: str
+    index: int
+    total: int
+    timestep: float
+    latents: torch.Tensor
+    """b c h w, after the step."""
+    image: int = field(default=0)
+    """Which of the request's images this is."""

@@ -1,0 +1,60 @@
+"""Strategies: how an edit treats what is to be kept and what is to be repainted.
+
+``list_strategies()`` names them, ``get_strategy(name)`` tells about one, ``create_strategy(name,
+**options)`` builds one; names compose with ``+``. To add one, subclass
+:class:`engine.strategy.Part` and register a :class:`StrategyInfo` (CONTRIBUTING.md shows how).
+"""
+
+from strategies.blend import LatentBlend
+from strategies.differential import DifferentialDiffusion
+from strategies.inpaint9 import InpaintUNet
+from strategies.registry import (
+    StrategyInfo,
+    create_strategy,
+    get_strategy,
+    list_strategies,
+    register,
+)
+
+__all__ = [
+    "DifferentialDiffusion",
+    "InpaintUNet",
+    "LatentBlend",
+    "StrategyInfo",
+    "create_strategy",
+    "get_strategy",
+    "list_strategies",
+    "register",
+]
+
+register(
+    StrategyInfo(
+        name="blend",
+        description="keeps the known region on the original at every step; natural colours, "
+        "the inside is sometimes unaware of its surroundings",
+        cost="1 model call a step",
+        paper="Avrahami et al. 2022, Blended Latent Diffusion",
+        part=LatentBlend,
+    )
+)
+register(
+    StrategyInfo(
+        name="differential",
+        description="a strength for every pixel: each is released at its own step; "
+        "soft transitions, gentle retouching",
+        cost="1 model call a step",
+        paper="Levin & Fried 2023, Differential Diffusion",
+        part=DifferentialDiffusion,
+    )
+)
+register(
+    StrategyInfo(
+        name="inpaint9",
+        description="the 9-channel inpainting UNet, which sees mask and surroundings; "
+        "coherent shapes, colours may fade or shift",
+        cost="1 model call a step, and one more image encoded",
+        paper="Rombach et al. 2022, the Stable Diffusion inpainting checkpoints",
+        part=InpaintUNet,
+        network="inpaint",
+    )
+)

@@ -1,0 +1,57 @@
+"""Latent blending: the known region is pasted back after every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.errors import InputError
+from engine.strategy import Part, StrategyContext
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.types import Step
+
+
+class Known(NamedTuple):
+    """The known region: clean latents, the noise they are noised with, and where they hold."""
+
+    init_latents: torch.Tensor
+    noise: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LatentBlend(Part):
+    """``(1 - mask) * known + mask * latents`` after each solver step.
+
+    ``known`` is the original, noised to the level that the latents have just reached, and clean
+    after the last step. This is what diffusers' inpainting pipelines do with 4-channel models
+    (Blended Latent Diffusion, Avrahami et al. 2022), without binarising the mask.
+    """
+
+    exclusive = "what holds the known region"
+
+    mask: str = field(
+        default="soft",
+        metadata={"help": "'soft' blends by the strength map, 'hard' repaints wherever it is > 0"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.mask not in ("soft", "hard"):
+            raise InputError(f"mask must be 'soft' or 'hard', not {self.mask!r}.")
+
+    def prepare(self, context: StrategyContext) -> Known:
+        mask = context.strength_map
+        if self.mask == "hard":
+            mask = (mask > 0).to(mask.dtype)
+        return Known(context.init_latents, context.noise, mask)
+
+    def after_step(self, state: Known, latents: torch.Tensor, step: Step) -> torch.Tensor:
+        if not step.ends:
+            return latents
+        known = state.init_latents
+        if step.next_level.sigma > 0:
+            known = step.next_level.noise_to(state.init_latents, state.noise)
+        return (1 - state.mask) * known + state.mask * latents
