@@ -304,7 +304,7 @@ def _run_with_progress(loop: Loop, progress: bool | None) -> None:
     from rich.progress import Progress
 
     total = max(len(job.schedule) for job in loop.active)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True, force_terminal=True), transient=True) as bar:
         task = bar.add_task("denoising", total=total)
         while loop.active:
             loop.step()

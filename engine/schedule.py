@@ -35,8 +35,9 @@ _SCHEDULERS: dict[str, SchedulerInfo] = {
     "euler-karras": SchedulerInfo("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
     "euler-trailing": SchedulerInfo("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
     "euler-a": SchedulerInfo("EulerAncestralDiscreteScheduler"),
-    "ddim": SchedulerInfo("DDIMScheduler"),
-    "ddpm": SchedulerInfo("DDPMScheduler"),
+    # Their default clips the denoised sample to [-1, 1], which pixels need and latents cannot bear.
+    "ddim": SchedulerInfo("DDIMScheduler", {"clip_sample": False}),
+    "ddpm": SchedulerInfo("DDPMScheduler", {"clip_sample": False}),
     "dpmpp-2m": SchedulerInfo("DPMSolverMultistepScheduler"),
     "dpmpp-2m-karras": SchedulerInfo("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "dpmpp-2m-sde": SchedulerInfo(
@@ -242,7 +243,9 @@ class Schedule:
             return Level(float(alpha), float(sigma))
         sigmas = scheduler.sigmas
         if hasattr(scheduler, "sigmas_interpol") and index % 2 == 1 and not self.parity:
+            # KDPM2's second evaluation; the ancestral kind keeps its tables one place earlier.
             sigmas = scheduler.sigmas_interpol
+            index -= hasattr(scheduler, "sigmas_down")
         if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
             # diffusers' own conversion, flow and variance-preserving alike
             alpha, sigma = scheduler._sigma_to_alpha_sigma_t(sigmas[index])  # noqa: SLF001

@@ -33,18 +33,18 @@ class LatentBlend(Part):
 
     exclusive = "what holds the known region"
 
-    mask: str = field(
-        default="soft",
-        metadata={"help": "'soft' blends by the strength map, 'hard' repaints wherever it is > 0"},
+    hard_mask: bool = field(
+        default=False,
+        metadata={"help": "repaint fully wherever the map is above 0, in place of blending by it"},
     )
 
     def __post_init__(self) -> None:
-        if self.mask not in ("soft", "hard"):
-            raise InputError(f"mask must be 'soft' or 'hard', not {self.mask!r}.")
+        if not isinstance(self.hard_mask, bool):
+            raise InputError(f"hard_mask must be True or False, not {self.hard_mask!r}.")
 
     def prepare(self, context: StrategyContext) -> Known:
         mask = context.strength_map
-        if self.mask == "hard":
+        if self.hard_mask:
             mask = (mask > 0).to(mask.dtype)
         return Known(context.init_latents, context.noise, mask)
 

@@ -61,7 +61,7 @@ def load_pipeline(model: str | os.PathLike[str], dtype: Any, device: Any) -> Any
         pipe = _single_file(source, dtype)
     else:
         pipe = _guarded(
-            lambda: diffusers.DiffusionPipeline.from_pretrained(str(source), torch_dtype=dtype),
+            lambda: diffusers.DiffusionPipeline.from_pretrained(str(source), dtype=dtype),
             model,
         )
     return pipe.to(device)
@@ -80,7 +80,7 @@ def load_inpaint_network(model: str | os.PathLike[str], dtype: Any, device: Any)
     folder = isinstance(source, Path) and (source / "config.json").is_file()
     kwargs: dict[str, Any] = {} if folder else {"subfolder": "unet"}
     unet = _guarded(
-        lambda: UNet2DConditionModel.from_pretrained(str(source), torch_dtype=dtype, **kwargs),
+        lambda: UNet2DConditionModel.from_pretrained(str(source), dtype=dtype, **kwargs),
         model,
     )
     if unet.config.in_channels != 9:
@@ -176,7 +176,7 @@ def _single_file(path: Path, dtype: Any) -> Any:
         raise ModelError(f"{path} is no full Stable Diffusion checkpoint: it holds no UNet.")
     sdxl = any(key.startswith("conditioner.embedders.1.") for key in keys)
     pipeline = diffusers.StableDiffusionXLPipeline if sdxl else diffusers.StableDiffusionPipeline
-    return _guarded(lambda: pipeline.from_single_file(str(path), torch_dtype=dtype), path)
+    return _guarded(lambda: pipeline.from_single_file(str(path), dtype=dtype), path)
 
 
 def _guarded(load: Any, model: Any) -> Any:

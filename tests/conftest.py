@@ -1,0 +1,52 @@
+"""What the tests share: one pocket engine, a photograph, a small scene with its mask."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+# No test may depend on a hub, and none may wait for one that does not answer.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def pocket():
+    """The embedded model, loaded once, CPU, float32."""
+    from engine import InpaintEngine
+
+    return InpaintEngine.from_pretrained(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def cat() -> Image.Image:
+    """An ordinary photograph of odd size: 451 x 300."""
+    from skimage.data import chelsea
+
+    return Image.fromarray(chelsea())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> SimpleNamespace:
+    """A folder with a 72 x 56 picture, a mask and a strength map of the same size."""
+    rng = np.random.default_rng(0)
+    height, width = 56, 72
+    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    mask[16:40, 20:52] = 255
+    ramp = np.zeros((height, width), np.uint8)
+    ramp[:, 24:] = np.linspace(0, 255, width - 24).astype(np.uint8)
+    names = {"photo": picture, "mask": mask, "map": ramp}
+    for name, pixels in names.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    return SimpleNamespace(
+        folder=tmp_path,
+        picture=picture,
+        **{name: tmp_path / f"{name}.png" for name in names},
+    )

@@ -1,0 +1,248 @@
+"""The loop: shared calls, admission, cancellation, failures; on tiny real models."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from engine import CancelledError, InpaintEngine
+from engine.loop import Loop, add_residuals, join_residuals
+from engine.prepare import Clock, prepare_edit
+from engine.request import EditRequest
+from strategies import create_strategy
+
+
+@pytest.fixture(scope="module")
+def engine() -> InpaintEngine:
+    from diffusers import StableDiffusionXLPipeline
+
+    pipe = StableDiffusionXLPipeline(**tiny.modules())
+    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
+
+
+def jobs_for(engine, *names, **changes):
+    request = EditRequest(
+        image=tiny.picture(),
+        mask=tiny.box_mask(),
+        **{"prompt": "a red house", "num_inference_steps": 4, "seed": 1, **changes},
+    )
+    strategies = [create_strategy(name) for name in names]
+    return prepare_edit(engine.backbone, request, strategies, Clock()).jobs
+
+
+def solo(engine, name, **changes):
+    (job,) = jobs_for(engine, name, **changes)
+    loop = Loop()
+    loop.submit([job])
+    loop.run()
+    assert job.error is None
+    return job.latents
+
+
+def count_calls(engine, monkeypatch):
+    """Batch sizes of the base network's forwards."""
+    unet, sizes = engine.backbone.network("base").unet, []
+    forward = unet.forward
+
+    def counted(sample, *args, **kwargs):
+        sizes.append(sample.shape[0])
+        return forward(sample, *args, **kwargs)
+
+    monkeypatch.setattr(unet, "forward", counted)
+    return sizes
+
+
+# Rows of one batch go through the same matrix products in other blocks: float32 rounding of
+# activations of order 10, over a few steps.
+TOLERANCE = 5e-4
+
+
+def test_jobs_with_different_schedules_share_one_call(engine, monkeypatch):
+    first = jobs_for(engine, "blend", scheduler="euler", num_inference_steps=4)
+    second = jobs_for(engine, "differential", scheduler="heun", num_inference_steps=3, strength=0.7)
+    third = jobs_for(engine, "blend", scheduler="dpmpp-2m-karras", prompt="a boat", seed=9)
+    alone = [
+        solo(engine, "blend", scheduler="euler", num_inference_steps=4),
+        solo(engine, "differential", scheduler="heun", num_inference_steps=3, strength=0.7),
+        solo(engine, "blend", scheduler="dpmpp-2m-karras", prompt="a boat", seed=9),
+    ]
+    sizes = count_calls(engine, monkeypatch)
+    loop = Loop()
+    loop.submit([*first, *second, *third])
+    loop.run()
+    assert sizes == [6, 6, 6, 4]  # 4, 3 and 4 calls of 2 rows each, together
+    for job, want in zip([*first, *second, *third], alone, strict=True):
+        assert torch.allclose(job.latents, want, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_job_enters_while_others_run(engine):
+    (first,) = jobs_for(engine, "blend")
+    (second,) = jobs_for(engine, "differential", prompt="a tree")
+    loop = Loop()
+    loop.submit([first])
+    loop.step()
+    loop.step()
+    loop.submit([second])
+    loop.run()
+    assert loop.calls == 6
+    assert torch.allclose(first.latents, solo(engine, "blend"), atol=TOLERANCE)
+    want = solo(engine, "differential", prompt="a tree")
+    assert torch.allclose(second.latents, want, atol=TOLERANCE)
+
+
+def test_networks_of_other_channels_get_their_own_call(engine, monkeypatch):
+    sizes = count_calls(engine, monkeypatch)
+    loop = Loop()
+    loop.submit(jobs_for(engine, "blend", "inpaint9"))
+    loop.run()
+    assert sizes == [2, 2, 2, 2]
+    assert loop.calls == 8
+
+
+def test_guided_and_unguided_jobs_share(engine, monkeypatch):
+    sizes = count_calls(engine, monkeypatch)
+    loop = Loop()
+    loop.submit(
+        [*jobs_for(engine, "blend"), *jobs_for(engine, "blend", guidance_scale=1.0, seed=2)]
+    )
+    loop.run()
+    assert sizes == [3] * 4
+
+
+def test_the_limit_splits_a_batch_in_order(engine, monkeypatch):
+    sizes = count_calls(engine, monkeypatch)
+    loop = Loop(max_cells=4 * 64)
+    loop.submit(jobs_for(engine, "blend", num_images=5))
+    loop.step()
+    assert sizes == [4, 4, 2]
+
+
+def test_one_jobs_failure_leaves_the_others_alone(engine):
+    class Trouble(RuntimeError):
+        pass
+
+    def fail(snapshot):
+        if snapshot.index == 1:
+            raise Trouble
+
+    (good,) = jobs_for(engine, "blend")
+    (bad,) = jobs_for(engine, "differential", callback=fail)
+    loop = Loop()
+    loop.submit([bad, good])
+    loop.run()
+    assert isinstance(bad.error, Trouble)
+    assert bad.index == 2
+    assert good.error is None
+    assert torch.allclose(good.latents, solo(engine, "blend"), atol=TOLERANCE)
+
+
+def test_cancelling_from_the_callback(engine):
+    seen = []
+
+    def stop(snapshot):
+        seen.append(snapshot)
+        return snapshot.index < 1
+
+    with pytest.raises(CancelledError, match="after step 2"):
+        engine.edit(
+            image=tiny.picture(),
+            mask=tiny.box_mask(),
+            prompt="a boat",
+            num_inference_steps=4,
+            callback=stop,
+        )
+    assert [snapshot.index for snapshot in seen] == [0, 1]
+    assert seen[0].total == 4
+    assert not torch.equal(seen[0].latents, seen[1].latents)
+
+
+def test_a_snapshot_cannot_reach_into_the_run(engine):
+    want = solo(engine, "blend")
+    (job,) = jobs_for(engine, "blend", callback=lambda snapshot: snapshot.latents.zero_())
+    loop = Loop()
+    loop.submit([job])
+    loop.run()
+    assert torch.equal(job.latents, want)
+
+
+class FixedResiduals:
+    """A control that adds constants to the UNet's features."""
+
+    def __init__(self, unet, amount):
+        self.amount = amount
+        config = unet.config
+        self.channels = (config.block_out_channels[0],) * 2 + (config.block_out_channels[0],)
+        self.channels += (config.block_out_channels[1],)
+        self.sides = (8, 8, 4, 4)
+
+    def residuals(self, scaled, timesteps, conditioning, step):
+        assert scaled.shape[1] == 4
+        rows = scaled.shape[0]
+        assert timesteps.shape == (rows,)
+        down = tuple(
+            torch.full((rows, c, s, s), self.amount)
+            for c, s in zip(self.channels, self.sides, strict=True)
+        )
+        middle = torch.full((rows, self.channels[-1], 4, 4), self.amount)
+        return {
+            "down_block_additional_residuals": down,
+            "mid_block_additional_residual": middle,
+        }
+
+
+def test_controls_change_their_own_job_only(engine):
+    unet = engine.backbone.network("base").unet
+    (plain,) = jobs_for(engine, "blend")
+    (steered,) = jobs_for(engine, "blend")
+    (twice,) = jobs_for(engine, "blend")
+    (zero,) = jobs_for(engine, "blend")
+    steered.controls = [FixedResiduals(unet, 0.5)]
+    twice.controls = [FixedResiduals(unet, 0.25), FixedResiduals(unet, 0.25)]
+    zero.controls = [FixedResiduals(unet, 0.0)]
+    loop = Loop()
+    loop.submit([plain, steered, twice, zero])
+    loop.run()
+    want = solo(engine, "blend")
+    assert torch.allclose(plain.latents, want, atol=TOLERANCE)
+    assert torch.allclose(zero.latents, want, atol=TOLERANCE)
+    assert (steered.latents - want).abs().max() > 0.01
+    assert torch.allclose(steered.latents, twice.latents, atol=TOLERANCE)
+
+
+def test_residuals_add_and_join():
+    one = {"mid": torch.ones(2, 3), "down": (torch.ones(2, 1),)}
+    total = add_residuals([one, {}, one])
+    assert torch.equal(total["mid"], torch.full((2, 3), 2.0))
+    joined = join_residuals([one, {}], [2, 1])
+    assert torch.equal(joined["mid"], torch.tensor([[1.0] * 3, [1.0] * 3, [0.0] * 3]))
+    assert joined["down"][0].shape == (3, 1)
+
+
+def test_the_conditioning_of_a_group_is_joined_once(engine):
+    loop = Loop()
+    loop.submit(jobs_for(engine, "blend", num_images=2))
+    loop.step()
+    first = loop._conditioning(loop.active)
+    loop.step()
+    assert loop._conditioning(loop.active) is first
+
+
+def test_same_seed_same_pixels_and_images_equal_their_single_runs(engine):
+    request = {
+        "image": tiny.picture(),
+        "mask": tiny.box_mask(),
+        "prompt": "a red house",
+        "num_inference_steps": 3,
+        "output_type": "np",
+    }
+    several = engine.edit(**request, seed=5, num_images=2)
+    again = engine.edit(**request, seed=5, num_images=2)
+    assert several.seeds == [5, 6]
+    assert np.array_equal(several.images, again.images)
+    single = engine.edit(**request, seed=6)
+    assert torch.allclose(several.latents[1:], single.latents, atol=TOLERANCE)
+    assert dataclasses.is_dataclass(single)

@@ -1,0 +1,261 @@
+"""Laws that every registered strategy obeys, and the rules of each."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from engine import InpaintEngine, InputError, UnknownNameError
+from engine.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.strategy import Part, Strategy, StrategyContext
+from strategies import (
+    DifferentialDiffusion,
+    InpaintUNet,
+    LatentBlend,
+    StrategyInfo,
+    create_strategy,
+    get_strategy,
+    list_strategies,
+    registry,
+)
+
+STEPS = 4
+HOLDING = ["blend", "differential", "inpaint9+blend", "inpaint9+differential"]
+
+
+@pytest.fixture(scope="module")
+def engine() -> InpaintEngine:
+    from diffusers import StableDiffusionXLPipeline
+
+    pipe = StableDiffusionXLPipeline(**tiny.modules())
+    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
+
+
+def edit(engine, strategy, strength_map, **changes):
+    return engine.edit(
+        image=tiny.picture(),
+        strength_map=strength_map,
+        **{
+            "prompt": "a red house",
+            "strategy": strategy,
+            "num_inference_steps": STEPS,
+            "seed": 2,
+            "output_type": "np",
+            **changes,
+        },
+    )
+
+
+def flat(value: float) -> np.ndarray:
+    return np.full((tiny.SIZE, tiny.SIZE), value, np.float32)
+
+
+def original_latents(engine):
+    from engine.canvas import to_tensor
+
+    with torch.no_grad():
+        return engine.backbone.encode(to_tensor(np.asarray(tiny.picture())))
+
+
+@pytest.mark.parametrize("strategy", list_strategies())
+class TestEveryStrategy:
+    def test_a_map_of_zeros_returns_the_input_to_the_bit(self, engine, strategy):
+        result = edit(engine, strategy, flat(0.0))
+        assert np.array_equal(result.images[0], np.asarray(tiny.picture()) / np.float32(255))
+
+    def test_pixels_of_strength_zero_are_untouched(self, engine, strategy):
+        half = flat(0.0)
+        half[:, 24:] = 0.7
+        got = edit(engine, strategy, half).images[0]
+        want = np.asarray(tiny.picture()) / np.float32(255)
+        assert np.array_equal(got[:, :24], want[:, :24])
+        assert not np.array_equal(got[:, 24:], want[:, 24:])
+
+    def test_same_seed_same_pixels(self, engine, strategy):
+        first, again = (edit(engine, strategy, flat(0.8)).images for _ in range(2))
+        assert np.array_equal(first, again)
+
+    def test_the_record_explains_itself(self, strategy):
+        info = get_strategy(strategy)
+        assert info.name == strategy
+        assert info.description
+        assert info.cost
+        assert "\n" not in info.description
+        assert all(help_text for _, help_text in info.options.values())
+
+    def test_runs_under_every_scheduler(self, engine, strategy):
+        ramp = np.tile(np.linspace(0, 1, tiny.SIZE, dtype=np.float32), (tiny.SIZE, 1))
+        for scheduler in list_schedulers():
+            result = edit(engine, strategy, ramp, scheduler=scheduler, output_type="latent")
+            assert result.latents.isfinite().all(), scheduler
+
+
+@pytest.mark.parametrize("strategy", HOLDING)
+@pytest.mark.parametrize("scheduler", list_schedulers())
+def test_the_known_region_ends_as_the_original(engine, strategy, scheduler):
+    """Under every scheduler, also those that throw composited latents away (UniPC, SASolver)."""
+    binary = flat(0.0)
+    binary[16:48, 16:48] = 1.0
+    latents = edit(
+        engine, strategy, binary, scheduler=scheduler, output_type="latent", strength=0.8
+    ).latents
+    kept = torch.ones(8, 8, dtype=torch.bool)
+    kept[2:6, 2:6] = False
+    assert torch.equal(latents[:, :, kept], original_latents(engine)[:, :, kept])
+    assert not torch.equal(latents[:, :, ~kept], original_latents(engine)[:, :, ~kept])
+
+
+@pytest.mark.parametrize("strategy", ["blend", "differential"])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_map_of_ones_is_plain_image_to_image(engine, strategy, strength):
+    got = edit(engine, strategy, flat(1.0), strength=strength, output_type="latent")
+    want = edit(
+        engine, Strategy("plain", ()), flat(1.0), strength=strength, output_type="latent"
+    )
+    assert torch.equal(got.latents, want.latents)
+
+
+def context(scheduler, steps, strength, values) -> StrategyContext:
+    schedule = Schedule(
+        fresh_scheduler(scheduler, tiny.modules()["scheduler"]), steps, strength
+    )
+    values = torch.tensor(values, dtype=torch.float32).view(1, 1, 1, -1)
+    x0 = torch.zeros(1, 4, 1, values.shape[-1])
+    return StrategyContext(
+        schedule=schedule,
+        init_latents=x0,
+        noise=torch.ones_like(x0),
+        strength_map=values,
+        masked_image_latents=lambda: x0,
+    )
+
+
+def release_steps(mode, values, *, scheduler="euler", steps=10, strength=1.0) -> list[int]:
+    """At which step of the run ``before_step`` first lets each position through."""
+    made = context(scheduler, steps, strength, values)
+    part = DifferentialDiffusion(strength_mode=mode)
+    state = part.prepare(made)
+    marker = torch.full_like(made.init_latents, 123.0)
+    released = [made.schedule.num_steps] * len(values)
+    for step in made.schedule.steps:
+        if step.starts:
+            through = (part.before_step(state, marker, step) == 123.0)[0, 0, 0]
+            for i, free in enumerate(through.tolist()):
+                if free:
+                    released[i] = min(released[i], step.position)
+    return released
+
+
+VALUES = [0.0, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0]
+
+
+def test_relative_strength_is_a_share_of_the_run():
+    # e = 0.25 wants 2.5 of 10 steps and gets 2: e >= 1 - k/10 first holds at k = 8.
+    assert release_steps("relative", VALUES) == [10, 9, 8, 7, 5, 3, 1, 0]
+    assert release_steps("relative", VALUES, steps=10, strength=0.6) == [6, 6, 5, 5, 3, 2, 1, 0]
+
+
+def test_absolute_strength_is_the_smaller_of_both():
+    assert release_steps("absolute", VALUES) == [10, 9, 8, 7, 5, 3, 1, 0]
+    # At strength .6 a pixel of .5 still gets 5 of 10 steps, and all above .6 get the 6 there are.
+    assert release_steps("absolute", VALUES, strength=0.6) == [6, 5, 4, 3, 1, 0, 0, 0]
+
+
+def test_legacy_is_the_papers_rule():
+    """x is held where keep > i/N, with N before truncation (field: exx8/differential-diffusion)."""
+    for steps, strength in ((10, 1.0), (50, 0.6)):
+        n = int(steps * strength)
+        want = []
+        for value in VALUES:
+            keep = 1 - value
+            free = [i for i in range(n) if not keep > i / steps + 1e-9]
+            want.append(free[0] if free else n)
+        assert release_steps("legacy", VALUES, steps=steps, strength=strength) == want
+
+
+@pytest.mark.parametrize("scheduler", list_schedulers())
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_strength_means_the_same_share_under_every_scheduler(scheduler, strength):
+    """Within one step, also where a solver groups steps (DPM-Solver singlestep)."""
+    want = release_steps("relative", VALUES, steps=20, strength=strength)
+    got = release_steps("relative", VALUES, scheduler=scheduler, steps=20, strength=strength)
+    assert max(abs(a - b) for a, b in zip(want, got, strict=True)) <= 1
+
+
+def test_a_hard_blend_repaints_wherever_the_map_is_positive(engine):
+    ramp = np.tile(np.linspace(0, 1, tiny.SIZE, dtype=np.float32), (tiny.SIZE, 1))
+    hard = edit(engine, "blend", ramp, hard_mask=True, output_type="latent").latents
+    full = edit(engine, "blend", np.ceil(ramp), output_type="latent").latents
+    soft = edit(engine, "blend", ramp, output_type="latent").latents
+    assert torch.equal(hard, full)
+    assert not torch.equal(hard, soft)
+
+
+class TestComposition:
+    def test_names_compose(self):
+        built = create_strategy("inpaint9+differential", strength_mode="absolute")
+        assert built.network == "inpaint"
+        assert isinstance(built.parts[0], InpaintUNet)
+        assert built.parts[1] == DifferentialDiffusion(strength_mode="absolute")
+
+    def test_two_holders_are_refused_with_the_reason(self):
+        with pytest.raises(InputError, match="both decide what holds the known region"):
+            create_strategy("blend+differential")
+
+    def test_two_networks_are_refused(self):
+        class Base(Part):
+            network = "base"
+
+        with pytest.raises(InputError, match="4-channel and the 9-channel"):
+            Strategy("odd", (Base(), InpaintUNet()))
+
+    def test_a_network_that_is_not_loaded_is_refused(self):
+        from diffusers import StableDiffusionXLPipeline
+
+        engine = InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+        assert engine.strategies() == ["blend", "differential"]
+        with pytest.raises(InputError, match="9-channel inpainting UNet, which is not loaded"):
+            edit(engine, "inpaint9", flat(0.5))
+
+
+class TestRegistry:
+    def test_unknown_name_lists_the_nearest(self):
+        with pytest.raises(UnknownNameError, match=r"Did you mean 'differential'\? Known: blend"):
+            get_strategy("diferential")
+
+    def test_unknown_option(self):
+        with pytest.raises(UnknownNameError, match="strength_mode"):
+            create_strategy("differential", strenght_mode="relative")
+
+    def test_a_refused_value_says_what_is_accepted(self):
+        with pytest.raises(InputError, match="relative, absolute, legacy"):
+            create_strategy("differential", strength_mode="half")
+
+    def test_a_duplicate_name_is_an_error(self):
+        with pytest.raises(InputError, match="registered already"):
+            registry.register(get_strategy("blend"))
+
+    def test_a_name_with_a_plus_is_an_error(self):
+        info = StrategyInfo("a+b", "x", "y", LatentBlend)
+        with pytest.raises(InputError, match="no '\\+'"):
+            registry.register(info)
+
+    def test_third_party_strategies_come_through_entry_points(self, monkeypatch, tmp_path):
+        (tmp_path / "their_strategy.py").write_text(
+            "from strategies import StrategyInfo, LatentBlend\n"
+            "info = StrategyInfo('theirs', 'one line', 'one call', LatentBlend)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        point = EntryPoint("theirs", "their_strategy:info", registry.ENTRY_POINT_GROUP)
+        monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+        monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+        registry._load_entry_points.cache_clear()
+        assert "theirs" in list_strategies()
+        assert create_strategy("theirs", hard_mask=True).parts == (LatentBlend(hard_mask=True),)
+        monkeypatch.undo()
+        registry._load_entry_points.cache_clear()
+        assert "theirs" not in list_strategies()
