@@ -6,25 +6,32 @@
 """
 
 from strategies.blend import LatentBlend
-from strategies.differential import DifferentialDiffusion
+from strategies.differential import DifferentialDiffusion, FewStepsWarning
 from strategies.inpaint9 import InpaintUNet
 from strategies.registry import (
     StrategyInfo,
     create_strategy,
     get_strategy,
     list_strategies,
+    options_of,
     register,
 )
+from strategies.soft_blend import SoftBlend
+from strategies.staged import staged
 
 __all__ = [
     "DifferentialDiffusion",
+    "FewStepsWarning",
     "InpaintUNet",
     "LatentBlend",
+    "SoftBlend",
     "StrategyInfo",
     "create_strategy",
     "get_strategy",
     "list_strategies",
+    "options_of",
     "register",
+    "staged",
 ]
 
 register(
@@ -34,7 +41,7 @@ register(
         "the inside is sometimes unaware of its surroundings",
         cost="1 model call a step",
         paper="Avrahami et al. 2022, Blended Latent Diffusion",
-        part=LatentBlend,
+        build=LatentBlend,
     )
 )
 register(
@@ -44,7 +51,17 @@ register(
         "soft transitions, gentle retouching",
         cost="1 model call a step",
         paper="Levin & Fried 2023, Differential Diffusion",
-        part=DifferentialDiffusion,
+        build=DifferentialDiffusion,
+    )
+)
+register(
+    StrategyInfo(
+        name="soft-blend",
+        description="mixes the original into the prediction, more of it as noise falls; "
+        "seamless partial strengths under every sampler, colours stay vivid",
+        cost="1 model call a step",
+        paper="A1111 and Forge, soft inpainting",
+        build=SoftBlend,
     )
 )
 register(
@@ -54,7 +71,17 @@ register(
         "coherent shapes, colours may fade or shift",
         cost="1 model call a step, and one more image encoded",
         paper="Rombach et al. 2022, the Stable Diffusion inpainting checkpoints",
-        part=InpaintUNet,
+        build=InpaintUNet,
         network="inpaint",
+    )
+)
+register(
+    StrategyInfo(
+        name="staged",
+        description="a hard run that dares to add, then a soft one that knits it in; "
+        "new things in empty space",
+        cost="1 model call a step of each stage: 1.5 times an edit's by default",
+        paper="after diffusers issue 7038",
+        build=staged,
     )
 )

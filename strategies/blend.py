@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 from engine.errors import InputError
 from engine.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
-    import torch
-
     from engine.types import Step
 
 
@@ -38,7 +38,19 @@ class LatentBlend(Part):
         metadata={"help": "repaint fully wherever the map is above 0, in place of blending by it"},
     )
 
+    grow: int | None = field(
+        default=None,
+        metadata={
+            "help": "latent cells by which the repainted region grows; "
+            "None is 1 with the 9-channel network and 0 otherwise"
+        },
+    )
+
     def __post_init__(self) -> None:
+        if self.grow is not None and self.grow not in range(65):
+            raise InputError(
+                f"grow must be None or a whole number from 0 to 64, not {self.grow!r}."
+            )
         if not isinstance(self.hard_mask, bool):
             raise InputError(f"hard_mask must be True or False, not {self.hard_mask!r}.")
 
@@ -46,6 +58,11 @@ class LatentBlend(Part):
         mask = context.strength_map
         if self.hard_mask:
             mask = (mask > 0).to(mask.dtype)
+        # The 9-channel network fits its fill to the surroundings it sees; holding them hard up to
+        # the mask's own edge cuts that transition off (stable-diffusion.cpp PR 1357).
+        grow = self.grow if self.grow is not None else int(context.network == "inpaint")
+        if grow:
+            mask = torch.nn.functional.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
         return Known(context.init_latents, context.noise, mask)
 
     def after_step(self, state: Known, latents: torch.Tensor, step: Step) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
     from engine.types import Step
 
+FEW_STEPS = 9
+"""Runs of fewer steps than this warn when the map has more levels than they can tell apart."""
 MODES = ("relative", "absolute", "legacy")
+
+
+class FewStepsWarning(UserWarning):
+    """A strength map is finer than the run's steps."""
 
 
 class Hold(NamedTuple):
@@ -67,6 +74,13 @@ class DifferentialDiffusion(Part):
         # e >= (offset - k) / share, solved for the first whole k; the margin forgives the rounding
         # of maps such as 0.3 in float32.
         release = (offset - e * share - 1e-4).ceil().clamp(min=0).long()
+        if n < FEW_STEPS and (levels := int(e.unique().numel())) > n + 1:
+            warnings.warn(
+                f"the map asks for {levels} different strengths, {n} steps can tell {n + 1} apart; "
+                "more steps give finer ones.",
+                FewStepsWarning,
+                stacklevel=2,
+            )
         return Hold(context.init_latents, context.noise, release, n)
 
     def before_step(self, state: Hold, latents: torch.Tensor, step: Step) -> torch.Tensor:

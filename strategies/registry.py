@@ -8,6 +8,7 @@ parts through the entry-point group ``softpaint.strategies``: each entry point n
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from engine.errors import InputError, UnknownNameError
-from engine.strategy import Network, Part, Strategy
+from engine.strategy import Network, Part, StagedStrategy, Strategy
 
 ENTRY_POINT_GROUP = "softpaint.strategies"
 
@@ -24,7 +25,8 @@ ENTRY_POINT_GROUP = "softpaint.strategies"
 class StrategyInfo:
     """What there is to know about a registered strategy.
 
-    ``part`` builds it; its keyword arguments are the strategy's options.
+    ``build`` makes the part (or, for strategies of several stages, the whole); its keyword
+    arguments are the strategy's options.
     """
 
     name: str
@@ -32,18 +34,22 @@ class StrategyInfo:
     """One line: what it is good at."""
     cost: str
     """One line: model calls per step, and anything beside them."""
-    part: Callable[..., Part]
+    build: Callable[..., Part | StagedStrategy]
     paper: str = ""
     network: Network = "base"
 
     @property
     def options(self) -> dict[str, tuple[Any, str]]:
         """Option name -> (default, what it does)."""
-        if not (isinstance(self.part, type) and dataclasses.is_dataclass(self.part)):
-            return {}
+        builder: Any = self.build
+        if dataclasses.is_dataclass(builder):
+            return {
+                each.name: (each.default, str(each.metadata.get("help", "")))
+                for each in dataclasses.fields(builder)
+            }
         return {
-            each.name: (each.default, str(each.metadata.get("help", "")))
-            for each in dataclasses.fields(self.part)
+            each.name: (each.default, dict(getattr(builder, "help", {})).get(each.name, ""))
+            for each in inspect.signature(builder).parameters.values()
         }
 
 
@@ -85,7 +91,12 @@ def get_strategy(name: str) -> StrategyInfo:
     return _REGISTRY[name]
 
 
-def create_strategy(name: str, **options: Any) -> Strategy:
+def options_of(name: str) -> set[str]:
+    """Names of the options that ``name`` (parts joined by ``+``) accepts."""
+    return {option for part in _parts_of(name) for option in part.options}
+
+
+def create_strategy(name: str, **options: Any) -> Strategy | StagedStrategy:
     """Build ``name``, which may compose several parts with ``+``, with its options.
 
     An option goes to every part that has it.
@@ -93,15 +104,28 @@ def create_strategy(name: str, **options: Any) -> Strategy:
     Raises:
         InputError: unknown name or option, a value the part refuses, or parts that do not compose.
     """
-    if not isinstance(name, str):
-        raise InputError(f"strategy must be a name, not {type(name).__name__}.")
-    infos = [get_strategy(part.strip()) for part in name.split("+")]
-    known = {option for info in infos for option in info.options}
+    infos = _parts_of(name)
+    known = options_of(name)
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of strategy {name!r}:", option, known)
-    parts = tuple(
-        info.part(**{key: value for key, value in options.items() if key in info.options})
+    built = [
+        info.build(**{key: value for key, value in options.items() if key in info.options})
         for info in infos
-    )
-    return Strategy(name, parts)
+    ]
+    parts = tuple(each for each in built if isinstance(each, Part))
+    if len(parts) == len(built):
+        return Strategy(name, parts)
+    staged = next(each for each in built if isinstance(each, StagedStrategy))
+    if len(built) > 1:
+        raise InputError(
+            f"strategy {name!r}: {staged.name} has stages of its own and cannot be composed; "
+            "compose its stages (stages='inpaint9+blend,differential')."
+        )
+    return staged
+
+
+def _parts_of(name: str) -> list[StrategyInfo]:
+    if not isinstance(name, str):
+        raise InputError(f"strategy must be a name, not {type(name).__name__}.")
+    return [get_strategy(part.strip()) for part in name.split("+")]
