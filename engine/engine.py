@@ -15,8 +15,8 @@ from engine.parity import prepare_like_diffusers
 from engine.prepare import Clock, Plan, prepare_edit
 from engine.request import EditRequest
 from engine.results import Comparison, EditResult
-from engine.strategy import Strategy
-from strategies import create_strategy, get_strategy, list_strategies
+from engine.strategy import AnyStrategy, StagedStrategy, Strategy
+from strategies import create_strategy, get_strategy, list_strategies, options_of
 
 if TYPE_CHECKING:
     import os
@@ -95,7 +95,7 @@ class InpaintEngine:
         mask: Any = None,
         strength_map: Any = None,
         negative_prompt: str | None = None,
-        strategy: str | Strategy = "differential",
+        strategy: str | AnyStrategy = "differential",
         num_inference_steps: int = 30,
         guidance_scale: float = 5.0,
         guidance_rescale: float = 0.0,
@@ -103,6 +103,10 @@ class InpaintEngine:
         seed: int | None = None,
         generator: Any = None,
         num_images: int = 1,
+        expand: tuple[int, int, int, int] | None = None,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
+        latents: Any = None,
         scheduler: Any = None,
         eta: float | None = None,
         invert: bool = False,
@@ -133,6 +137,13 @@ class InpaintEngine:
             generator: a torch generator; with several pictures, one for each or one that draws
                 their seeds.
             num_images: pictures to make of each input picture.
+            expand: pixels (left, top, right, bottom) by which the canvas grows; the new area is
+                repainted, together with the mask's if one is given.
+            denoising_start: share of the training schedule, in (0, 1), at which the run starts, in
+                place of ``strength``.
+            denoising_end: share at which it stops, leaving noisy latents for another run
+                (``output_type="latent"``).
+            latents: noisy latents (b c h/cell w/cell) to continue from at ``denoising_start``.
             scheduler: a name of ``engine.schedule.list_schedulers()``, a diffusers scheduler (a
                 fresh copy is used), or None for the model's own.
             eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
@@ -166,6 +177,10 @@ class InpaintEngine:
             seed=seed,
             generator=generator,
             num_images=num_images,
+            expand=expand,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
+            latents=latents,
             scheduler=scheduler,
             eta=eta,
             invert=invert,
@@ -179,7 +194,7 @@ class InpaintEngine:
         return self._run(request, {built.name: built}, options).results[built.name]
 
     def compare(
-        self, *, strategies: Sequence[str | Strategy] | None = None, **arguments: Any
+        self, *, strategies: Sequence[str | AnyStrategy] | None = None, **arguments: Any
     ) -> Comparison:
         """The same picture, prompt and seed through several strategies, in shared model calls.
 
@@ -203,7 +218,7 @@ class InpaintEngine:
         names = {strategy.name: strategy for strategy in built}
         if len(names) < len(built):
             raise InputError("strategies must not be named twice.")
-        used = {key for each in built for part in each.parts for key in vars(part)}
+        used = {key for each in built for key in each.options}
         if unused := set(options) - used:
             raise InputError(f"no compared strategy has the option {min(unused)!r}.")
         return self._run(request, names, options)
@@ -211,24 +226,24 @@ class InpaintEngine:
     # --------------------------------------------------------------------------------------------
 
     def _strategy(
-        self, strategy: str | Strategy, options: dict[str, Any], *, partial: bool = False
-    ) -> Strategy:
+        self, strategy: str | AnyStrategy, options: dict[str, Any], *, partial: bool = False
+    ) -> AnyStrategy:
         """Build a strategy and check that its network is loaded."""
-        if isinstance(strategy, Strategy):
+        if isinstance(strategy, Strategy | StagedStrategy):
             if options and not partial:
                 raise InputError("options go into the strategy object itself, not beside it.")
             built = strategy
         else:
             if partial:
-                infos = [get_strategy(name.strip()) for name in str(strategy).split("+")]
-                known = {key for info in infos for key in info.options}
+                known = options_of(strategy)
                 options = {key: value for key, value in options.items() if key in known}
             built = create_strategy(strategy, **options)
-        self.backbone.network(built.network)
+        for stage in built.stages:
+            self.backbone.network(stage.strategy.network)
         return built
 
     def _run(
-        self, request: EditRequest, strategies: dict[str, Strategy], options: dict[str, Any]
+        self, request: EditRequest, strategies: dict[str, AnyStrategy], options: dict[str, Any]
     ) -> Comparison:
         prepare = prepare_like_diffusers if request.compat else prepare_edit
         clock = Clock()
@@ -237,12 +252,13 @@ class InpaintEngine:
         loop.submit(plan.jobs)
         with clock.phase("denoise"):
             _run_with_progress(loop, request.progress)
-        for job in plan.jobs:
+        for job in (each for first in plan.jobs for each in first.chain):
             if job.error is not None:
                 raise job.error
         results = {}
         for name, strategy in strategies.items():
-            jobs = [job for job in plan.jobs if job.name == name]
+            chains = [job.chain for job in plan.jobs if job.name == name]
+            jobs = [chain[-1] for chain in chains]
             images, latents = plan.finish(jobs, request, clock)
             results[name] = EditResult(
                 images=images,
@@ -250,7 +266,9 @@ class InpaintEngine:
                 seeds=plan.seeds,
                 settings=self._settings(request, strategy, options, jobs[0], plan),
                 timings={},
-                model_calls=sum(job.index * job.latents.shape[0] for job in jobs),
+                model_calls=sum(
+                    job.index * job.latents.shape[0] for chain in chains for job in chain
+                ),
             )
         timings = clock.read()
         for result in results.values():
@@ -260,7 +278,7 @@ class InpaintEngine:
     def _settings(
         self,
         request: EditRequest,
-        strategy: Strategy,
+        strategy: AnyStrategy,
         options: dict[str, Any],
         job: Job,
         plan: Plan,
@@ -271,6 +289,7 @@ class InpaintEngine:
         same = (
             *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
             *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
+            *("expand", "denoising_start", "denoising_end"),
         )
         return {
             "model": self.name,
@@ -278,21 +297,30 @@ class InpaintEngine:
             "strategy": strategy.name,
             "options": {
                 key: value
-                for part in strategy.parts
-                for key, value in vars(part).items()
-                if isinstance(value, (str, int, float, bool, type(None)))
+                for key, value in strategy.options.items()
+                if isinstance(value, str | int | float | None)
             },
-            **{key: getattr(request, key) for key in same},
+            **{key: _jsonable(getattr(request, key)) for key in same},
             "seeds": plan.seeds,
             "scheduler": request.scheduler
             if isinstance(request.scheduler, str)
             else type(job.schedule.scheduler).__name__,
             "size": list(plan.size),
-            "map": "mask" if request.mask is not None else "strength_map",
+            "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
+
+
+def _kind_of_map(request: EditRequest) -> str | None:
+    if request.mask is not None:
+        return "mask"
+    return None if request.strength_map is None else "strength_map"
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _run_with_progress(loop: Loop, progress: bool | None) -> None:

@@ -59,6 +59,9 @@ class Job:
     controls: Sequence[Control] = ()
     observer: Observer | None = None
     image: int = 0
+    follow: Callable[[Job], Job] | None = None
+    """Makes the job that enters the loop when this one has finished: the next stage."""
+    successor: Job | None = field(default=None, init=False)
     index: int = field(default=0, init=False)
     error: Exception | None = field(default=None, init=False)
 
@@ -70,6 +73,15 @@ class Job:
     @property
     def done(self) -> bool:
         return self.error is not None or self.index >= len(self.schedule)
+
+    @property
+    def chain(self) -> list[Job]:
+        """This job and those that followed it, in order."""
+        return [self, *(self.successor.chain if self.successor else ())]
+
+    def make_successor(self) -> None:
+        if self.follow is not None:
+            self.successor = self.follow(self)
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
@@ -155,7 +167,11 @@ class Loop:
             self.calls += 1
             for job, own in zip(ready, output.split(rows), strict=True):
                 _guard(job, partial(job.advance, own))
-        self.active = [job for job in self.active if not job.done]
+        for job in self.active:
+            if job.done and job.error is None:
+                _guard(job, job.make_successor)
+        entering = [job.successor for job in self.active if job.successor]
+        self.active = [job for job in self.active if not job.done] + entering
 
     def _batches(self) -> Iterator[list[Job]]:
         """Active jobs in groups that share a call, in order of arrival."""

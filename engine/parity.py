@@ -24,7 +24,7 @@ from engine.errors import InputError
 from engine.guidance import Guidance
 from engine.loop import Job
 from engine.prepare import Clock, Plan, schedule_maker
-from engine.strategy import Strategy, StrategyContext
+from engine.strategy import AnyStrategy, Strategy, StrategyContext
 
 if TYPE_CHECKING:
     from engine.models import Backbone
@@ -50,10 +50,12 @@ class ParityPlan(Plan):
 
 
 def prepare_like_diffusers(
-    backbone: Backbone, request: EditRequest, strategies: Sequence[Strategy], clock: Clock
+    backbone: Backbone, request: EditRequest, strategies: Sequence[AnyStrategy], clock: Clock
 ) -> ParityPlan:
     """The counterpart of :func:`engine.prepare.prepare_edit` in compatibility mode."""
     (strategy,) = strategies
+    if not isinstance(strategy, Strategy):
+        raise InputError(f'strategy {strategy.name!r} has no counterpart for compat="diffusers".')
     processor, image, mask = _processed(backbone, request)
     latents_given = image.shape[1] == backbone.latent_channels
     height, width = mask.shape[-2:]
@@ -107,15 +109,19 @@ def prepare_like_diffusers(
             init_latents=x0,
             noise=noise,
             strength_map=grid.repeat(count, 1, 1, 1),
+            network=strategy.network,
             masked_image_latents=masked_image_latents,
         )
+        start = schedule.start_from_noise(noise) if pure else schedule.start(x0, noise)
+        if request.denoising_start is not None:
+            start = x0  # diffusers continues from the latents that are given as the image
         job = Job(
             name=strategy.name,
             network=network,
             schedule=schedule,
             strategy=strategy,
             state=strategy.prepare(context),
-            latents=schedule.start_from_noise(noise) if pure else schedule.start(x0, noise),
+            latents=start,
             cond=cond,
             uncond=uncond,
             guidance=guidance,

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
@@ -26,16 +28,16 @@ from engine.canvas import (
 from engine.errors import InputError
 from engine.guidance import Guidance
 from engine.loop import Job
-from engine.masks import load_mask, load_strength_map, paste_alpha, to_latent_grid
+from engine.masks import is_hard, load_mask, load_strength_map, paste_alpha, to_latent_grid
 from engine.schedule import Schedule, fresh_scheduler
-from engine.strategy import Strategy, StrategyContext
+from engine.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from engine.models import Backbone
     from engine.request import EditRequest
+    from engine.types import Conditioning
 
 
 class Clock:
@@ -89,8 +91,6 @@ class Plan:
         self, jobs: Sequence[Job], request: EditRequest, clock: Clock
     ) -> tuple[Any, torch.Tensor]:
         """Decode the jobs' latents, crop, and paste over the originals."""
-        import torch
-
         latents = torch.cat([job.latents for job in jobs])
         if request.output_type == "latent":
             return latents, latents
@@ -109,84 +109,204 @@ class Plan:
                     continue
                 picture = self.pictures[which]
                 alpha = self.alphas[which % len(self.alphas)]
+                if (adapted := self._adapted_alpha(jobs[i])) is not None:
+                    alpha = alpha * adapted
                 finished.append(paste(picture.rgb, cut, alpha))
                 images.append(picture.to_pil(finished[-1]))
         if request.output_type == "np":
             return np.stack(finished).astype(np.float32) / 255.0, latents
         return images, latents
 
+    def _adapted_alpha(self, job: Job) -> NDArray[np.float32] | None:
+        """The paste opacity (H W) that the strategy asks for, if it does. Not after several
+        stages: the last one knows only its own change, not the first one's.
+        """
+        if job not in self.jobs:
+            return None
+        alpha = job.strategy.paste_alpha(job.state, job.latents)
+        if alpha is None:
+            return None
+        cell = self.backbone.cell
+        height, width = alpha.shape[-2] * cell, alpha.shape[-1] * cell
+        smooth = cv2.resize(
+            alpha[0, 0].float().cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
+        )
+        return crop(np.asarray(smooth, np.float32).clip(0, 1), self.box)
+
 
 def prepare_edit(
-    backbone: Backbone, request: EditRequest, strategies: Sequence[Strategy], clock: Clock
+    backbone: Backbone, request: EditRequest, strategies: Sequence[AnyStrategy], clock: Clock
 ) -> Plan:
     """Everything before the first step: picture, map, text and latents once for all strategies,
     then one job for each strategy and picture.
     """
-    import torch
-
     inputs = _Inputs.of(request, backbone)
     make_schedule = schedule_maker(backbone, request)
-    make_schedule()  # it refuses numbers that the scheduler cannot run: before any model work
+    for strategy in strategies:
+        for stage in strategy.stages:
+            make_schedule(stage.strength)  # refuses bad numbers before any model work
     seeds, generators = _generators(request, inputs.count * request.num_images)
-    grids = [to_latent_grid(each, backbone.cell) for each in inputs.padded_maps]
-    guidance = Guidance(request.guidance_scale, request.guidance_rescale)
-
+    desk = _Desk(backbone, request, inputs, make_schedule, clock)
+    jobs = []
     with torch.no_grad():
         with clock.phase("text"):
-            networks = [backbone.network(strategy.network) for strategy in strategies]
-            guided = guidance.active and not any(each.embeds_guidance for each in networks)
-            text = backbone.encode_prompt(
-                request.prompt,
-                request.negative_prompt,
-                guided=guided,
-                size=inputs.padded_maps[0].shape,
-            )
-        with clock.phase("encode"):
-            originals = inputs.encode(backbone)
-        jobs = []
-        for strategy, network in zip(strategies, networks, strict=True):
-            cond: dict[str, torch.Tensor] = dict(text[0])
-            if network.embeds_guidance:
-                cond["timestep_cond"] = backbone.guidance_embedding(guidance.scale)
+            for strategy in strategies:
+                for stage in strategy.stages:
+                    desk.conditioning(stage)
+        for strategy in strategies:
             for i, generator in enumerate(generators):
-                which = i // request.num_images
                 # Every strategy starts from the same draws.
                 own = generator if len(strategies) == 1 else generator.clone_state()
-                x0 = originals[which]
-                grid = torch.from_numpy(grids[which % len(grids)])[None, None]
-                schedule = make_schedule()
-                context = StrategyContext(
-                    schedule=schedule,
-                    init_latents=x0,
-                    noise=randn_tensor(x0.shape, own, device=x0.device, dtype=x0.dtype),
-                    strength_map=grid.to(x0),
-                    masked_image_latents=inputs.masked_encoder(which, backbone, clock),
-                )
-                jobs.append(
-                    Job(
-                        name=strategy.name,
-                        network=network,
-                        schedule=schedule,
-                        strategy=strategy,
-                        state=strategy.prepare(context),
-                        latents=_start(strategy, context),
-                        cond=cond,
-                        uncond=text[1],
-                        guidance=guidance,
-                        generator=own,
-                        observer=request.callback,
-                        image=i,
-                    )
-                )
+                jobs.append(desk.job(strategy, 0, i, own))
     alphas = [paste_alpha(each, request.feather) for each in inputs.maps]
     box = Box(0, 0, *inputs.size)
     return Plan(backbone, jobs, seeds, inputs.pictures, inputs.maps, box, alphas)
 
 
-def _start(strategy: Strategy, context: StrategyContext) -> torch.Tensor:
-    if strategy.start == "noise":
-        return context.schedule.start_from_noise(context.noise)
-    return context.schedule.start(context.init_latents, context.noise)
+class _Desk:
+    """Makes the jobs of one request; what they share is computed once."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        request: EditRequest,
+        inputs: _Inputs,
+        make_schedule: Callable[..., Schedule],
+        clock: Clock,
+    ) -> None:
+        self.backbone = backbone
+        self.request = request
+        self.inputs = inputs
+        self.make_schedule = make_schedule
+        self.clock = clock
+        self.guidance = Guidance(request.guidance_scale, request.guidance_rescale)
+        self._texts: dict[
+            tuple[tuple[int, int], bool], tuple[Conditioning, Conditioning | None]
+        ] = {}
+        self._originals: dict[tuple[int, float], torch.Tensor] = {}
+
+    def job(self, strategy: AnyStrategy, number: int, image: int, generator: Any) -> Job:
+        """The job of stage ``number`` for one picture, from its original."""
+        which = image // self.request.num_images
+        stage = strategy.stages[number]
+        return self._job(strategy, number, image, generator, self.original(which, stage.scale))
+
+    def _job(
+        self, strategy: AnyStrategy, number: int, image: int, generator: Any, x0: torch.Tensor
+    ) -> Job:
+        which = image // self.request.num_images
+        stage = strategy.stages[number]
+        network = self.backbone.network(stage.strategy.network)
+        strength_map = self.inputs.scaled_map(which, stage.scale, self.backbone.align)
+        grid = torch.from_numpy(to_latent_grid(strength_map, self.backbone.cell))[None, None]
+        schedule = self.make_schedule(stage.strength)
+        context = StrategyContext(
+            schedule=schedule,
+            init_latents=x0,
+            noise=randn_tensor(x0.shape, generator, device=x0.device, dtype=x0.dtype),
+            strength_map=grid.to(x0),
+            network=stage.strategy.network,
+            masked_image_latents=lambda: self.masked(which, stage.scale, strength_map),
+        )
+        cond, uncond = self.conditioning(stage)
+
+        def follow(finished: Job) -> Job:
+            following = strategy.stages[number + 1]
+            x0 = finished.latents
+            if following.scale != stage.scale:
+                x0 = self.rescaled(which, x0, following.scale)
+            return self._job(strategy, number + 1, image, generator, x0)
+
+        return Job(
+            name=strategy.name,
+            network=network,
+            schedule=schedule,
+            strategy=stage.strategy,
+            state=stage.strategy.prepare(context),
+            latents=self._start(stage.strategy, context),
+            cond=cond,
+            uncond=uncond,
+            guidance=self.guidance,
+            generator=generator,
+            observer=self.request.callback,
+            image=image,
+            follow=follow if number + 1 < len(strategy.stages) else None,
+        )
+
+    def _start(self, strategy: Strategy, context: StrategyContext) -> torch.Tensor:
+        if self.request.latents is not None:
+            given: torch.Tensor = self.request.latents.to(context.init_latents)
+            if given.shape != context.init_latents.shape:
+                raise InputError(
+                    f"latents of shape {tuple(given.shape)} given; this picture's are "
+                    f"{tuple(context.init_latents.shape)}."
+                )
+            return given.clone()
+        if strategy.start == "noise":
+            return context.schedule.start_from_noise(context.noise)
+        return context.schedule.start(context.init_latents, context.noise)
+
+    def conditioning(self, stage: Stage) -> tuple[Conditioning, Conditioning | None]:
+        """Text, encoded once for each size of picture."""
+        network = self.backbone.network(stage.strategy.network)
+        size = self.inputs.scaled_size(stage.scale, self.backbone.align)
+        key = (size, network.embeds_guidance)
+        if key not in self._texts:
+            cond, uncond = self.backbone.encode_prompt(
+                self.request.prompt,
+                self.request.negative_prompt,
+                guided=self.guidance.active and not network.embeds_guidance,
+                size=size,
+            )
+            if network.embeds_guidance:
+                embedded = self.backbone.guidance_embedding(self.guidance.scale)
+                cond = {**cond, "timestep_cond": embedded}
+            self._texts[key] = cond, uncond
+        return self._texts[key]
+
+    def original(self, which: int, scale: float) -> torch.Tensor:
+        """Clean latents (1 c h w) of a picture, encoded once for each size."""
+        if (which, scale) not in self._originals:
+            with self.clock.phase("encode"):
+                if self.inputs.latents is not None:
+                    if scale != 1:
+                        raise InputError("stages of other scales need pixels; latents were given.")
+                    x0 = self.inputs.latents[which : which + 1]
+                    x0 = x0.to(self.backbone.device, self.backbone.dtype)
+                else:
+                    x0 = self.backbone.encode(self._pixels(which, scale))
+            self._originals[which, scale] = x0
+        return self._originals[which, scale]
+
+    def masked(self, which: int, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
+        """Latents of a picture with mid grey in place of what is repainted."""
+        if self.inputs.latents is not None:
+            raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
+        keep = torch.from_numpy((strength_map == 0).astype(np.float32))
+        with self.clock.phase("encode"):
+            return self.backbone.encode(self._pixels(which, scale) * keep)
+
+    def rescaled(self, which: int, latents: torch.Tensor, scale: float) -> torch.Tensor:
+        """A stage's result brought to another size, with the original's own pixels where nothing
+        is repainted.
+        """
+        target = self._pixels(which, scale)
+        strength_map = self.inputs.scaled_map(which, scale, self.backbone.align)
+        changed = torch.from_numpy(strength_map > 0)
+        with self.clock.phase("encode"):
+            pixels = _resize(self.backbone.decode(latents).float().cpu(), target.shape[-2:])
+            return self.backbone.encode(torch.where(changed, pixels.clamp(-1, 1), target))
+
+    def _pixels(self, which: int, scale: float) -> torch.Tensor:
+        size = self.inputs.scaled_size(scale, self.backbone.align)
+        return _resize(self.inputs.tensors[which], size)
+
+
+def _resize(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """``pixels`` (b c h w) at ``size`` (height, width), bicubic with antialiasing."""
+    if tuple(pixels.shape[-2:]) == tuple(size):
+        return pixels
+    return torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
 
 
 @dataclass(frozen=True)
@@ -212,10 +332,16 @@ class _Inputs:
         if latents is None:
             pictures = _load_pictures(request.image)
             size, count, align = pictures[0].size, len(pictures), backbone.align
+            maps = _load_maps(request, size, count)
+            if request.expand is not None:
+                pictures, maps = _expanded(pictures, maps, request.expand)
+                size = pictures[0].size
         else:
             count, _, height, width = latents.shape
             size, align = (width * backbone.cell, height * backbone.cell), backbone.cell
-        maps = _load_maps(request, size, count)
+            if request.expand is not None:
+                raise InputError("expand needs pixels; latents were given as image.")
+            maps = _load_maps(request, size, count)
         return cls(
             size=size,
             count=count,
@@ -226,44 +352,57 @@ class _Inputs:
             latents=latents,
         )
 
-    def encode(self, backbone: Backbone) -> Sequence[torch.Tensor]:
-        """Clean latents (1 c h w) of each picture."""
-        if self.latents is not None:
-            rows: Sequence[torch.Tensor] = self.latents.to(backbone.device, backbone.dtype).split(1)
-            return rows
-        return [backbone.encode(tensor) for tensor in self.tensors]
+    def scaled_size(self, scale: float, align: int) -> tuple[int, int]:
+        """(height, width) of the padded picture at ``scale``, multiples of ``align``."""
+        height, width = self.padded_maps[0].shape
+        if scale == 1:
+            return height, width
+        return tuple(max(1, round(side * scale / align)) * align for side in (height, width))
 
-    def masked_encoder(
-        self, which: int, backbone: Backbone, clock: Clock
-    ) -> Callable[[], torch.Tensor]:
-        """Encodes a picture with mid grey in place of what is repainted, when it is asked for."""
+    def scaled_map(self, which: int, scale: float, align: int) -> NDArray[np.float32]:
+        """A picture's padded map at ``scale``; a hard one grows, so that nothing is lost."""
+        strength_map = self.padded_maps[which % len(self.padded_maps)]
+        height, width = self.scaled_size(scale, align)
+        if strength_map.shape == (height, width):
+            return strength_map
+        resized = cv2.resize(strength_map, (width, height), interpolation=cv2.INTER_AREA)
+        if is_hard(strength_map):
+            resized = np.ceil(resized)
+        return np.asarray(resized, dtype=np.float32).clip(0, 1)
 
-        def encode() -> torch.Tensor:
-            import torch
 
-            if not self.tensors:
-                raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
-            strength_map = self.padded_maps[which % len(self.padded_maps)]
-            keep = torch.from_numpy((strength_map == 0).astype(np.float32))
-            with clock.phase("encode"), torch.no_grad():
-                return backbone.encode(self.tensors[which] * keep)
-
-        return encode
+def _expanded(
+    pictures: list[Picture], maps: list[NDArray[np.float32]], by: tuple[int, int, int, int]
+) -> tuple[list[Picture], list[NDArray[np.float32]]]:
+    """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
+    left, top, right, bottom = by
+    sides = ((top, bottom), (left, right))
+    grown = [
+        Picture(
+            np.pad(picture.rgb, (*sides, (0, 0)), mode="symmetric"),
+            None if picture.alpha is None else np.pad(picture.alpha, sides, constant_values=255),
+            picture.info,
+        )
+        for picture in pictures
+    ]
+    return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
 
 
 def schedule_maker(
     backbone: Backbone, request: EditRequest, *, parity: bool = False
-) -> Callable[[], Schedule]:
-    """Makes fresh schedules, one for each job: schedulers keep state."""
+) -> Callable[..., Schedule]:
+    """Makes fresh schedules, one for each job: schedulers keep state. Takes a stage's strength."""
 
-    def make() -> Schedule:
+    def make(strength: float = 1.0) -> Schedule:
         return Schedule(
             fresh_scheduler(request.scheduler, backbone.pipe.scheduler),
             request.num_inference_steps,
-            request.strength,
+            request.strength * strength,
             device=backbone.device,
             eta=request.eta,
             parity=parity,
+            denoising_start=request.denoising_start,
+            denoising_end=request.denoising_end,
         )
 
     return make
@@ -299,6 +438,8 @@ def _load_maps(
     request: EditRequest, size: tuple[int, int], count: int
 ) -> list[NDArray[np.float32]]:
     """One map for all pictures, or one for each."""
+    if request.mask is None and request.strength_map is None:
+        return [np.zeros((size[1], size[0]), np.float32)]
     source = request.mask if request.mask is not None else request.strength_map
     load: Any = load_mask if request.mask is not None else load_strength_map
     if isinstance(source, (list, tuple)) or (
@@ -314,8 +455,6 @@ def _load_maps(
 
 def _generators(request: EditRequest, count: int) -> tuple[list[int | None], list[Any]]:
     """Seeds to report and one generator for each of ``count`` pictures."""
-    import torch
-
     generator = request.generator
     seeds: list[Any]
     if isinstance(generator, list | tuple):

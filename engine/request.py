@@ -36,6 +36,10 @@ class EditRequest:
     seed: int | None = None
     generator: Any = None
     num_images: int = 1
+    expand: Any = None
+    denoising_start: float | None = None
+    denoising_end: float | None = None
+    latents: Any = None
     scheduler: Any = None
     eta: float | None = None
     invert: bool = False
@@ -46,29 +50,10 @@ class EditRequest:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.image is None:
-            raise InputError("image is missing.")
-        if (self.mask is None) == (self.strength_map is None):
-            raise InputError(
-                "give either mask= (hard: repaint or keep) or strength_map= (a strength for every "
-                "pixel), " + ("not both." if self.mask is not None else "one of them is needed.")
-            )
-        if not isinstance(self.prompt, str):
-            raise InputError(f"prompt must be a string, not {type(self.prompt).__name__}.")
-        if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
-            raise InputError("negative_prompt must be a string or None.")
-        self._whole("num_inference_steps", self.num_inference_steps, 1, 1000)
-        self._whole("num_images", self.num_images, 1, 1024)
-        if self.seed is not None:
-            self._whole("seed", self.seed, 0, 2**63 - 1)
-            if self.generator is not None:
-                raise InputError("give either seed= or generator=, not both.")
-        self._number("guidance_scale", self.guidance_scale, 0.0, math.inf)
-        self._number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
-        self._number("strength", self.strength, 0.0, 1.0, open_low=True)
-        self._number("feather", self.feather, 0.0, 4096.0)
-        if self.eta is not None:
-            self._number("eta", self.eta, 0.0, 1.0)
+        self._check_picture_and_map()
+        self._check_text()
+        self._check_numbers()
+        self._check_draws()
         check_scheduler(self.scheduler)
         if self.output_type not in OUTPUT_TYPES:
             raise UnknownNameError("output_type", str(self.output_type), OUTPUT_TYPES)
@@ -76,6 +61,62 @@ class EditRequest:
             raise UnknownNameError("compat mode", str(self.compat), ["diffusers"])
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
+
+    def _check_picture_and_map(self) -> None:
+        if self.image is None:
+            raise InputError("image is missing.")
+        if self.mask is not None and self.strength_map is not None:
+            raise InputError(
+                "give either mask= (hard: repaint or keep) or strength_map= (a strength for every "
+                "pixel), not both."
+            )
+        if self.mask is None and self.strength_map is None and self.expand is None:
+            raise InputError("mask=, strength_map= or expand=: one of them is needed.")
+        self._check_expand()
+
+    def _check_text(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise InputError(f"prompt must be a string, not {type(self.prompt).__name__}.")
+        if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
+            raise InputError("negative_prompt must be a string or None.")
+
+    def _check_numbers(self) -> None:
+        self._whole("num_inference_steps", self.num_inference_steps, 1, 1000)
+        self._whole("num_images", self.num_images, 1, 1024)
+        self._number("guidance_scale", self.guidance_scale, 0.0, math.inf)
+        self._number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
+        self._number("strength", self.strength, 0.0, 1.0, open_low=True)
+        self._number("feather", self.feather, 0.0, 4096.0)
+        if self.eta is not None:
+            self._number("eta", self.eta, 0.0, 1.0)
+        start, end = self.denoising_start, self.denoising_end
+        for name, share in (("denoising_start", start), ("denoising_end", end)):
+            if share is not None:
+                self._number(name, share, 0.0, 1.0, open_low=True)
+                if share == 1:
+                    raise InputError(f"{name} must be below 1.")
+        if start is not None and end is not None and start >= end:
+            raise InputError(f"denoising_start ({start}) must lie before denoising_end ({end}).")
+
+    def _check_draws(self) -> None:
+        if self.seed is not None:
+            self._whole("seed", self.seed, 0, 2**63 - 1)
+            if self.generator is not None:
+                raise InputError("give either seed= or generator=, not both.")
+        if self.latents is not None and self.denoising_start is None:
+            raise InputError("latents= continues a run; say where with denoising_start=.")
+
+    def _check_expand(self) -> None:
+        if self.expand is None:
+            return
+        if not isinstance(self.expand, list | tuple) or len(self.expand) != 4:
+            raise InputError(f"expand must be (left, top, right, bottom), not {self.expand!r}.")
+        for name, value in zip(("left", "top", "right", "bottom"), self.expand, strict=True):
+            self._whole(f"expand's {name}", value, 0, 16384)
+        if not any(self.expand):
+            raise InputError("expand is all zeros: nothing to paint.")
+        if self.compat:
+            raise InputError('expand is not part of compat="diffusers".')
 
     @staticmethod
     def _whole(name: str, value: object, low: int, high: int) -> None:

@@ -7,8 +7,8 @@ into it. States are not changed afterwards, so a run can be resumed from any ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from engine.errors import InputError
@@ -34,6 +34,7 @@ class StrategyContext:
     """b c h w, the one noise tensor of this edit: the known region is always noised with it."""
     strength_map: torch.Tensor
     """b 1 h w or 1 1 h w, float32 in [0, 1], 1 = repaint, on the latent grid."""
+    network: Network
     masked_image_latents: Callable[[], torch.Tensor]
     """Latents (b c h w) of the image with mid grey where it is repainted, encoded on call."""
 
@@ -74,6 +75,12 @@ class Part:
         """Rewrite the latents after the scheduler's step, at ``step.next_level``."""
         return latents
 
+    def paste_alpha(self, state: Any, latents: torch.Tensor) -> torch.Tensor | None:
+        """Opacity (b 1 h w in [0, 1]) of the result over the original, from the finished latents;
+        None leaves it to the strength map. It only ever makes the paste more transparent.
+        """
+        return None
+
 
 def rewrites_denoised(part: Part) -> bool:
     """Whether the part overrides :meth:`Part.denoised`."""
@@ -106,6 +113,16 @@ class Strategy:
                     f"composed; both decide {part.exclusive}."
                 )
             seen[part.exclusive] = what
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """A strategy of parts is its own only stage."""
+        return (Stage(self),)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The parts' options, by name."""
+        return {key: value for part in self.parts for key, value in vars(part).items()}
 
     @property
     def network(self) -> Network:
@@ -144,3 +161,46 @@ class Strategy:
         for part, own in zip(self.parts, state, strict=True):
             latents = part.after_step(own, latents, step)
         return latents
+
+    def paste_alpha(self, state: Sequence[Any], latents: torch.Tensor) -> torch.Tensor | None:
+        for part, own in zip(self.parts, state, strict=True):
+            alpha = part.paste_alpha(own, latents)
+            if alpha is not None:
+                return alpha
+        return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of several that follow one another."""
+
+    strategy: Strategy
+    strength: float = 1.0
+    """In (0, 1]; multiplied with the edit's own strength."""
+    scale: float = 1.0
+    """Side of the picture in this stage over its full side, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "scale"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value <= 1:
+                raise InputError(f"a stage's {name} must be above 0 and at most 1, not {value!r}.")
+
+
+@dataclass(frozen=True)
+class StagedStrategy:
+    """Stages that run one after the other, each on the result of the one before."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What it was built with, for the record."""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise InputError("a staged strategy needs at least one stage.")
+        if self.stages[-1].scale != 1.0:
+            raise InputError("the last stage must run at scale 1, the picture's own size.")
+
+
+AnyStrategy = Strategy | StagedStrategy

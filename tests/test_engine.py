@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -18,6 +18,8 @@ from PIL import Image
 
 from engine import InpaintEngine, InputError, ModelError, UnknownNameError
 from engine.models import load_pipeline
+from strategies import list_strategies
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,9 @@ class TestPictures:
         maps[1, :, 32:] = 1
         arguments = request(image=batch, strength_map=maps, output_type="np")
         del arguments["mask"]
-        changed = np.abs(
-            engine.edit(**arguments).images - batch.permute(0, 2, 3, 1).numpy()
-        ).max(axis=-1)
+        changed = np.abs(engine.edit(**arguments).images - batch.permute(0, 2, 3, 1).numpy()).max(
+            axis=-1
+        )
         assert changed[0, :30].mean() > 0.01 > changed[0, 32:].max()
         assert changed[1, 34:].mean() > 0.01 > changed[1, :32].max()
 
@@ -174,9 +176,12 @@ class TestCompare:
     def test_strategies_share_picture_text_and_calls(self, engine, monkeypatch):
         encodes = []
         encode = engine.backbone.encode
-        monkeypatch.setattr(
-            engine.backbone, "encode", lambda *a, **k: encodes.append(1) or encode(*a, **k)
-        )
+
+        def counted(*args, **kwargs):
+            encodes.append(1)
+            return encode(*args, **kwargs)
+
+        monkeypatch.setattr(engine.backbone, "encode", counted)
         comparison = engine.compare(
             **request(), strategies=["blend", "differential", "inpaint9"], strength_mode="absolute"
         )
@@ -210,7 +215,7 @@ class TestCompare:
             engine.compare(**request(), strategies=["blend", "nonsense"])
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no mask": ({"mask": None}, "one of them is needed"),
     "mask and map": ({"strength_map": np.ones((64, 64))}, "not both"),
     "empty mask": ({"mask": np.zeros((64, 64), np.uint8)}, "empty|nothing to repaint"),
@@ -248,7 +253,7 @@ BAD = {
 def test_bad_input_is_refused_before_any_model_work(engine, case, monkeypatch):
     changes, message = BAD[case]
 
-    def never(*args, **kwargs):
+    def never(*_args, **_kwargs):
         raise AssertionError("the model was used")
 
     for name in ("encode", "decode", "encode_prompt"):
@@ -260,7 +265,7 @@ def test_bad_input_is_refused_before_any_model_work(engine, case, monkeypatch):
 class TestModels:
     def test_from_pipe_changes_nothing(self):
         modules = tiny.modules()
-        pipe = StableDiffusionXLPipeline(**modules)
+        pipe: Any = StableDiffusionXLPipeline(**modules)
         pipe.to(torch.bfloat16)
         before = {name: id(getattr(pipe, name)) for name in modules}
         scheduler = dict(pipe.scheduler.config)
@@ -302,12 +307,13 @@ class TestModels:
             InpaintEngine.from_pipe(type("P", (), {"config": {}, "unet": None})())
 
     def test_a_saved_folder_and_a_separate_inpainting_unet(self, tmp_path):
-        StableDiffusionXLPipeline(**tiny.modules()).save_pretrained(tmp_path / "base")
+        pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
+        pipe.save_pretrained(tmp_path / "base")
         tiny.unet(9, seed=1).save_pretrained(tmp_path / "unet9")
         engine = InpaintEngine.from_pretrained(
             tmp_path / "base", inpaint_model=tmp_path / "unet9", device="cpu"
         )
-        assert engine.strategies() == ["blend", "differential", "inpaint9"]
+        assert engine.strategies() == list_strategies()
         assert engine.backbone.dtype == torch.float32
         engine.edit(**request(strategy="inpaint9"))
 
@@ -325,7 +331,7 @@ class TestModels:
             load_pipeline(broken, **load)
         other = tmp_path / "model.ckpt"
         other.write_bytes(b"")
-        with pytest.raises(ModelError, match="not a .safetensors"):
+        with pytest.raises(ModelError, match=r"not a \.safetensors"):
             load_pipeline(other, **load)
         (tmp_path / "model_index.json").write_text("{not json")
         with pytest.raises(ModelError, match="could not be loaded"):
@@ -338,7 +344,7 @@ class TestModels:
             InpaintEngine.from_pretrained(device="cpu", dtype="int8")
 
     def test_fp16_vae_that_asks_for_it_runs_in_float32_and_is_restored(self):
-        pipe = StableDiffusionXLPipeline(**tiny.modules())
+        pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
         pipe.vae.register_to_config(force_upcast=True)
         pipe.vae.to(torch.float16)
         backbone = InpaintEngine.from_pipe(pipe).backbone

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from engine import CancelledError, InpaintEngine
@@ -14,6 +13,7 @@ from engine.loop import Loop, add_residuals, join_residuals
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
 from strategies import create_strategy
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +122,19 @@ def test_the_limit_splits_a_batch_in_order(engine, monkeypatch):
 
 
 def test_one_jobs_failure_leaves_the_others_alone(engine):
-    class Trouble(RuntimeError):
+    class TroubleError(RuntimeError):
         pass
 
     def fail(snapshot):
         if snapshot.index == 1:
-            raise Trouble
+            raise TroubleError
 
     (good,) = jobs_for(engine, "blend")
     (bad,) = jobs_for(engine, "differential", callback=fail)
     loop = Loop()
     loop.submit([bad, good])
     loop.run()
-    assert isinstance(bad.error, Trouble)
+    assert isinstance(bad.error, TroubleError)
     assert bad.index == 2
     assert good.error is None
     assert torch.allclose(good.latents, solo(engine, "blend"), atol=TOLERANCE)
@@ -175,8 +175,8 @@ class FixedResiduals:
     def __init__(self, unet, amount):
         self.amount = amount
         config = unet.config
-        self.channels = (config.block_out_channels[0],) * 2 + (config.block_out_channels[0],)
-        self.channels += (config.block_out_channels[1],)
+        first, second = config.block_out_channels
+        self.channels = (first, first, first, second)
         self.sides = (8, 8, 4, 4)
 
     def residuals(self, scaled, timesteps, conditioning, step):

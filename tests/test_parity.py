@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline
 
 from engine import InpaintEngine
 from engine.schedule import fresh_scheduler, list_schedulers
+from tests import tiny
 
 EXACT = [name for name in list_schedulers() if name != "sa-solver"]
 STEPS = 5
@@ -45,9 +45,7 @@ def peer(request: pytest.FixtureRequest) -> tuple[Any, InpaintEngine, str]:
     return pipe, engine, "blend" if channels == "4" else "inpaint9"
 
 
-def both(
-    peer: tuple[Any, InpaintEngine, str], scheduler: str, **changes: Any
-) -> tuple[np.ndarray, np.ndarray]:
+def both(peer: tuple[Any, InpaintEngine, str], scheduler: str, **changes: Any) -> tuple[Any, Any]:
     """diffusers' result and ours for the same request."""
     pipe, engine, strategy = peer
     request: dict[str, Any] = {
@@ -106,6 +104,26 @@ def test_guidance_rescale_of_sdxl():
     assert np.abs(want - got).max() == 0.0
 
 
+@pytest.mark.parametrize("scheduler", ["euler", "ddim", "heun", "dpmpp-2m"])
+def test_denoising_start_and_end_of_sdxl(scheduler):
+    """The first part of a run, and the second part from the latents that it leaves."""
+    pipe, engine = build(StableDiffusionXLInpaintPipeline, 4)
+    peer = (pipe, engine, "blend")
+    want, got = both(peer, scheduler, denoising_end=0.5, output_type="latent")
+    assert torch.equal(want, got)
+    want, got = both(peer, scheduler, denoising_start=0.5, image=want, output_type="latent")
+    assert torch.equal(want, got)
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "ddim", "dpmpp-2m-karras", "lcm"])
+def test_v_prediction(scheduler):
+    pipe, engine = build(StableDiffusionXLInpaintPipeline, 4)
+    config = {**pipe.scheduler.config, "prediction_type": "v_prediction"}
+    pipe.register_modules(scheduler=type(pipe.scheduler).from_config(config))
+    want, got = both((pipe, engine, "blend"), scheduler, strength=0.6)
+    assert np.abs(want - got).max() == 0.0
+
+
 def test_latents_and_pil_output():
     pipe, engine = build(StableDiffusionXLInpaintPipeline, 4)
     want, got = both((pipe, engine, "blend"), "euler", output_type="latent", strength=0.6)
@@ -123,7 +141,11 @@ def test_sa_solver_differs_by_rounding_only():
 
 def test_a_list_of_generators():
     pipe, engine = build(StableDiffusionXLInpaintPipeline, 4)
-    request = {"image": tiny.picture(), "prompt": "a boat", "num_inference_steps": STEPS}
+    request: dict[str, Any] = {
+        "image": tiny.picture(),
+        "prompt": "a boat",
+        "num_inference_steps": STEPS,
+    }
     want = pipe(
         **request,
         mask_image=tiny.box_mask(),

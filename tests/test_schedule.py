@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-import tiny
 import torch
 
 from engine.errors import InputError, UnknownNameError
@@ -14,6 +15,7 @@ from engine.schedule import (
     list_schedulers,
     steps_for_strength,
 )
+from tests import tiny
 
 STEPS = 6
 
@@ -54,7 +56,7 @@ class TestEveryScheduler:
         assert steps[-1].last
         assert steps[-1].next_level.sigma == 0
         assert [step.index for step in steps] == list(range(len(schedule)))
-        for before, after in zip(steps, steps[1:], strict=False):
+        for before, after in pairwise(steps):
             assert before.ends == after.starts
             assert before.next_level == after.level
         starts = [step for step in steps if step.starts]
@@ -111,7 +113,7 @@ def test_a_fresh_scheduler_shares_nothing(base):
     assert fresh_scheduler(None, first).num_inference_steps is None
 
 
-def test_unknown_names_say_what_is_near(base):
+def test_unknown_names_say_what_is_near():
     with pytest.raises(UnknownNameError, match="Did you mean 'euler-karras'"):
         check_scheduler("euler-karas")
     with pytest.raises(InputError, match="not int"):

@@ -6,7 +6,6 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
@@ -14,17 +13,21 @@ from engine.schedule import Schedule, fresh_scheduler, list_schedulers
 from engine.strategy import Part, Strategy, StrategyContext
 from strategies import (
     DifferentialDiffusion,
+    FewStepsWarning,
     InpaintUNet,
     LatentBlend,
+    SoftBlend,
     StrategyInfo,
     create_strategy,
     get_strategy,
     list_strategies,
     registry,
 )
+from strategies.soft_blend import mix_keeping_norm
+from tests import tiny
 
 STEPS = 4
-HOLDING = ["blend", "differential", "inpaint9+blend", "inpaint9+differential"]
+HOLDING = ["blend", "differential", "soft-blend", "inpaint9+blend", "inpaint9+differential"]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,7 @@ def original_latents(engine):
         return engine.backbone.encode(to_tensor(np.asarray(tiny.picture())))
 
 
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 @pytest.mark.parametrize("strategy", list_strategies())
 class TestEveryStrategy:
     def test_a_map_of_zeros_returns_the_input_to_the_bit(self, engine, strategy):
@@ -104,25 +108,25 @@ def test_the_known_region_ends_as_the_original(engine, strategy, scheduler):
         engine, strategy, binary, scheduler=scheduler, output_type="latent", strength=0.8
     ).latents
     kept = torch.ones(8, 8, dtype=torch.bool)
-    kept[2:6, 2:6] = False
-    assert torch.equal(latents[:, :, kept], original_latents(engine)[:, :, kept])
-    assert not torch.equal(latents[:, :, ~kept], original_latents(engine)[:, :, ~kept])
+    margin = int(strategy == "inpaint9+blend")  # its blend grows the mask by one cell
+    kept[2 - margin : 6 + margin, 2 - margin : 6 + margin] = False
+    original = original_latents(engine)
+    assert torch.equal(latents[:, :, kept], original[:, :, kept])
+    assert (latents != original).any(dim=1)[0, ~kept].all()
 
 
-@pytest.mark.parametrize("strategy", ["blend", "differential"])
+@pytest.mark.parametrize("strategy", ["blend", "differential", "soft-blend"])
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_a_map_of_ones_is_plain_image_to_image(engine, strategy, strength):
     got = edit(engine, strategy, flat(1.0), strength=strength, output_type="latent")
-    want = edit(
-        engine, Strategy("plain", ()), flat(1.0), strength=strength, output_type="latent"
-    )
-    assert torch.equal(got.latents, want.latents)
+    want = edit(engine, Strategy("plain", ()), flat(1.0), strength=strength, output_type="latent")
+    # soft-blend takes the prediction apart and puts it together again: rounding.
+    tolerance = 1e-4 if strategy == "soft-blend" else 0.0
+    assert (got.latents - want.latents).abs().max() <= tolerance
 
 
 def context(scheduler, steps, strength, values) -> StrategyContext:
-    schedule = Schedule(
-        fresh_scheduler(scheduler, tiny.modules()["scheduler"]), steps, strength
-    )
+    schedule = Schedule(fresh_scheduler(scheduler, tiny.modules()["scheduler"]), steps, strength)
     values = torch.tensor(values, dtype=torch.float32).view(1, 1, 1, -1)
     x0 = torch.zeros(1, 4, 1, values.shape[-1])
     return StrategyContext(
@@ -130,6 +134,7 @@ def context(scheduler, steps, strength, values) -> StrategyContext:
         init_latents=x0,
         noise=torch.ones_like(x0),
         strength_map=values,
+        network="base",
         masked_image_latents=lambda: x0,
     )
 
@@ -186,6 +191,12 @@ def test_strength_means_the_same_share_under_every_scheduler(scheduler, strength
     assert max(abs(a - b) for a, b in zip(want, got, strict=True)) <= 1
 
 
+def test_few_steps_warn_when_the_map_is_finer():
+    made = context("lcm", 4, 1.0, [i / 20 for i in range(21)])
+    with pytest.warns(FewStepsWarning, match="21 different strengths, 4 steps can tell 5 apart"):
+        DifferentialDiffusion().prepare(made)
+
+
 def test_a_hard_blend_repaints_wherever_the_map_is_positive(engine):
     ramp = np.tile(np.linspace(0, 1, tiny.SIZE, dtype=np.float32), (tiny.SIZE, 1))
     hard = edit(engine, "blend", ramp, hard_mask=True, output_type="latent").latents
@@ -198,6 +209,7 @@ def test_a_hard_blend_repaints_wherever_the_map_is_positive(engine):
 class TestComposition:
     def test_names_compose(self):
         built = create_strategy("inpaint9+differential", strength_mode="absolute")
+        assert isinstance(built, Strategy)
         assert built.network == "inpaint"
         assert isinstance(built.parts[0], InpaintUNet)
         assert built.parts[1] == DifferentialDiffusion(strength_mode="absolute")
@@ -217,9 +229,164 @@ class TestComposition:
         from diffusers import StableDiffusionXLPipeline
 
         engine = InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
-        assert engine.strategies() == ["blend", "differential"]
+        assert engine.strategies() == ["blend", "differential", "soft-blend", "staged"]
         with pytest.raises(InputError, match="9-channel inpainting UNet, which is not loaded"):
             edit(engine, "inpaint9", flat(0.5))
+        with pytest.raises(InputError, match="not loaded"):
+            edit(engine, "staged", flat(0.5), stages="inpaint9,differential")
+
+
+class TestSoftBlend:
+    """The formulae of A1111's soft inpainting (field: modules/soft_inpainting.py)."""
+
+    def test_the_weight_falls_with_the_noise(self):
+        made = context("euler", 10, 1.0, [0.0, 0.5, 1.0])
+        part = SoftBlend()
+        state = part.prepare(made)
+        ones = torch.ones_like(made.init_latents)
+        first, last = made.schedule.steps[0], made.schedule.steps[-1]
+        # The original is 0 here, so the mix's norm tells the weight: norm * m ** (1 / d).
+        for step in (first, last):
+            got = part.denoised(state, ones, ones, step)[0, :, 0]
+            weight = 0.5 ** (step.level.sigma * 0.5)
+            want = torch.tensor([0.0, weight ** (1 / 4), 1.0])
+            assert torch.allclose(got, want.expand_as(got), atol=1e-4)
+
+    def test_opposite_vectors_keep_the_mean_norm(self):
+        first = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+        second = first.flip(1)
+        weight = torch.full((1, 1, 3, 3), 0.5)
+        mixed = mix_keeping_norm(first, second, weight, 2.0)
+        assert torch.allclose(mixed.norm(dim=1), first.norm(dim=1), atol=1e-4)
+        assert torch.equal(mix_keeping_norm(first, second, torch.zeros(1, 1, 3, 3), 4.0), first)
+        assert torch.equal(mix_keeping_norm(first, second, torch.ones(1, 1, 3, 3), 4.0), second)
+
+    def test_the_paste_is_transparent_where_nothing_changed(self):
+        made = context("euler", 10, 1.0, [1.0] * 12)
+        part = SoftBlend()
+        state = part.prepare(made)
+        latents = made.init_latents.clone()
+        latents[..., 6:] = 3.0
+        alpha = part.paste_alpha(state, latents)[0, 0, 0]
+        assert alpha[0] == 0
+        assert alpha[-1] > 0.99
+        assert (alpha.diff() >= 0).all()
+
+    @pytest.mark.parametrize(
+        "options", [{"power": 0}, {"scale": -1}, {"detail": 0.5}, {"threshold": float("nan")}]
+    )
+    def test_bad_options(self, options):
+        with pytest.raises(InputError, match="must be a finite number"):
+            create_strategy("soft-blend", **options)
+
+
+class TestStaged:
+    def test_stages_follow_one_another_in_the_loop(self, engine):
+        half = flat(0.0)
+        half[:, 24:] = 1.0
+        result = edit(engine, "staged", half, output_type="latent")
+        assert result.model_calls == STEPS + STEPS // 2
+        # By hand: the second stage continues from the first one's latents.
+        generator = torch.Generator().manual_seed(2)
+        first = edit(engine, "blend", half, seed=None, generator=generator, output_type="latent")
+        second = engine.edit(
+            image=first.latents,
+            strength_map=half,
+            prompt="a red house",
+            num_inference_steps=STEPS,
+            strength=0.5,
+            generator=generator,
+            output_type="latent",
+        )
+        assert torch.equal(result.latents, second.latents)
+
+    def test_a_small_first_stage(self, engine):
+        half = flat(0.0)
+        half[16:48, 16:48] = 1.0
+        seen = []
+        result = edit(
+            engine,
+            "staged",
+            half,
+            stages="blend,blend,differential",
+            strengths=(1.0, 0.6, 0.3),
+            scales="0.5,0.5,1",
+            callback=lambda shot: seen.append(tuple(shot.latents.shape[-2:])),
+        )
+        assert seen == [(4, 4)] * 6 + [(8, 8)]
+        want = np.asarray(tiny.picture()) / np.float32(255)
+        assert np.array_equal(result.images[0][half == 0], want[half == 0])
+        assert result.settings["options"]["scales"] == "0.5,0.5,1.0"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"stages": "blend"}, "1 stages, but 2 strengths"),
+            ({"stages": "blend,nonsense"}, "unknown strategy 'nonsense'"),
+            ({"stages": "blend,staged"}, "cannot be staged itself"),
+            ({"strengths": "1,0"}, "above 0"),
+            ({"strengths": "1,half"}, "numbers with commas"),
+            ({"scales": "1,0.5"}, "last stage must run at scale 1"),
+        ],
+    )
+    def test_bad_options(self, options, message):
+        with pytest.raises(InputError, match=message):
+            create_strategy("staged", **options)
+
+    def test_it_does_not_compose(self):
+        with pytest.raises(InputError, match="compose its stages"):
+            create_strategy("inpaint9+staged")
+
+
+class TestExpand:
+    @pytest.mark.parametrize("strategy", [*list_strategies(), "inpaint9+blend"])
+    def test_the_canvas_grows_and_the_picture_stays(self, engine, strategy):
+        result = engine.edit(
+            image=tiny.picture(),
+            expand=(13, 0, 8, 5),
+            prompt="a boat",
+            strategy=strategy,
+            num_inference_steps=2,
+            seed=0,
+        )
+        got = np.asarray(result.images[0])
+        assert got.shape == (64 + 5, 64 + 13 + 8, 3)
+        assert np.array_equal(got[:64, 13 : 13 + 64], np.asarray(tiny.picture()))
+        assert got[:, :9].std() > 0
+
+    def test_together_with_a_mask(self, engine):
+        mask = np.asarray(tiny.box_mask())
+        result = engine.edit(
+            image=tiny.picture(),
+            mask=mask,
+            expand=(0, 16, 0, 0),
+            prompt="a boat",
+            num_inference_steps=2,
+            seed=0,
+        )
+        got, want = np.asarray(result.images[0])[16:], np.asarray(tiny.picture())
+        assert np.array_equal(got[mask == 0], want[mask == 0])
+        assert not np.array_equal(got[mask > 0], want[mask > 0])
+
+    @pytest.mark.parametrize(
+        "expand", [(1, 2, 3), (0, 0, 0, 0), (-1, 0, 0, 0), "8", (0.5, 0, 0, 0)]
+    )
+    def test_bad_values(self, engine, expand):
+        with pytest.raises(InputError, match="expand"):
+            engine.edit(image=tiny.picture(), prompt="a boat", expand=expand)
+
+
+def test_a_run_split_in_two_equals_the_whole(engine):
+    """denoising_end leaves noisy latents, denoising_start continues from them."""
+    box = np.zeros((64, 64), np.float32)
+    box[16:48, 16:48] = 1
+    whole = edit(engine, "blend", box, output_type="latent")
+    first = edit(engine, "blend", box, output_type="latent", denoising_end=0.5)
+    second = edit(
+        engine, "blend", box, output_type="latent", denoising_start=0.5, latents=first.latents
+    )
+    assert first.model_calls + second.model_calls == whole.model_calls
+    assert torch.allclose(second.latents, whole.latents, atol=1e-5)
 
 
 class TestRegistry:
@@ -251,11 +418,12 @@ class TestRegistry:
         )
         monkeypatch.syspath_prepend(tmp_path)
         point = EntryPoint("theirs", "their_strategy:info", registry.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+        monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
         monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
         registry._load_entry_points.cache_clear()
         assert "theirs" in list_strategies()
-        assert create_strategy("theirs", hard_mask=True).parts == (LatentBlend(hard_mask=True),)
+        theirs = create_strategy("theirs", hard_mask=True)
+        assert theirs == Strategy("theirs", (LatentBlend(hard_mask=True),))
         monkeypatch.undo()
         registry._load_entry_points.cache_clear()
         assert "theirs" not in list_strategies()

@@ -24,10 +24,11 @@ def tokenizer() -> CLIPTokenizer:
         vocabulary = {word: i for i, word in enumerate(words)}
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary))
         Path(folder, "merges.txt").write_text("#version: 0.2\n")
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+        loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+        return loaded
 
 
-def unet(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> UNet2DConditionModel:
+def unet(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     added: dict[str, Any] = {}
     if sdxl:
@@ -36,7 +37,7 @@ def unet(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> UNet2DCon
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": 32 + 6 * 8,
         }
-    model = UNet2DConditionModel(
+    model: Any = UNet2DConditionModel(
         sample_size=SIZE // 8,
         in_channels=in_channels,
         out_channels=4,
@@ -56,13 +57,13 @@ def unet(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> UNet2DCon
 def modules(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> dict[str, Any]:
     """The components of a pipeline, by diffusers' names."""
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         block_out_channels=[16, 16, 16, 16],
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
         latent_channels=4,
         norm_num_groups=8,
-    ).eval()
+    )
     tokens = tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokens),
@@ -84,7 +85,7 @@ def modules(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> dict[s
     )
     parts = {
         "unet": unet(in_channels, sdxl=sdxl, seed=seed),
-        "vae": vae,
+        "vae": vae.eval(),
         "text_encoder": CLIPTextModel(config).eval(),
         "tokenizer": tokens,
         "scheduler": scheduler,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +184,34 @@ def _single_file(path: Path, dtype: Any) -> Any:
 def _guarded(load: Any, model: Any) -> Any:
     """Run ``load``; say in one line what went wrong."""
     try:
-        return load()
+        with _no_loading_bars():
+            return load()
     except (OSError, ValueError, json.JSONDecodeError, KeyError) as error:
         if _looks_unreachable(error) and not Path(model).exists():
             raise ModelError(
                 f"{model} is not here and the model hub cannot be reached. {_POCKET_HINT}"
             ) from error
         raise ModelError(f"{model} could not be loaded: {_first_line(error)}") from error
+
+
+@contextmanager
+def _no_loading_bars() -> Iterator[None]:
+    """Without the libraries' bars for reading a folder (downloads keep theirs)."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _looks_unreachable(error: BaseException) -> bool:

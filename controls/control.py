@@ -1,0 +1,235 @@
+"""A control as it is asked for: which network and control image, how strongly, when and where."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from controls.annotators import list_annotators
+from controls.registry import ControlInfo, get_control, list_controls
+from engine.errors import InputError, UnknownNameError
+
+Scale: TypeAlias = "float | Sequence[float] | Callable[[float], float]"
+"""A weight; weights spread evenly over the run, between which it is interpolated; or a function of
+the run's progress, from 0 at the first step to 1 at the last."""
+
+HOLES = {"inpaint": -1.0, "repaint": 0.0}
+"""Control images that are the edited picture with this value (of [0, 1]) in the repainted region:
+what inpaint-ControlNets read. -1: SD 1.5's; 0, black: ControlNet-Union ProMax and most for SDXL."""
+
+_TEXT = re.compile(r"(?P<name>.+?)(:(?P<scale>[^:]+))?(:(?P<start>[^:-]+)-(?P<end>[^:-]+))?")
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """One control of an edit.
+
+    Args:
+        model: a name of :func:`controls.list_controls`, or a ControlNet or ControlNet-Union: a
+            folder, a hub id, a ``.safetensors`` file, or a loaded diffusers model.
+        image: the control image, of the picture's size (path, Pillow image, array, tensor, or a
+            list with one for each picture of the edit); or an annotator's name, ``"inpaint"`` or
+            ``"repaint"``, to make it from the picture. None is the named control's own annotator.
+        scale: weight of the control's residuals, see :data:`Scale`; 0 is off.
+        start, end: the share of the run, in [0, 1], in which the control is on: from ``start``
+            until before ``end``, so that two controls can take turns without sharing a step.
+        mask: where the control holds: a strength map of the picture's size, 1 = fully. Features
+            beyond it are left alone; what they see of their neighbours is not.
+        mode: for ControlNet-Union: its number, or the name of the control whose number it is.
+            Needed if neither ``model`` nor ``image`` tells.
+
+    Raises:
+        InputError: a value that is not accepted; the message says what is.
+    """
+
+    model: Any
+    image: Any = None
+    scale: Any = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mask: Any = None
+    mode: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, str) and self.info is None and not _is_place(self.model):
+            raise UnknownNameError("control", self.model, list_controls())
+        if self.model is None:
+            raise InputError("a control needs a name or a model.")
+        if self.image is None and self.info is None:
+            raise InputError(
+                f"{self}: the control image is missing; give image= a picture or one of "
+                f"{', '.join((*list_annotators(), *HOLES))}."
+            )
+        if isinstance(self.image, str) and self.annotator is None and not _is_place(self.image):
+            raise UnknownNameError("annotator", self.image, (*list_annotators(), *HOLES))
+        self._check_scale()
+        self._check_window()
+        mode: object = self.mode
+        if isinstance(mode, str):
+            get_control(mode)
+        elif mode is not None and (
+            isinstance(mode, bool) or not isinstance(mode, Integral) or int(mode) < 0
+        ):
+            raise InputError(f"{self}: mode must be a number from 0 or a control's name.")
+
+    def __str__(self) -> str:
+        return f"control {self.label!r}"
+
+    def _check_scale(self) -> None:
+        if isinstance(self.scale, Sequence) and not isinstance(self.scale, str):
+            object.__setattr__(self, "scale", tuple(self.scale))
+            if not self.scale:
+                raise InputError(f"{self}: the list of scales is empty.")
+            for value in self.scale:
+                self._number("scale", value)
+        elif not callable(self.scale):
+            self._number("scale", self.scale)
+
+    def _check_window(self) -> None:
+        for name in ("start", "end"):
+            value = self._number(name, getattr(self, name))
+            if not 0 <= value <= 1:
+                raise InputError(f"{self}: {name} must be from 0 to 1, not {value:g}.")
+        if self.start >= self.end:
+            raise InputError(
+                f"{self}: start ({self.start:g}) must lie before end ({self.end:g}); "
+                "the control would be on at no step."
+            )
+
+    def _number(self, name: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise InputError(f"{self}: {name} must be a finite number, not {value!r}.")
+        return float(value)
+
+    @classmethod
+    def parse(cls, text: str, image: Any = None) -> Control:
+        """The control that ``NAME[:SCALE[:START-END]]`` asks for: ``"canny:0.8:0-0.6"``.
+
+        ``NAME`` is what ``model`` takes. Raises ``InputError`` if it cannot be read.
+        """
+        found = _TEXT.fullmatch(text.strip())
+        try:
+            if found is None:
+                raise ValueError(text)  # noqa: TRY301 - the same answer as for a bad number
+            numbers: dict[str, Any] = {
+                key: float(value)
+                for key, value in found.groupdict().items()
+                if key != "name" and value is not None
+            }
+        except ValueError:
+            raise InputError(
+                f"the control {text!r} cannot be read: NAME[:SCALE[:START-END]] is expected, as in "
+                "canny:0.8:0-0.6."
+            ) from None
+        return cls(found["name"], image, **numbers)
+
+    @property
+    def info(self) -> ControlInfo | None:
+        """What is registered under ``model``, if that is a registered name."""
+        known = isinstance(self.model, str) and self.model in list_controls()
+        return get_control(self.model) if known else None
+
+    @property
+    def label(self) -> str:
+        """How messages and records call it."""
+        if isinstance(self.model, str | os.PathLike):
+            return str(self.model)
+        return type(self.model).__name__
+
+    @property
+    def annotator(self) -> Any:
+        """The annotator (a name, one of :data:`HOLES`, or a function) that makes the control image;
+        None if an image is given.
+        """
+        if self.image is None:
+            return self.info.annotator if self.info else None
+        known = isinstance(self.image, str) and self.image in (*list_annotators(), *HOLES)
+        return self.image if known else None
+
+    def weight_at(self, progress: float) -> float:
+        """The scale at ``progress``, 0 (first step) to 1 (last step) of the run."""
+        if callable(self.scale):
+            return self._number("scale", self.scale(progress))
+        if not isinstance(self.scale, tuple):
+            return float(self.scale)
+        place = progress * (len(self.scale) - 1)
+        before = min(int(place), len(self.scale) - 1)
+        after = min(before + 1, len(self.scale) - 1)
+        share = place - before
+        return float((1 - share) * self.scale[before] + share * self.scale[after])
+
+    def union_mode(self, count: int) -> int:
+        """Its number in a ControlNet-Union network that knows ``count`` kinds of control images.
+
+        Raises:
+            InputError: nothing tells the kind, or this network does not know it.
+        """
+        mode = self.mode
+        if mode is None:
+            names = [self.model, self.image]
+            mode = next((n for n in names if isinstance(n, str) and n in list_controls()), None)
+            if mode is None and isinstance(self.image, str):
+                mode = next((n for n in list_controls() if self._annotates(n)), None)
+        number = get_control(mode).union_mode if isinstance(mode, str) else mode
+        if number is None:
+            raise InputError(
+                f"{self}: a ControlNet-Union network must be told what its control image shows; "
+                f"give mode= a number below {count} or one of {', '.join(_union_names())}."
+            )
+        if number >= count:
+            raise InputError(
+                f"{self}: mode {mode!r} is number {number}; this ControlNet-Union network knows "
+                f"{count} kinds, 0 to {count - 1}."
+            )
+        return int(number)
+
+    def _annotates(self, name: str) -> bool:
+        info = get_control(name)
+        return info.annotator == self.image and info.union_mode is not None
+
+    def describe(self) -> dict[str, Any]:
+        """What a record keeps of it: values that JSON can hold."""
+        scale = list(self.scale) if isinstance(self.scale, tuple) else self.scale
+        return {
+            "model": self.label,
+            "image": self.annotator if isinstance(self.annotator, str) else "given",
+            "scale": "a function" if callable(scale) else scale,
+            "start": self.start,
+            "end": self.end,
+            "mask": self.mask is not None,
+            "mode": self.mode,
+        }
+
+
+def check_controls(controls: Any) -> tuple[Control, ...]:
+    """``controls`` (None, a control, its name, or a list of such) as a tuple of controls.
+
+    Raises:
+        InputError: something else, or a name that is not known.
+    """
+    if controls is None:
+        return ()
+    several = controls if isinstance(controls, list | tuple) else [controls]
+    checked = []
+    for each in several:
+        if not isinstance(each, str | Control):
+            raise InputError(
+                f"controls must be Control objects or names, not {type(each).__name__}."
+            )
+        checked.append(Control(each) if isinstance(each, str) else each)
+    return tuple(checked)
+
+
+def _is_place(text: str) -> bool:
+    """Whether a string can only be meant as a path or a hub id."""
+    return "/" in text or "\\" in text or bool(Path(text).suffix) or Path(text).exists()
+
+
+def _union_names() -> list[str]:
+    return [name for name in list_controls() if get_control(name).union_mode is not None]
