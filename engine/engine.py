@@ -10,7 +10,7 @@ from engine.errors import InputError
 from engine.loop import Loop
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
-from engine.models.loading import pocket_inpaint_folder, resolve_device, resolve_dtype
+from engine.models.loading import POCKET, resolve_device, resolve_dtype
 from engine.parity import prepare_like_diffusers
 from engine.prepare import Clock, Plan, prepare_edit
 from engine.request import EditRequest
@@ -62,8 +62,10 @@ class InpaintEngine:
         """
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
-        if inpaint_model is None and str(model) == "pocket":
-            inpaint_model = pocket_inpaint_folder()
+        if inpaint_model is None and str(model) == POCKET:
+            from engine.pocket import inpaint_unet_path
+
+            inpaint_model = inpaint_unet_path()
         pipe = load_pipeline(model, dtype, device)
         inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
         return cls(backbone_for(pipe, inpaint), str(model))

@@ -65,7 +65,7 @@ class DifferentialDiffusion(Part):
 
     def prepare(self, context: StrategyContext) -> Hold:
         n, total = context.schedule.num_steps, context.schedule.num_inference_steps
-        e = context.strength_map.double()
+        e = context.strength_map.cpu().double()  # not every device has float64
         share, offset = {
             "relative": (n, n),
             "absolute": (total, n),
@@ -81,6 +81,7 @@ class DifferentialDiffusion(Part):
                 FewStepsWarning,
                 stacklevel=2,
             )
+        release = release.to(context.init_latents.device)
         return Hold(context.init_latents, context.noise, release, n)
 
     def before_step(self, state: Hold, latents: torch.Tensor, step: Step) -> torch.Tensor:

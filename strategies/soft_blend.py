@@ -105,8 +105,11 @@ def mix_keeping_norm(
     ``first`` or ``second`` to the bit.
     """
     mixed = first * (1 - weight) + second * weight
-    norms = [each.double().norm(dim=1, keepdim=True) for each in (first, second, mixed)]
-    # Powers of norms in float64: large exponents overflow float32.
-    wanted = (norms[0] ** exponent * (1 - weight) + norms[1] ** exponent * weight) ** (1 / exponent)
-    rescaled = mixed * (wanted / norms[2].clamp(min=1e-5)).to(mixed.dtype)
+    one, two, now = (
+        each.float().norm(dim=1, keepdim=True).clamp(min=1e-5) for each in (first, second, mixed)
+    )
+    # Relative to the larger norm, so that large exponents do not overflow.
+    larger = torch.maximum(one, two)
+    mean = (one / larger) ** exponent * (1 - weight) + (two / larger) ** exponent * weight
+    rescaled = mixed * (larger * mean ** (1 / exponent) / now).to(mixed.dtype)
     return torch.where(weight <= 0, first, torch.where(weight >= 1, second, rescaled))

@@ -134,20 +134,15 @@ def backbone_for(pipe: Any, inpaint_network: Network | None = None) -> Backbone:
     )
 
 
-def pocket_inpaint_folder() -> Path | None:
-    """The embedded 9-channel UNet, where this build carries one."""
-    from engine.pocket import model_path
-
-    folder = Path(model_path()).parent / "unet_inpaint"
-    return folder if (folder / "config.json").is_file() else None
-
-
 def _locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Path | str:
     """A path that exists, or a hub id."""
     if str(model) == POCKET:
         from engine.pocket import model_path
 
-        return Path(model_path())
+        try:
+            return model_path()
+        except FileNotFoundError as error:
+            raise ModelError(f"{error}.") from error
     path = Path(model).expanduser()
     if path.is_file():
         if path.suffix != ".safetensors":

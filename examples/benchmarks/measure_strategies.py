@@ -1,0 +1,215 @@
+"""Measure the strategies on the pocket model, on held-out scenes.
+
+    python examples/benchmarks/measure_strategies.py strength  # what a strength does
+    python examples/benchmarks/measure_strategies.py removal   # closeness to the truth
+    python examples/benchmarks/measure_strategies.py sheet -o sheet.png
+
+Prints Markdown tables; ``examples/strategies.md`` shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from engine import InpaintEngine
+from engine.files import save_image
+from engine.loop import Loop
+from engine.pocket import world
+from engine.prepare import Clock, Plan, prepare_edit
+from engine.request import EditRequest
+from engine.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.sheet import labelled_grid
+from strategies import create_strategy
+
+FIRST_SEED = 1_000_000
+"""Held-out scenes: training used seeds below this one."""
+
+
+def run(engine: InpaintEngine, requests: Sequence[EditRequest], strategy: str) -> list[Plan]:
+    """Many edits through one strategy, in shared model calls."""
+    built = create_strategy(strategy)
+    plans = [prepare_edit(engine.backbone, request, [built], Clock()) for request in requests]
+    loop = Loop()
+    loop.submit(job for plan in plans for job in plan.jobs)
+    loop.run()
+    for plan in plans:
+        for job in plan.jobs:
+            for each in job.chain:
+                if each.error is not None:
+                    raise each.error
+    return plans
+
+
+def patches(size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """A map of nine patches with strengths 0 to 1, and which patch each latent cell is in."""
+    cells = size // 8
+    edges = np.linspace(0, cells, 4).astype(int)
+    which = np.zeros((cells, cells), int)
+    for i in range(3):
+        for j in range(3):
+            which[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = 3 * i + j
+    return np.kron(which / 8, np.ones((8, 8))).astype(np.float32), which
+
+
+def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
+    """Release and realised change of nine strengths under every scheduler."""
+    strength_map, which = patches()
+    scenes = [world.render(world.sample_scene(FIRST_SEED + i)) for i in range(count)]
+    values = [i / 8 for i in range(9)]
+    heads = [f"{value:.3g}" for value in values]
+    print(
+        f"Latent change by strength ({steps} steps, {count} scenes, `differential`), and the share "
+        "of the run at which each strength is released\n"
+    )
+    print("| scheduler | " + " | ".join(heads) + " | Spearman | release within |")
+    print("|---|" + "---:|" * 11)
+    for name in list_schedulers():
+        requests = [
+            EditRequest(
+                image=scene.image,
+                strength_map=strength_map,
+                prompt="a landscape at night",
+                num_inference_steps=steps,
+                scheduler=name,
+                seed=i,
+                output_type="latent",
+            )
+            for i, scene in enumerate(scenes)
+        ]
+        change = np.zeros(9)
+        for plan, _ in zip(run(engine, requests, "differential"), scenes, strict=True):
+            job = plan.jobs[0]
+            moved = (job.latents - job.state[0].init_latents).norm(dim=1)[0].numpy()
+            change += [moved[which == i].mean() / count for i in range(9)]
+        schedule = Schedule(fresh_scheduler(name, engine.pipe.scheduler), steps)
+        release = plan.jobs[0].state[0].release[0, 0].numpy()
+        worst = 0.0
+        for i, value in enumerate(values):
+            starts = [step.position for step in schedule.steps if step.starts]
+            first = int(release[which == i][0])
+            real = min((p for p in starts if p >= first), default=steps)
+            worst = max(worst, abs(real - (1 - value) * steps))
+        rank = spearmanr(values, change).statistic
+        cells = " | ".join(f"{each:.2f}" for each in change)
+        print(f"| {name} | {cells} | {rank:.3f} | {worst:.1f} steps |", flush=True)
+
+
+def removals(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, str, np.ndarray]]:
+    """Scenes with an object to remove: picture, mask, caption without it, truth."""
+    seed = first
+    while count:
+        spec = world.sample_scene(seed)
+        seed += 1
+        if not spec.objects:
+            continue
+        count -= 1
+        scene, after = world.render(spec), spec.without(0)
+        mask = world.grow(scene.masks[0], 4)
+        yield scene.image, mask, after.caption, world.render(after).image
+
+
+def removal(
+    engine: InpaintEngine, *, steps: int, count: int, strategies: Sequence[str], first: int
+) -> None:
+    """PSNR and colour difference to the truth inside the mask; the same seeds for all."""
+    cases = list(removals(first, count))
+    print(f"Removal, {count} held-out scenes from seed {first}, {steps} steps, inside the mask\n")
+    print("| strategy | PSNR, dB | Delta-E 2000 | untouched error |")
+    print("|---|---:|---:|---:|")
+    for strategy in strategies:
+        psnr, delta, untouched = [], [], 0
+        for start in range(0, count, 20):
+            block = cases[start : start + 20]
+            requests = [
+                EditRequest(
+                    image=image,
+                    mask=mask,
+                    prompt=prompt,
+                    num_inference_steps=steps,
+                    seed=start + i,
+                )
+                for i, (image, mask, prompt, _) in enumerate(block)
+            ]
+            plans = run(engine, requests, strategy)
+            for plan, request, (image, mask, _, truth) in zip(plans, requests, block, strict=True):
+                chains = [job.chain[-1] for job in plan.jobs]
+                (got,), _ = plan.finish(chains, request, Clock())
+                pixels = np.asarray(got)
+                error = (pixels[mask].astype(float) - truth[mask]) / 255
+                psnr.append(-10 * np.log10((error**2).mean() + 1e-10))
+                lab = [rgb2lab(each[mask][None] / 255) for each in (pixels, truth)]
+                delta.append(float(deltaE_ciede2000(*lab).mean()))
+                difference = np.abs(pixels[~mask].astype(int) - image[~mask])
+                untouched = max(untouched, int(difference.max()))
+        print(
+            f"| `{strategy}` | {np.mean(psnr):.2f} | {np.mean(delta):.2f} | {untouched} |",
+            flush=True,
+        )
+
+
+def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence[str]) -> None:
+    """The demo's scenes through the strategies, and outpainting."""
+    rows: list[list[tuple[Any, str]]] = []
+    for scene in world.demo_scenes():
+        region: dict[str, Any] = {"mask": scene.mask}
+        if scene.strength_map is not None:
+            region = {"strength_map": scene.strength_map}
+        comparison = engine.compare(
+            image=scene.image,
+            prompt=scene.prompt,
+            num_inference_steps=steps,
+            seed=7,
+            strategies=strategies,
+            **region,
+        )
+        row = [(Image.fromarray(scene.image), f"{scene.name}\n{scene.prompt}")]
+        rows.append([*row, *((r.images[0], n) for n, r in comparison.results.items())])
+    wide = world.render(world.sample_scene(FIRST_SEED + 5))
+    comparison = engine.compare(
+        image=wide.image,
+        prompt=wide.caption,
+        expand=(48, 0, 48, 0),
+        num_inference_steps=steps,
+        seed=7,
+        strategies=strategies,
+    )
+    row = [(Image.fromarray(wide.image), f"outpaint\n{wide.caption}")]
+    rows.append([*row, *((r.images[0], n) for n, r in comparison.results.items())])
+    save_image(labelled_grid(rows), path)
+    print(path)
+
+
+def main() -> None:
+    """Parse the command line and run one part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("part", choices=["strength", "removal", "sheet"])
+    parser.add_argument("--count", type=int, help="scenes [default: 8, and 200 for removal]")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED + 50_000)
+    parser.add_argument("--strategies", help="names with commas between")
+    parser.add_argument("-o", "--output", type=Path, default=Path("strategies.png"))
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    engine = InpaintEngine.from_pretrained(device="cpu")
+    names = options.strategies.split(",") if options.strategies else engine.strategies()
+    if options.part == "strength":
+        strength(engine, steps=options.steps, count=options.count or 8)
+    elif options.part == "removal":
+        count = options.count or 200
+        first = options.first_seed
+        removal(engine, steps=options.steps, count=count, strategies=names, first=first)
+    else:
+        sheet(engine, options.output, steps=options.steps, strategies=names)
+
+
+if __name__ == "__main__":
+    main()
