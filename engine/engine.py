@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
 from engine.loop import Loop
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
-from engine.models.loading import POCKET, resolve_device, resolve_dtype
+from engine.models.loading import default_inpaint_model, resolve_device, resolve_dtype
 from engine.parity import prepare_like_diffusers
 from engine.prepare import Clock, Plan, prepare_edit
 from engine.request import EditRequest
@@ -62,10 +63,7 @@ class InpaintEngine:
         """
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
-        if inpaint_model is None and str(model) == POCKET:
-            from engine.pocket import inpaint_unet_path
-
-            inpaint_model = inpaint_unet_path()
+        inpaint_model = inpaint_model or default_inpaint_model(model)
         pipe = load_pipeline(model, dtype, device)
         inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
         return cls(backbone_for(pipe, inpaint), str(model))
@@ -285,9 +283,6 @@ class InpaintEngine:
         job: Job,
         plan: Plan,
     ) -> dict[str, Any]:
-        import diffusers
-        import torch
-
         same = (
             *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
             *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
@@ -311,7 +306,7 @@ class InpaintEngine:
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
-            "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
         }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from engine.errors import InputError
 from engine.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
+    import torch
+
     from engine.types import Step
 
 
@@ -62,6 +62,8 @@ class LatentBlend(Part):
         # the mask's own edge cuts that transition off (stable-diffusion.cpp PR 1357).
         grow = self.grow if self.grow is not None else int(context.network == "inpaint")
         if grow:
+            import torch
+
             mask = torch.nn.functional.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
         return Known(context.init_latents, context.noise, mask)
 

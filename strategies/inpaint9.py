@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from engine.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
+    import torch
+
     from engine.types import Step
 
 
@@ -25,10 +25,14 @@ class InpaintUNet(Part):
     network = "inpaint"
 
     def prepare(self, context: StrategyContext) -> torch.Tensor:
+        import torch
+
         masked = context.masked_image_latents()
         mask = (context.strength_map > 0).to(masked.dtype)
         rows = context.init_latents.shape[0]
         return torch.cat([mask.expand(rows, -1, -1, -1), masked.expand(rows, -1, -1, -1)], dim=1)
 
     def model_input(self, state: torch.Tensor, scaled: torch.Tensor, step: Step) -> torch.Tensor:
+        import torch
+
         return torch.cat([scaled, state.to(scaled.dtype)], dim=1)

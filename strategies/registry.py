@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from engine.errors import InputError, UnknownNameError
+from engine.request import EditRequest
 from engine.strategy import Network, Part, StagedStrategy, Strategy
 
 ENTRY_POINT_GROUP = "softpaint.strategies"
@@ -57,9 +58,19 @@ _REGISTRY: dict[str, StrategyInfo] = {}
 
 
 def register(info: StrategyInfo) -> StrategyInfo:
-    """Add a strategy. Raises ``InputError`` if the name is taken or contains ``+``."""
+    """Add a strategy.
+
+    Raises:
+        InputError: its name is taken or contains ``+``, or an option is named as an argument of
+            :meth:`engine.engine.InpaintEngine.edit` is.
+    """
     if "+" in info.name or not info.name:
         raise InputError(f"a strategy's name is not empty and has no '+': {info.name!r}.")
+    if taken := set(info.options) & set(EditRequest.__dataclass_fields__):
+        raise InputError(
+            f"strategy {info.name!r} has an option {min(taken)!r}, which is an argument of every "
+            "edit; give it another name."
+        )
     if info.name in _REGISTRY:
         raise InputError(f"a strategy named {info.name!r} is registered already.")
     _REGISTRY[info.name] = info

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from engine.errors import InputError
 from engine.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
+    import torch
+
     from engine.types import Step
 
 
@@ -88,6 +88,8 @@ class SoftBlend(Part):
         """``1 - smootherstep(1 / (1 + (D / threshold) ** contrast))``, D being how far the finished
         latents lie from the original's (norm over channels, smoothed over 3 x 3 positions).
         """
+        import torch
+
         distance = (latents - state.init_latents).float().norm(dim=1, keepdim=True)
         smooth = torch.nn.functional.avg_pool2d(
             distance, 3, stride=1, padding=1, count_include_pad=False
@@ -104,6 +106,8 @@ def mix_keeping_norm(
     ``first``, ``second``: b c h w; ``weight``: b 1 h w in [0, 1]; where it is 0 or 1 the result is
     ``first`` or ``second`` to the bit.
     """
+    import torch
+
     mixed = first * (1 - weight) + second * weight
     one, two, now = (
         each.float().norm(dim=1, keepdim=True).clamp(min=1e-5) for each in (first, second, mixed)

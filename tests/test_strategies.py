@@ -485,6 +485,13 @@ class TestRegistry:
         with pytest.raises(InputError, match="no '\\+'"):
             registry.register(info)
 
+    def test_an_option_that_hides_an_argument_of_edit_is_an_error(self):
+        def build(mask: str = "soft") -> LatentBlend:
+            return LatentBlend(hard_mask=mask == "hard")
+
+        with pytest.raises(InputError, match="has an option 'mask'"):
+            registry.register(StrategyInfo("hiding", "x", "y", build))
+
     def test_third_party_strategies_come_through_entry_points(self, monkeypatch, tmp_path):
         (tmp_path / "their_strategy.py").write_text(
             "from strategies import StrategyInfo, LatentBlend\n"

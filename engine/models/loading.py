@@ -134,6 +134,13 @@ def backbone_for(pipe: Any, inpaint_network: Network | None = None) -> Backbone:
     )
 
 
+def default_inpaint_model(model: str | os.PathLike[str]) -> Path | None:
+    """Where the 9-channel UNet of ``model`` is, as far as that is known: the embedded model's."""
+    from engine.pocket import inpaint_unet_path
+
+    return inpaint_unet_path() if str(model) == POCKET else None
+
+
 def _locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Path | str:
     """A path that exists, or a hub id."""
     if str(model) == POCKET:
