@@ -23,7 +23,7 @@ HOLES = {"inpaint": -1.0, "repaint": 0.0}
 """Control images that are the edited picture with this value (of [0, 1]) in the repainted region:
 what inpaint-ControlNets read. -1: SD 1.5's; 0, black: ControlNet-Union ProMax and most for SDXL."""
 
-_TEXT = re.compile(r"(?P<name>.+?)(:(?P<scale>[^:]+))?(:(?P<start>[^:-]+)-(?P<end>[^:-]+))?")
+_TEXT = re.compile(r"(?P<name>[^:]+)(:(?P<scale>[^:]+)(:(?P<start>[^:-]+)-(?P<end>[^:-]+))?)?")
 
 
 @dataclass(frozen=True, eq=False)

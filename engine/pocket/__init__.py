@@ -1,0 +1,33 @@
+"""The pocket model: a small SDXL-shaped family that travels with the package, and the world it was
+trained on.
+
+Cheap to import: no torch, no OpenCV. See ``README.md`` beside this file for what the model can do
+and what not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["inpaint_unet_path", "model_path"]
+
+_HERE = Path(__file__).resolve().parent
+
+
+def model_path() -> Path:
+    """The folder that ``StableDiffusionXLPipeline.from_pretrained`` and its inpainting sister load.
+
+    Raises ``FileNotFoundError`` if the package was installed without its weights.
+    """
+    folder = _HERE / "model"
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"the pocket model is not in this installation: {folder} has no model_index.json"
+        )
+    return folder
+
+
+def inpaint_unet_path() -> Path | None:
+    """The folder of the 9-channel inpainting UNet, or ``None`` where this version ships none."""
+    folder = _HERE / "unet_inpaint"
+    return folder if (folder / "config.json").is_file() else None
