@@ -332,6 +332,7 @@ def test_models_lists_the_embedded_model(capsys):
     assert "--model stabilityai/stable-diffusion-xl-base-1.0" in text
 
 
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 def test_demo_draws_the_scenes_and_prints_a_table(tmp_path, capsys, pocket):
     assert run(["demo", "-o", str(tmp_path), "--steps", "2"]) == 0
     text = capsys.readouterr().out

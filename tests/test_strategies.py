@@ -172,18 +172,21 @@ def release_steps(mode, values, *, scheduler="euler", steps=10, strength=1.0) ->
 VALUES = [0.0, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0]
 
 
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 def test_relative_strength_is_a_share_of_the_run():
     # e = 0.25 wants 2.5 of 10 steps and gets 2: e >= 1 - k/10 first holds at k = 8.
     assert release_steps("relative", VALUES) == [10, 9, 8, 7, 5, 3, 1, 0]
     assert release_steps("relative", VALUES, steps=10, strength=0.6) == [6, 6, 5, 5, 3, 2, 1, 0]
 
 
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 def test_absolute_strength_is_the_smaller_of_both():
     assert release_steps("absolute", VALUES) == [10, 9, 8, 7, 5, 3, 1, 0]
     # At strength .6 a pixel of .5 still gets 5 of 10 steps, and all above .6 get the 6 there are.
     assert release_steps("absolute", VALUES, strength=0.6) == [6, 5, 4, 3, 1, 0, 0, 0]
 
 
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 def test_legacy_is_the_papers_rule():
     """x is held where keep > i/N, with N before truncation (field: exx8/differential-diffusion)."""
     for steps, strength in ((10, 1.0), (50, 0.6)):

@@ -49,20 +49,24 @@ def run(engine: InpaintEngine, requests: Sequence[EditRequest], strategy: str) -
     return plans
 
 
-def patches(size: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """A map of nine patches with strengths 0 to 1, and which patch each latent cell is in."""
+def patches(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """A map of nine patches with strengths 0 to 1, and which of them (0 to 8) each cell has.
+
+    The patches change places with ``seed``: what stands at a place matters to how far it moves.
+    """
     cells = size // 8
+    order = np.random.default_rng(seed).permutation(9)
     edges = np.linspace(0, cells, 4).astype(int)
     which = np.zeros((cells, cells), int)
     for i in range(3):
         for j in range(3):
-            which[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = 3 * i + j
+            which[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = order[3 * i + j]
     return np.kron(which / 8, np.ones((8, 8))).astype(np.float32), which
 
 
 def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
     """Release and realised change of nine strengths under every scheduler."""
-    strength_map, which = patches()
+    maps = [patches(i) for i in range(count)]
     scenes = [world.render(world.sample_scene(FIRST_SEED + i)) for i in range(count)]
     values = [i / 8 for i in range(9)]
     heads = [f"{value:.3g}" for value in values]
@@ -76,7 +80,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
         requests = [
             EditRequest(
                 image=scene.image,
-                strength_map=strength_map,
+                strength_map=maps[i][0],
                 prompt="a landscape at night",
                 num_inference_steps=steps,
                 scheduler=name,
@@ -86,7 +90,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
             for i, scene in enumerate(scenes)
         ]
         change = np.zeros(9)
-        for plan, _ in zip(run(engine, requests, "differential"), scenes, strict=True):
+        for plan, (_, which) in zip(run(engine, requests, "differential"), maps, strict=True):
             job = plan.jobs[0]
             moved = (job.latents - job.state[0].init_latents).norm(dim=1)[0].numpy()
             change += [moved[which == i].mean() / count for i in range(9)]
@@ -192,7 +196,7 @@ def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("part", choices=["strength", "removal", "sheet"])
-    parser.add_argument("--count", type=int, help="scenes [default: 8, and 200 for removal]")
+    parser.add_argument("--count", type=int, help="scenes [default: 12, and 200 for removal]")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED + 50_000)
     parser.add_argument("--strategies", help="names with commas between")
@@ -202,7 +206,7 @@ def main() -> None:
     engine = InpaintEngine.from_pretrained(device="cpu")
     names = options.strategies.split(",") if options.strategies else engine.strategies()
     if options.part == "strength":
-        strength(engine, steps=options.steps, count=options.count or 8)
+        strength(engine, steps=options.steps, count=options.count or 12)
     elif options.part == "removal":
         count = options.count or 200
         first = options.first_seed
