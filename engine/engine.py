@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from controls import Control, check_controls, split_controls
 from engine.errors import InputError
 from engine.loop import Loop
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
@@ -66,7 +68,9 @@ class InpaintEngine:
         inpaint_model = inpaint_model or default_inpaint_model(model)
         pipe = load_pipeline(model, dtype, device)
         inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
-        return cls(backbone_for(pipe, inpaint), str(model))
+        backbone = backbone_for(pipe, inpaint)
+        backbone.variant = "pocket" if str(model) == "pocket" else None
+        return cls(backbone, str(model))
 
     @classmethod
     def from_pipe(cls, pipe: Any, inpaint_unet: Any = None) -> InpaintEngine:
@@ -103,6 +107,8 @@ class InpaintEngine:
         seed: int | None = None,
         generator: Any = None,
         num_images: int = 1,
+        controls: Any = None,
+        guess_mode: bool = False,
         expand: tuple[int, int, int, int] | None = None,
         denoising_start: float | None = None,
         denoising_end: float | None = None,
@@ -137,6 +143,10 @@ class InpaintEngine:
             generator: a torch generator; with several pictures, one for each or one that draws
                 their seeds.
             num_images: pictures to make of each input picture.
+            controls: a :class:`~controls.Control`, a control's name, or a list of such; also as
+                part of the strategy's name (``"differential+canny"``).
+            guess_mode: controls act on the conditional prediction only and work without a prompt
+                (guidance_scale 3 to 5 is recommended).
             expand: pixels (left, top, right, bottom) by which the canvas grows; the new area is
                 repainted, together with the mask's if one is given.
             denoising_start: share of the training schedule, in (0, 1), at which the run starts, in
@@ -177,6 +187,8 @@ class InpaintEngine:
             seed=seed,
             generator=generator,
             num_images=num_images,
+            controls=controls,
+            guess_mode=guess_mode,
             expand=expand,
             denoising_start=denoising_start,
             denoising_end=denoising_end,
@@ -234,10 +246,13 @@ class InpaintEngine:
                 raise InputError("options go into the strategy object itself, not beside it.")
             built = strategy
         else:
+            plain, named = split_controls(strategy, list_strategies())
             if partial:
-                known = options_of(strategy)
+                known = options_of(plain)
                 options = {key: value for key, value in options.items() if key in known}
-            built = create_strategy(strategy, **options)
+            built = create_strategy(plain, **options)
+            if named:
+                built = replace(built, name=strategy)
         for stage in built.stages:
             self.backbone.network(stage.strategy.network)
         return built
@@ -247,7 +262,8 @@ class InpaintEngine:
     ) -> Comparison:
         prepare = prepare_like_diffusers if request.compat else prepare_edit
         clock = Clock()
-        plan = prepare(self.backbone, request, list(strategies.values()), clock)
+        controls = {name: _controls_of(name, request) for name in strategies}
+        plan = prepare(self.backbone, request, list(strategies.values()), clock, controls)
         loop = Loop()
         loop.submit(plan.jobs)
         with clock.phase("denoise"):
@@ -264,7 +280,10 @@ class InpaintEngine:
                 images=images,
                 latents=latents,
                 seeds=plan.seeds,
-                settings=self._settings(request, strategy, options, jobs[0], plan),
+                settings={
+                    **self._settings(request, strategy, options, jobs[0], plan),
+                    "controls": [control.describe() for control in controls[name]],
+                },
                 timings={},
                 model_calls=sum(
                     job.index * job.latents.shape[0] for chain in chains for job in chain
@@ -286,7 +305,7 @@ class InpaintEngine:
         same = (
             *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
             *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
-            *("expand", "denoising_start", "denoising_end"),
+            *("expand", "denoising_start", "denoising_end", "guess_mode"),
         )
         return {
             "model": self.name,
@@ -308,6 +327,12 @@ class InpaintEngine:
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
             "versions": {name: version(name) for name in ("torch", "diffusers")},
         }
+
+
+def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
+    """The controls of a strategy's run: the request's, then those in the strategy's name."""
+    named = split_controls(name, list_strategies())[1]
+    return check_controls(request.controls) + check_controls(named)
 
 
 def _kind_of_map(request: EditRequest) -> str | None:

@@ -11,14 +11,18 @@ every model call is followed by the blend. Nothing is pasted.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
 
+from controls.controlnet import ControlStack
+from controls.scene import Scene
 from engine.canvas import Box, load_image
 from engine.errors import InputError
 from engine.guidance import Guidance
@@ -27,6 +31,7 @@ from engine.prepare import Clock, Plan, schedule_maker
 from engine.strategy import AnyStrategy, Strategy, StrategyContext
 
 if TYPE_CHECKING:
+    from controls import Control
     from engine.models import Backbone
     from engine.request import EditRequest
 
@@ -50,7 +55,11 @@ class ParityPlan(Plan):
 
 
 def prepare_like_diffusers(
-    backbone: Backbone, request: EditRequest, strategies: Sequence[AnyStrategy], clock: Clock
+    backbone: Backbone,
+    request: EditRequest,
+    strategies: Sequence[AnyStrategy],
+    clock: Clock,
+    controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
 ) -> ParityPlan:
     """The counterpart of :func:`engine.prepare.prepare_edit` in compatibility mode."""
     (strategy,) = strategies
@@ -66,6 +75,10 @@ def prepare_like_diffusers(
     if generator is None and request.seed is not None:
         generator = torch.Generator("cpu").manual_seed(request.seed)
 
+    stack = None
+    if asked := controls.get(strategy.name, ()):
+        scene = _DiffusersScene(backbone, image, mask)
+        stack = ControlStack.of(asked, backbone, scene, guess_mode=request.guess_mode)
     count = request.num_images
     shape = (count, backbone.latent_channels, height // backbone.cell, width // backbone.cell)
     with torch.no_grad():
@@ -126,6 +139,7 @@ def prepare_like_diffusers(
             uncond=uncond,
             guidance=guidance,
             generator=generator,
+            controls=stack.bind(schedule, guided=uncond is not None, rows=count) if stack else (),
             observer=request.callback,
         )
     return ParityPlan(
@@ -137,6 +151,31 @@ def prepare_like_diffusers(
         box=Box(0, 0, width, height),
         processor=processor,
     )
+
+
+class _DiffusersScene(Scene):
+    """Control images as diffusers' ControlNet pipelines prepare them: resized to the picture."""
+
+    def __init__(self, backbone: Backbone, image: torch.Tensor, mask: torch.Tensor) -> None:
+        height, width = mask.shape[-2:]
+        pictures = None
+        if image.shape[1] == 3:
+            (opened,) = backbone.image_processors()[0].postprocess(image, output_type="pil")
+            pictures = [np.asarray(opened)]
+        super().__init__((width, height), pictures, [mask[0, 0].numpy()], backbone.cell)
+        self.processor = backbone.control_image_processor()
+
+    def place(self, source: Any) -> tuple[torch.Tensor, bool]:
+        width, height = self.size
+        if isinstance(source, np.ndarray) and source.dtype == np.uint8:
+            source = Image.fromarray(source)
+        try:
+            pixels = self.processor.preprocess(_opened(source), height=height, width=width)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"diffusers does not accept this control image: {error}") from error
+        return pixels.to(dtype=torch.float32), True
 
 
 def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Tensor, torch.Tensor]:

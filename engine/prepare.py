@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,6 +16,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from controls.controlnet import ControlStack
+from controls.scene import Scene
 from engine.canvas import (
     Box,
     Picture,
@@ -35,6 +38,7 @@ from engine.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from controls import Control
     from engine.models import Backbone
     from engine.request import EditRequest
     from engine.types import Conditioning
@@ -135,7 +139,11 @@ class Plan:
 
 
 def prepare_edit(
-    backbone: Backbone, request: EditRequest, strategies: Sequence[AnyStrategy], clock: Clock
+    backbone: Backbone,
+    request: EditRequest,
+    strategies: Sequence[AnyStrategy],
+    clock: Clock,
+    controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
 ) -> Plan:
     """Everything before the first step: picture, map, text and latents once for all strategies,
     then one job for each strategy and picture.
@@ -147,6 +155,9 @@ def prepare_edit(
             make_schedule(stage.strength)  # refuses bad numbers before any model work
     seeds, generators = _generators(request, inputs.count * request.num_images)
     desk = _Desk(backbone, request, inputs, make_schedule, clock)
+    scene = inputs.scene(backbone, request)
+    for name, each in controls.items():
+        desk.stacks[name] = ControlStack.of(each, backbone, scene, guess_mode=request.guess_mode)
     jobs = []
     with torch.no_grad():
         with clock.phase("text"):
@@ -184,6 +195,8 @@ class _Desk:
             tuple[tuple[int, int], bool], tuple[Conditioning, Conditioning | None]
         ] = {}
         self._originals: dict[tuple[int, float], torch.Tensor] = {}
+        self.stacks: dict[str, ControlStack] = {}
+        """The controls of each strategy's jobs, by its name."""
 
     def job(self, strategy: AnyStrategy, number: int, image: int, generator: Any) -> Job:
         """The job of stage ``number`` for one picture, from its original."""
@@ -209,6 +222,7 @@ class _Desk:
             masked_image_latents=lambda: self.masked(which, stage.scale, strength_map),
         )
         cond, uncond = self.conditioning(stage)
+        stack = self.stacks.get(strategy.name)
 
         def follow(finished: Job) -> Job:
             following = strategy.stages[number + 1]
@@ -228,6 +242,11 @@ class _Desk:
             uncond=uncond,
             guidance=self.guidance,
             generator=generator,
+            controls=stack.bind(
+                schedule, guided=uncond is not None, which=which, size=strength_map.shape
+            )
+            if stack
+            else (),
             observer=self.request.callback,
             image=image,
             follow=follow if number + 1 < len(strategy.stages) else None,
@@ -350,6 +369,18 @@ class _Inputs:
             pictures=pictures,
             tensors=[to_tensor(pad_to_multiple(p.rgb, align)[0]) for p in pictures or []],
             latents=latents,
+        )
+
+    def scene(self, backbone: Backbone, request: EditRequest) -> Scene:
+        """What controls need to know of the pictures."""
+        width, height = self.size
+        left, top, right, bottom = request.expand or (0, 0, 0, 0)
+        return Scene(
+            self.size,
+            None if self.pictures is None else [picture.rgb for picture in self.pictures],
+            self.maps,
+            backbone.align if self.latents is None else backbone.cell,
+            Box(left, top, width - right, height - bottom),
         )
 
     def scaled_size(self, scale: float, align: int) -> tuple[int, int]:

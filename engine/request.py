@@ -36,6 +36,8 @@ class EditRequest:
     seed: int | None = None
     generator: Any = None
     num_images: int = 1
+    controls: Any = None
+    guess_mode: bool = False
     expand: Any = None
     denoising_start: float | None = None
     denoising_end: float | None = None
@@ -55,6 +57,8 @@ class EditRequest:
         self._check_numbers()
         self._check_draws()
         check_scheduler(self.scheduler)
+        if not isinstance(self.guess_mode, bool):
+            raise InputError(f"guess_mode must be True or False, not {self.guess_mode!r}.")
         if self.output_type not in OUTPUT_TYPES:
             raise UnknownNameError("output_type", str(self.output_type), OUTPUT_TYPES)
         if self.compat not in COMPAT:

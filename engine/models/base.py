@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import InputError
 
 if TYPE_CHECKING:
+    import os
+
     import torch
 
     from engine.types import Conditioning
@@ -66,10 +68,13 @@ class Backbone(ABC):
     """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps."""
 
     family: str
+    variant: str | None = None
+    """A model with ControlNets of its own: ``"pocket"``."""
 
     def __init__(self, pipe: Any, networks: Mapping[str, Network]) -> None:
         self.pipe = pipe
         self.networks = dict(networks)
+        self._controlnets: dict[str, Any] = {}
 
     # Sizes -------------------------------------------------------------------------------------
 
@@ -108,6 +113,26 @@ class Backbone(ABC):
             )
             raise InputError(f"this strategy needs {what}, which is not loaded; give {how}")
         return self.networks[kind]
+
+    # Controls ----------------------------------------------------------------------------------
+
+    @property
+    def unet_config(self) -> Any:
+        """The networks' configuration: the same but for the input channels."""
+        return next(iter(self.networks.values())).unet.config
+
+    def controlnet(self, model: str | os.PathLike[str]) -> Any:
+        """The ControlNet in a folder, behind a hub id or in a file; loaded once.
+
+        Raises:
+            ModelError: there is none, or it is made for another family.
+        """
+        from engine.models.loading import load_controlnet
+
+        if str(model) not in self._controlnets:
+            unet = next(iter(self.networks.values())).unet
+            self._controlnets[str(model)] = load_controlnet(model, unet, self.dtype, self.device)
+        return self._controlnets[str(model)]
 
     # Text --------------------------------------------------------------------------------------
 
@@ -186,6 +211,14 @@ class Backbone(ABC):
             do_normalize=False,
             do_binarize=True,
             do_convert_grayscale=True,
+        )
+
+    def control_image_processor(self) -> Any:
+        """Diffusers' own processor for control images, as its ControlNet pipelines make it."""
+        from diffusers.image_processor import VaeImageProcessor
+
+        return VaeImageProcessor(
+            vae_scale_factor=self.cell, do_convert_rgb=True, do_normalize=False
         )
 
     def guidance_embedding(self, scale: float, images: int = 1) -> torch.Tensor:

@@ -93,6 +93,99 @@ def load_inpaint_network(model: str | os.PathLike[str], dtype: Any, device: Any)
     return Network(unet.to(device))
 
 
+def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device: Any) -> Any:
+    """A ControlNet or ControlNet-Union for models with this ``unet``.
+
+    ``model``: a folder, a hub id, a ``.safetensors`` file in diffusers' or the original layout, or
+    ``pocket:NAME`` (embedded, beside the pocket model).
+
+    Raises:
+        ModelError: there is none, it cannot be read, or a file does not fit the ``unet``.
+    """
+    from diffusers import ControlNetModel, ControlNetUnionModel
+
+    source: Path | str
+    if str(model).startswith(f"{POCKET}:"):
+        name = str(model).partition(":")[2]
+        source = _locate(POCKET) / f"../controlnet_{name}"  # type: ignore[operator]
+        if not (source / "config.json").is_file():
+            raise ModelError(f"this version carries no {name!r} ControlNet for the pocket model.")
+    else:
+        source = _locate(model, index="config.json")
+    if isinstance(source, Path) and source.is_file():
+        net = _single_controlnet(source, unet)
+    else:
+        config = _guarded(lambda: _config_file(source).read_text(encoding="utf-8"), model)
+        union = "Union" in config  # in the name of the class
+        kind = ControlNetUnionModel if union else ControlNetModel
+        net = _guarded(lambda: kind.from_pretrained(str(source), dtype=dtype), model)
+    return net.to(device=device, dtype=dtype).eval()
+
+
+def _config_file(source: Path | str) -> Path:
+    """The configuration in a folder or behind a hub id."""
+    from huggingface_hub import hf_hub_download
+
+    if isinstance(source, Path):
+        return source / "config.json"
+    return Path(hf_hub_download(source, "config.json"))
+
+
+def _single_controlnet(path: Path, unet: Any) -> Any:
+    """A ControlNet from one file. It holds no configuration: the UNet's tells the levels, the
+    weights' own shapes the rest.
+    """
+    from diffusers import ControlNetModel, ControlNetUnionModel
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable .safetensors file: {error}") from error
+    union = "task_embedding" in weights
+    kind = ControlNetUnionModel if union else ControlNetModel
+    template = kind.from_unet(unet, load_weights_from_unet=False)
+    if not union:
+        weights = convert_controlnet_checkpoint(weights, template.config)
+    keys = [key for key in weights if key.startswith("controlnet_cond_embedding.")]
+    if not keys:
+        raise ModelError(f"{path} is no ControlNet.")
+    width = next((w.shape[1] for key, w in weights.items() if "attn2.to_k.weight" in key), None)
+    if width != unet.config.cross_attention_dim:
+        raise ModelError(
+            f"{path} is a ControlNet of another family: it takes text embeddings of {width} "
+            f"dimensions, the model's have {unet.config.cross_attention_dim}."
+        )
+    stem = "controlnet_cond_embedding."
+    halvings = sum(key.startswith(f"{stem}blocks.") and key.endswith(".weight") for key in keys)
+    steps = [f"{stem}blocks.{number}.weight" for number in range(1, halvings, 2)]
+    first = weights[f"{stem}conv_in.weight"]
+    changes = {
+        "in_channels": weights["conv_in.weight"].shape[1],
+        "conditioning_channels": first.shape[1],
+        "conditioning_embedding_out_channels": [
+            first.shape[0],
+            *(weights[key].shape[0] for key in steps),
+        ],
+    }
+    if union:
+        changes["num_control_type"], changes["num_trans_channel"] = weights["task_embedding"].shape
+        changes["num_proj_channel"] = weights["spatial_ch_projs.weight"].shape[0]
+    # Not the private entries: one of them lists what a default is to replace.
+    known = {key: value for key, value in template.config.items() if not key.startswith("_")}
+    net = kind.from_config({**known, **changes})
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path} does not fit this model's UNet; if it is a ControlNet with other levels "
+            "(a small one), give its folder, which holds its configuration."
+        ) from error
+    return net
+
+
 def backbone_for(pipe: Any, inpaint_network: Network | None = None) -> Backbone:
     """The adapter for a loaded pipeline. Nothing in ``pipe`` is changed.
 
