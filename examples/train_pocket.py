@@ -14,12 +14,20 @@ of steps::
     python examples/train_pocket.py unet --minutes 60            # UNet and both text encoders
     python examples/train_pocket.py classifier --minutes 6       # reads attributes, scores samples
     python examples/train_pocket.py inpaint9 --minutes 25        # the 9-channel UNet
+    python examples/train_pocket.py controlnet --annotator canny --minutes 40   # or depth
     python examples/train_pocket.py export                       # write engine/pocket/model
     python examples/train_pocket.py evaluate                     # print the figures, write the
     sheet of samples
     python examples/train_pocket.py all                          # the whole chain in that order
 
 Any torch device works (``--device cuda``); the defaults are for two CPU cores and an afternoon.
+
+To add a network to the shipped family, start from the shipped weights instead of from nothing::
+
+    python examples/train_pocket.py unpack                       # checkpoints from --model-dir
+    python examples/train_pocket.py render
+    python examples/train_pocket.py latents
+    python examples/train_pocket.py inpaint9 --minutes 60
 """
 
 from __future__ import annotations
@@ -189,7 +197,8 @@ class Run:
         state = torch.load(self.path, map_location=self.options.device, weights_only=True)
         for key, model in self.models.items():
             model.load_state_dict(state["models"][key])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:  # unpacked weights have none
+            self.optimizer.load_state_dict(state["optimizer"])
         self.averaged = state["averaged"]
         self.steps, self.spent = state["steps"], state["spent"]
 
@@ -600,25 +609,15 @@ def stage_latents(options: argparse.Namespace) -> None:
         standardise(vae, mean, std)
         _save(vae.state_dict(), options.out / "autoencoder.pt")
         path.unlink(missing_ok=True)
-        drawn = [
-            crops.crop(SIZE)
-            for crops in [PhotoCrops(PHOTOGRAPHS, 2)]
-            for _ in range(options.photos)
-        ]
-        images = np.stack([crop for crop, _ in drawn])
-        latents = [
-            encode(vae, images[i : i + 32], options).half().cpu().numpy()
-            for i in range(0, len(images), 32)
-        ]
-        np.save(options.out / "photo_images.npy", images)
-        np.save(options.out / "photo_latents.npy", np.concatenate(latents))
-        (options.out / "photo_names.json").write_text(json.dumps([name for _, name in drawn]))
+        (options.out / "photo_latents.npy").unlink(missing_ok=True)
     else:
         vae.load_state_dict(
             torch.load(
                 options.out / "autoencoder.pt", map_location=options.device, weights_only=True
             )
         )
+    if not (options.out / "photo_latents.npy").exists():
+        _encode_photographs(vae, options)
     parts = [np.load(path)] if path.exists() else []
     done, started = sum(map(len, parts)), time.monotonic()
     count = min(options.latents, len(pictures))
@@ -633,6 +632,19 @@ def stage_latents(options: argparse.Namespace) -> None:
             np.save(file, np.concatenate(parts))
         Path(file.name).replace(path)
         print(f"{done} of {count} scenes encoded, {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _encode_photographs(vae: Any, options: argparse.Namespace) -> None:
+    crops = PhotoCrops(PHOTOGRAPHS, 2)
+    drawn = [crops.crop(SIZE) for _ in range(options.photos)]
+    images = np.stack([crop for crop, _ in drawn])
+    latents = [
+        encode(vae, images[i : i + 32], options).half().cpu().numpy()
+        for i in range(0, len(images), 32)
+    ]
+    np.save(options.out / "photo_images.npy", images)
+    (options.out / "photo_names.json").write_text(json.dumps([name for _, name in drawn]))
+    np.save(options.out / "photo_latents.npy", np.concatenate(latents))
 
 
 def stage_decoder(options: argparse.Namespace) -> None:
@@ -1225,6 +1237,40 @@ def classifier_accuracy(model: Any, count: int = 1000) -> dict[str, float]:
 
 
 # --------------------------------------------------------------------------------------------------
+# Starting from the shipped weights
+# --------------------------------------------------------------------------------------------------
+
+
+def stage_unpack(options: argparse.Namespace) -> None:
+    """Write the exported model's weights as the checkpoints ``autoencoder.pt`` and ``unet.pt``,
+    from which the later stages start.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    folder = options.model_dir / "model"
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    _save(vae.state_dict(), options.out / "autoencoder.pt")
+    model = TextToImage(options)
+    for part, kind, name in (
+        (model.unet, UNet2DConditionModel, "unet"),
+        (model.first, CLIPTextModel, "text_encoder"),
+        (model.second, CLIPTextModelWithProjection, "text_encoder_2"),
+    ):
+        shipped = kind.from_pretrained(folder / name, torch_dtype=torch.float32)
+        part.load_state_dict(shipped.state_dict())
+    parameters = [p for m in model.models.values() for p in m.parameters() if p.requires_grad]
+    state = {
+        "models": {key: module.state_dict() for key, module in model.models.items()},
+        "averaged": [p.detach().clone() for p in parameters],
+        "steps": 0,
+        "spent": 0.0,
+    }
+    _save(state, options.out / "unet.pt")
+    print(f"{folder} unpacked to {options.out}")
+
+
+# --------------------------------------------------------------------------------------------------
 # The 9-channel UNet
 # --------------------------------------------------------------------------------------------------
 
@@ -1582,11 +1628,13 @@ STAGES: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "decoder": (stage_decoder, 60),
     "unet": (stage_unet, 60),
     "classifier": (stage_classifier, 6),
-    "inpaint9": (stage_inpaint9, 25),
+    "inpaint9": (stage_inpaint9, 60),
     "export": (stage_export, 0),
     "evaluate": (stage_evaluate, 0),
 }
-"""Each stage with its default minutes."""
+"""Each stage of the chain with its default minutes."""
+ON_REQUEST = {"unpack": (stage_unpack, 0.0)}
+"""Stages that are no link of the chain."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -1594,7 +1642,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser.add_argument("stage", choices=[*STAGES, *ON_REQUEST, "all"])
     parser.add_argument(
         "--out", type=Path, default=Path("pocket-training"), help="folder of caches and checkpoints"
     )
@@ -1641,7 +1689,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(1)
     minutes = options.minutes
     for name in STAGES if options.stage == "all" else (options.stage,):
-        stage, default = STAGES[name]
+        stage, default = (STAGES | ON_REQUEST)[name]
         options.minutes = default if minutes is None else minutes
         stage(options)
 
