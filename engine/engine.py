@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import os
 
     from engine.loop import Job
+
+
+DEFAULT_STRATEGY = "differential"
 
 
 class InpaintEngine:
@@ -99,7 +102,7 @@ class InpaintEngine:
         mask: Any = None,
         strength_map: Any = None,
         negative_prompt: str | None = None,
-        strategy: str | AnyStrategy = "differential",
+        strategy: str | AnyStrategy = DEFAULT_STRATEGY,
         num_inference_steps: int = 30,
         guidance_scale: float = 5.0,
         guidance_rescale: float = 0.0,
@@ -205,6 +208,27 @@ class InpaintEngine:
         built = self._strategy(strategy, options)
         return self._run(request, {built.name: built}, options).results[built.name]
 
+    def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> list[EditResult]:
+        """Several edits in shared model calls; their pictures, maps and prompts may all differ.
+
+        Args:
+            edits: the arguments of :meth:`edit`, once for each edit.
+
+        Returns:
+            One result for each edit. Their ``timings`` are those of all edits together, and their
+            pixels may differ from single runs in the last bits, as model calls are shared.
+
+        Raises:
+            InputError: bad input in one of them; nothing was computed.
+        """
+        asked = []
+        for edit in edits:
+            arguments = {key: edit[key] for key in edit if key in EditRequest.__dataclass_fields__}
+            options = {key: edit[key] for key in edit if key not in {*arguments, "strategy"}}
+            built = self._strategy(edit.get("strategy", DEFAULT_STRATEGY), options)
+            asked.append((EditRequest(**arguments), {built.name: built}, options))
+        return [next(iter(each.results.values())) for each in self._run_all(asked)]
+
     def compare(
         self, *, strategies: Sequence[str | AnyStrategy] | None = None, **arguments: Any
     ) -> Comparison:
@@ -260,39 +284,50 @@ class InpaintEngine:
     def _run(
         self, request: EditRequest, strategies: dict[str, AnyStrategy], options: dict[str, Any]
     ) -> Comparison:
-        prepare = prepare_like_diffusers if request.compat else prepare_edit
-        clock = Clock()
-        controls = {name: _controls_of(name, request) for name in strategies}
-        plan = prepare(self.backbone, request, list(strategies.values()), clock, controls)
-        loop = Loop()
-        loop.submit(plan.jobs)
+        return self._run_all([(request, strategies, options)])[0]
+
+    def _run_all(
+        self, asked: Sequence[tuple[EditRequest, dict[str, AnyStrategy], dict[str, Any]]]
+    ) -> list[Comparison]:
+        """Run requests, each through its strategies, in one loop."""
+        clock, loop, plans = Clock(), Loop(), []
+        for request, strategies, _ in asked:
+            prepare = prepare_like_diffusers if request.compat else prepare_edit
+            controls = {name: _controls_of(name, request) for name in strategies}
+            plan = prepare(self.backbone, request, list(strategies.values()), clock, controls)
+            loop.submit(plan.jobs)
+            plans.append((plan, controls))
         with clock.phase("denoise"):
-            _run_with_progress(loop, request.progress)
-        for job in (each for first in plan.jobs for each in first.chain):
+            _run_with_progress(loop, next((each.progress for each, _, _ in asked), False))
+        for job in (each for plan, _ in plans for first in plan.jobs for each in first.chain):
             if job.error is not None:
                 raise job.error
-        results = {}
-        for name, strategy in strategies.items():
-            chains = [job.chain for job in plan.jobs if job.name == name]
-            jobs = [chain[-1] for chain in chains]
-            images, latents = plan.finish(jobs, request, clock)
-            results[name] = EditResult(
-                images=images,
-                latents=latents,
-                seeds=plan.seeds,
-                settings={
-                    **self._settings(request, strategy, options, jobs[0], plan),
-                    "controls": [control.describe() for control in controls[name]],
-                },
-                timings={},
-                model_calls=sum(
-                    job.index * job.latents.shape[0] for chain in chains for job in chain
-                ),
-            )
+        comparisons = []
+        for (request, strategies, options), (plan, controls) in zip(asked, plans, strict=True):
+            results = {}
+            for name, strategy in strategies.items():
+                chains = [job.chain for job in plan.jobs if job.name == name]
+                jobs = [chain[-1] for chain in chains]
+                images, latents = plan.finish(jobs, request, clock)
+                results[name] = EditResult(
+                    images=images,
+                    latents=latents,
+                    seeds=plan.seeds,
+                    settings={
+                        **self._settings(request, strategy, options, jobs[0], plan),
+                        "controls": [control.describe() for control in controls[name]],
+                    },
+                    timings={},
+                    model_calls=sum(
+                        job.index * job.latents.shape[0] for chain in chains for job in chain
+                    ),
+                )
+            comparisons.append(Comparison(results, plan.original, plan.strength_map, 0.0))
         timings = clock.read()
-        for result in results.values():
-            result.timings.update(timings)
-        return Comparison(results, plan.original, plan.strength_map, timings["total"])
+        for comparison in comparisons:
+            for result in comparison.results.values():
+                result.timings.update(timings)
+        return [replace(each, seconds=timings["total"]) for each in comparisons]
 
     def _settings(
         self,

@@ -351,3 +351,38 @@ class TestModels:
         with backbone._vae_precision() as dtype:
             assert dtype == pipe.vae.dtype == torch.float32
         assert pipe.vae.dtype == torch.float16
+
+
+def test_many_edits_at_once_are_the_single_edits(pocket):
+    """Other pictures, prompts, maps, strategies and lengths of run share one loop."""
+    rng = np.random.default_rng(0)
+    edits = []
+    for i, strategy in enumerate(("blend", "differential", "staged")):
+        mask = np.zeros((64, 64), bool)
+        mask[8 * i : 40, 16:48] = True
+        edits.append(
+            {
+                "image": rng.integers(0, 256, (64, 64, 3), dtype=np.uint8),
+                "mask": mask,
+                "prompt": ("a red house", "the sea", "a boat at night")[i],
+                "strategy": strategy,
+                "num_inference_steps": 2 + i,
+                "seed": i,
+            }
+        )
+    together = pocket.edit_many(edits)
+    for edit, got in zip(edits, together, strict=True):
+        alone = pocket.edit(**edit)
+        assert got.settings == alone.settings
+        assert got.model_calls == alone.model_calls
+        torch.testing.assert_close(got.latents, alone.latents, atol=1e-4, rtol=1e-4)
+
+
+def test_many_edits_refuse_one_bad_one_before_any_work(pocket, monkeypatch):
+    monkeypatch.setattr(type(pocket.backbone), "encode", lambda *_, **__: pytest.fail("model work"))
+    good = {"image": np.zeros((64, 64, 3), np.uint8), "mask": np.ones((64, 64)), "prompt": ""}
+    with pytest.raises(InputError, match="num_inference_steps"):
+        pocket.edit_many([good, {**good, "num_inference_steps": 0}])
+    with pytest.raises(UnknownNameError, match="grow"):
+        pocket.edit_many([good, {**good, "strategy": "blend", "gorw": 1}])
+    assert pocket.edit_many([]) == []
