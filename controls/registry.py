@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from engine.errors import InputError, UnknownNameError
+from engine.registry import Registry
 
 if TYPE_CHECKING:
     from controls.annotators import Annotator
-
-ENTRY_POINT_GROUP = "softpaint.controls"
 
 
 @dataclass(frozen=True)
@@ -37,42 +33,11 @@ class ControlInfo:
     """Its number in ControlNet-Union networks (xinsir's for SDXL: 0 to 5, ProMax: 0 to 7)."""
 
 
-_REGISTRY: dict[str, ControlInfo] = {}
+CONTROLS = Registry("control", ControlInfo, "softpaint.controls", reserved="+:=")
 
-
-def register(info: ControlInfo) -> ControlInfo:
-    """Add a control. Raises ``InputError`` if the name is taken, empty, or holds ``+`` or ``:``."""
-    if not info.name or set("+:") & set(info.name):
-        raise InputError(f"a control's name is not empty and has no '+' or ':': {info.name!r}.")
-    if info.name in _REGISTRY:
-        raise InputError(f"a control named {info.name!r} is registered already.")
-    _REGISTRY[info.name] = info
-    return info
-
-
-@cache
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        info = point.load()
-        if not isinstance(info, ControlInfo):
-            raise InputError(
-                f"entry point {point.name!r} of {ENTRY_POINT_GROUP} is no ControlInfo."
-            )
-        register(info)
-
-
-def list_controls() -> list[str]:
-    """The registered names, built-in ones first."""
-    _load_entry_points()
-    return list(_REGISTRY)
-
-
-def get_control(name: str) -> ControlInfo:
-    """What is registered under ``name``. Raises ``UnknownNameError`` with the nearest match."""
-    _load_entry_points()
-    if name not in _REGISTRY:
-        raise UnknownNameError("control", name, _REGISTRY)
-    return _REGISTRY[name]
+register = CONTROLS.register
+list_controls = CONTROLS.names
+get_control = CONTROLS.get
 
 
 def split_controls(name: str, strategies: Collection[str]) -> tuple[str, list[str]]:

@@ -11,15 +11,12 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 from engine.errors import InputError, UnknownNameError
+from engine.registry import Registry
 from engine.request import EditRequest
 from engine.strategy import Network, Part, StagedStrategy, Strategy
-
-ENTRY_POINT_GROUP = "softpaint.strategies"
 
 
 @dataclass(frozen=True)
@@ -54,52 +51,27 @@ class StrategyInfo:
         }
 
 
-_REGISTRY: dict[str, StrategyInfo] = {}
+class _Strategies(Registry[StrategyInfo]):
+    def register(self, info: StrategyInfo) -> StrategyInfo:
+        """Add a strategy.
 
-
-def register(info: StrategyInfo) -> StrategyInfo:
-    """Add a strategy.
-
-    Raises:
-        InputError: its name is taken or contains ``+``, or an option is named as an argument of
-            :meth:`engine.engine.InpaintEngine.edit` is.
-    """
-    if "+" in info.name or not info.name:
-        raise InputError(f"a strategy's name is not empty and has no '+': {info.name!r}.")
-    if taken := set(info.options) & set(EditRequest.__dataclass_fields__):
-        raise InputError(
-            f"strategy {info.name!r} has an option {min(taken)!r}, which is an argument of every "
-            "edit; give it another name."
-        )
-    if info.name in _REGISTRY:
-        raise InputError(f"a strategy named {info.name!r} is registered already.")
-    _REGISTRY[info.name] = info
-    return info
-
-
-@cache
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        info = point.load()
-        if not isinstance(info, StrategyInfo):
+        Raises:
+            InputError: its name is taken or contains ``+``, or an option is named as an argument of
+                :meth:`engine.engine.InpaintEngine.edit` is.
+        """
+        if taken := set(info.options) & set(EditRequest.__dataclass_fields__):
             raise InputError(
-                f"entry point {point.name!r} of {ENTRY_POINT_GROUP} is no StrategyInfo."
+                f"strategy {info.name!r} has an option {min(taken)!r}, which is an argument of "
+                "every edit; give it another name."
             )
-        register(info)
+        return super().register(info)
 
 
-def list_strategies() -> list[str]:
-    """The registered names, built-in ones first."""
-    _load_entry_points()
-    return list(_REGISTRY)
+STRATEGIES = _Strategies("strategy", StrategyInfo, "softpaint.strategies", reserved="+")
 
-
-def get_strategy(name: str) -> StrategyInfo:
-    """What is registered under ``name``. Raises ``UnknownNameError`` with the nearest match."""
-    _load_entry_points()
-    if name not in _REGISTRY:
-        raise UnknownNameError("strategy", name, _REGISTRY)
-    return _REGISTRY[name]
+register = STRATEGIES.register
+list_strategies = STRATEGIES.names
+get_strategy = STRATEGIES.get
 
 
 def options_of(name: str) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
@@ -21,23 +20,20 @@ from safetensors.torch import save_file
 
 from controls import (
     Control,
-    ControlInfo,
     annotate,
     get_control,
     list_controls,
-    registry,
     split_controls,
 )
 from engine import InpaintEngine, InputError, ModelError, UnknownNameError
 from engine.loop import Loop
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
-from engine.schedule import fresh_scheduler
 from engine.strategy import Stage, StagedStrategy, Strategy
 from strategies import create_strategy, list_strategies
 from tests import tiny, tiny_controls
+from tests.tiny import difference
 
-STEPS = 5
 PIPELINES = {
     "sdxl-4": (StableDiffusionXLControlNetInpaintPipeline, 4),
     "sdxl-9": (StableDiffusionXLControlNetInpaintPipeline, 9),
@@ -75,56 +71,18 @@ def both(
     controlnet: Any,
     theirs: dict[str, Any],
     ours: list[Control],
-    *,
-    scheduler: str = "euler",
-    num_images: int = 1,
-    guess_mode: bool = False,
     **changes: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """diffusers' result and ours for the same request, from the same module objects."""
-    request: dict[str, Any] = {
-        "image": tiny.picture(),
-        "prompt": "a red house",
-        "strength": 1.0,
-        "num_inference_steps": STEPS,
-        "guidance_scale": 5.0,
-        "output_type": "np",
-        "guess_mode": guess_mode,
-        **changes,
-    }
-    own = fresh_scheduler(scheduler, modules["scheduler"])
-    pipe = kind(**{**modules, "scheduler": own}, controlnet=controlnet)
-    pipe.set_progress_bar_config(disable=True)
-    want = pipe(
-        **request,
-        **theirs,
-        mask_image=tiny.box_mask(),
-        height=tiny.SIZE,
-        width=tiny.SIZE,
-        generator=torch.Generator().manual_seed(3),
-        num_images_per_prompt=num_images,
-    ).images
-    got = (
-        InpaintEngine.from_pipe(pipe)
-        .edit(
-            **request,
-            mask=tiny.box_mask(),
-            controls=ours,
-            seed=3,
-            num_images=num_images,
-            scheduler=scheduler,
-            strategy=strategy,
-            compat="diffusers",
-        )
-        .images
+    """diffusers' result with ``controlnet`` and ours with the controls ``ours``."""
+    return tiny.both(
+        kind,
+        modules,
+        strategy,
+        extra={"controlnet": controlnet},
+        theirs=theirs,
+        ours={"controls": ours},
+        **{"guess_mode": False, **changes},
     )
-    return want, got
-
-
-def difference(pair: tuple[np.ndarray, np.ndarray]) -> float:
-    want, got = pair
-    assert want.shape == got.shape
-    return float(np.abs(want - got).max())
 
 
 @pytest.mark.parametrize(
@@ -841,27 +799,3 @@ class TestRegistry:
         assert "\n" not in info.description
         assert info.models
         assert Control(name).annotator == info.annotator
-
-    def test_duplicates_and_odd_names_are_errors(self):
-        with pytest.raises(InputError, match="registered already"):
-            registry.register(get_control("canny"))
-        for name in ("a+b", "a:b", ""):
-            with pytest.raises(InputError, match="no '\\+' or ':'"):
-                registry.register(ControlInfo(name, "x", "canny", {}))
-
-    def test_third_party_controls_come_through_entry_points(self, monkeypatch, tmp_path):
-        (tmp_path / "their_control.py").write_text(
-            "from controls import ControlInfo\n"
-            "info = ControlInfo('theirs', 'one line', lambda image: 255 - image, {'sdxl': 'a/b'})\n"
-        )
-        monkeypatch.syspath_prepend(tmp_path)
-        point = EntryPoint("theirs", "their_control:info", registry.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
-        monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-        registry._load_entry_points.cache_clear()
-        assert "theirs" in list_controls()
-        made = annotate(np.zeros((4, 4, 3), np.uint8), Control("theirs").annotator)
-        assert made.all()
-        monkeypatch.undo()
-        registry._load_entry_points.cache_clear()
-        assert "theirs" not in list_controls()

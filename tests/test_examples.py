@@ -24,12 +24,12 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path, monkeypatch):
-    from strategies import registry
+    from strategies.registry import STRATEGIES
 
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path)])
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(STRATEGIES, "_infos", dict(STRATEGIES._infos))
     runpy.run_path(str(path), run_name="__main__")
     assert list(tmp_path.glob("*.png"))
 

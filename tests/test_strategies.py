@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
-
 import numpy as np
 import pytest
 import torch
@@ -479,35 +477,9 @@ class TestRegistry:
         with pytest.raises(InputError, match="relative, absolute, legacy"):
             create_strategy("differential", strength_mode="half")
 
-    def test_a_duplicate_name_is_an_error(self):
-        with pytest.raises(InputError, match="registered already"):
-            registry.register(get_strategy("blend"))
-
-    def test_a_name_with_a_plus_is_an_error(self):
-        info = StrategyInfo("a+b", "x", "y", LatentBlend)
-        with pytest.raises(InputError, match="no '\\+'"):
-            registry.register(info)
-
     def test_an_option_that_hides_an_argument_of_edit_is_an_error(self):
         def build(mask: str = "soft") -> LatentBlend:
             return LatentBlend(hard_mask=mask == "hard")
 
         with pytest.raises(InputError, match="has an option 'mask'"):
             registry.register(StrategyInfo("hiding", "x", "y", build))
-
-    def test_third_party_strategies_come_through_entry_points(self, monkeypatch, tmp_path):
-        (tmp_path / "their_strategy.py").write_text(
-            "from strategies import StrategyInfo, LatentBlend\n"
-            "info = StrategyInfo('theirs', 'one line', 'one call', LatentBlend)\n"
-        )
-        monkeypatch.syspath_prepend(tmp_path)
-        point = EntryPoint("theirs", "their_strategy:info", registry.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
-        monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-        registry._load_entry_points.cache_clear()
-        assert "theirs" in list_strategies()
-        theirs = create_strategy("theirs", hard_mask=True)
-        assert theirs == Strategy("theirs", (LatentBlend(hard_mask=True),))
-        monkeypatch.undo()
-        registry._load_entry_points.cache_clear()
-        assert "theirs" not in list_strategies()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from engine import InpaintEngine
+from engine.schedule import fresh_scheduler
 
 SIZE = 64
 
@@ -109,3 +114,50 @@ def box_mask(size: int = SIZE) -> Image.Image:
     mask = np.zeros((size, size), np.uint8)
     mask[size // 4 : 3 * size // 4, size // 8 : size // 2] = 255
     return Image.fromarray(mask)
+
+
+def both(
+    kind: Any,
+    parts: dict[str, Any],
+    strategy: str,
+    *,
+    scheduler: str = "euler",
+    num_images: int = 1,
+    theirs: Mapping[str, Any] = MappingProxyType({}),
+    ours: Mapping[str, Any] = MappingProxyType({}),
+    extra: Mapping[str, Any] = MappingProxyType({}),
+    **changes: Any,
+) -> tuple[Any, Any]:
+    """The images of diffusers' inpainting pipeline ``kind`` and of the engine for one request,
+    from the same module objects.
+
+    ``changes`` go to both, ``theirs`` and ``ours`` to one side; ``extra`` are components that only
+    the pipeline has.
+    """
+    request: dict[str, Any] = {
+        "image": picture(),
+        "prompt": "a red house",
+        "strength": 1.0,
+        "num_inference_steps": 5,
+        "guidance_scale": 5.0,
+        "output_type": "np",
+        **changes,
+    }
+    own = fresh_scheduler(scheduler, parts["scheduler"])
+    pipe = kind(**{**parts, "scheduler": own}, **extra)
+    pipe.set_progress_bar_config(disable=True)
+    size = {"height": SIZE, "width": SIZE, "num_images_per_prompt": num_images}
+    drawn = {"generator": torch.Generator().manual_seed(3)}
+    want = pipe(**request, mask_image=box_mask(), **size, **{**drawn, **theirs}).images
+    settings = {"seed": 3, "num_images": num_images, "scheduler": scheduler, **ours}
+    got = InpaintEngine.from_pipe(pipe).edit(
+        **request, mask=box_mask(), strategy=strategy, compat="diffusers", **settings
+    )
+    return want, got.images
+
+
+def difference(pair: tuple[np.ndarray, np.ndarray]) -> float:
+    """The largest difference of two arrays of one shape."""
+    want, got = pair
+    assert want.shape == got.shape
+    return float(np.abs(want - got).max())
