@@ -68,7 +68,10 @@ def run_demo(
     say: Callable[[str], None],
 ) -> list[DemoRow]:
     """Run the scenes through every strategy the model can run; write the sheet, print the table."""
+    import numpy as np
+
     from engine.files import save_image
+    from engine.metrics import untouched
     from engine.pocket.classifier import prompt_score
     from engine.pocket.world import demo_scenes
     from engine.sheet import labelled_grid
@@ -95,7 +98,9 @@ def run_demo(
                         image=result.images[0],
                         seconds=result.timings["total"],
                         model_calls=result.model_calls,
-                        untouched=_untouched_error(scene, result.images[0]),
+                        untouched=int(
+                            untouched(np.asarray(result.images[0]), scene.image, _strength(scene))
+                        ),
                         prompt_score=prompt_score(result.images, scene.prompt)[0],
                     )
                 )
@@ -158,13 +163,6 @@ def _strength(scene: DemoEdit) -> NDArray[np.float32]:
 
     region = scene.mask if scene.strength_map is None else scene.strength_map
     return np.asarray(region, np.float32)
-
-
-def _untouched_error(scene: DemoEdit, image: Image.Image) -> int:
-    import numpy as np
-
-    difference = np.abs(np.asarray(image, np.int16) - scene.image.astype(np.int16))
-    return int(difference[_strength(scene) == 0].max(initial=0))
 
 
 def _sheet_row(scene: DemoEdit, takes: Sequence[Take]) -> list[tuple[Image.Image | None, str]]:
