@@ -1474,6 +1474,168 @@ def _report_inpainting(base: TextToImage, unet: Any, run: Run, options: argparse
 
 
 # --------------------------------------------------------------------------------------------------
+# ControlNets
+# --------------------------------------------------------------------------------------------------
+
+
+def new_controlnet(unet: Any) -> Any:
+    """A ControlNet (Zhang et al. 2023): a copy of the UNet's first half with zero convolutions, and
+    a small stack of convolutions that brings the control image to the size of the latents.
+    """
+    from diffusers import ControlNetModel
+
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32, 64, 96))
+
+
+def control_images(known: npt.NDArray[Any], annotator: str) -> ImageBatch:
+    """Control images N H W 3: canny edges of pictures, or depths (255 is nearest) as grey."""
+    if annotator == "canny":
+        from controls.annotators import canny
+
+        return np.stack([canny(np.asarray(image)) for image in known])
+    return np.repeat(known[..., None], 3, axis=-1)
+
+
+def _depth_block(first: int, count: int) -> npt.NDArray[np.uint8]:
+    cv2.setNumThreads(1)
+    depths = [
+        world.render(world.sample_scene(seed), SIZE).depth for seed in range(first, first + count)
+    ]
+    return np.round(np.stack(depths) * 255).astype(np.uint8)
+
+
+def depths(options: argparse.Namespace, count: int) -> npt.NDArray[np.uint8]:
+    """The depth maps of the first ``count`` training scenes, N 128 128, cached."""
+    path = options.out / "depths.npy"
+    if not path.exists():
+        blocks = range(0, count, 200)
+        with ProcessPoolExecutor(options.threads) as pool:
+            parts = list(
+                pool.map(_depth_block, blocks, [min(200, count - first) for first in blocks])
+            )
+        with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npy", delete=False) as file:
+            np.save(file, np.concatenate(parts))
+        Path(file.name).replace(path)
+    cached: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return cached
+
+
+def stage_controlnet(options: argparse.Namespace) -> None:
+    """Train the ControlNet of ``--annotator``, or one after the other."""
+    for annotator in [options.annotator] if options.annotator else ANNOTATORS:
+        _train_controlnet(argparse.Namespace(**{**vars(options), "annotator": annotator}))
+
+
+def _train_controlnet(options: argparse.Namespace) -> None:
+    """On the edges or the depths of the training scenes, around the frozen UNet."""
+    base = TextToImage(options)
+    restore(base.models, options.out / "unet.pt", options.device)
+    for module in base.models.values():
+        module.requires_grad_(False)
+    latents = np.load(options.out / "latents.npy")
+    known = scenes(options) if options.annotator == "canny" else depths(options, len(latents))
+    controlnet = new_controlnet(base.unet).to(options.device)
+    run = Run(
+        f"controlnet_{options.annotator}",
+        {"controlnet": controlnet},
+        options,
+        lr=5e-4,
+        final=0.02,
+        ema=0.998,
+    )
+    rng, diffusion = np.random.default_rng(6000 + run.steps), Diffusion(options.device)
+    specs: dict[int, world.SceneSpec] = {}
+    said = time.monotonic()
+    for _ in run:
+        indices = rng.integers(0, len(latents), options.batch)
+        for index in map(int, indices):
+            specs.setdefault(index, world.sample_scene(index))
+        # without a text, shapes have to come from the control
+        captions = [
+            "" if rng.random() < 0.2 else world.training_caption(specs[int(index)], rng)
+            for index in indices
+        ]
+        images = control_images(known[indices], options.annotator)
+        clean = torch.from_numpy(latents[indices]).float().to(options.device)
+        control = torch.from_numpy(images).permute(0, 3, 1, 2).float().to(options.device) / 255
+        noisy, noise, timesteps = diffusion.noisy(clean)
+        with autocast(options), quick_attention(options):
+            embeddings, pooled = encode_prompts(
+                captions, base.tokenizer, base.first, base.second, options.device
+            )
+            embeddings, pooled = drop_text(embeddings, pooled, rng)
+            conditions = {
+                "text_embeds": pooled,
+                "time_ids": sizes_for(options.batch, rng).to(options.device),
+            }
+            down, mid = controlnet(
+                noisy,
+                timesteps,
+                embeddings,
+                controlnet_cond=control,
+                added_cond_kwargs=conditions,
+                return_dict=False,
+            )
+            predicted = base.unet(
+                noisy,
+                timesteps,
+                embeddings,
+                added_cond_kwargs=conditions,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=mid,
+            ).sample
+        loss, plain = diffusion.loss(predicted, noise, timesteps)
+        run.step(loss, plain=plain)
+        if time.monotonic() - said > 420:
+            said = time.monotonic()
+            run.swap()
+            _report_controlnet(base, controlnet, run, options)
+            run.swap()
+    run.swap()
+    _report_controlnet(base, controlnet, run, options)
+
+
+@torch.no_grad()
+def _report_controlnet(
+    base: TextToImage, controlnet: Any, run: Run, options: argparse.Namespace
+) -> None:
+    """A sheet of eight held-out scenes: control image, result, truth."""
+    from diffusers import StableDiffusionXLControlNetPipeline
+    from PIL import Image
+
+    controlnet.eval()
+    truth = held_out_scenes(8, 5000)
+    known = (
+        np.stack([scene.image for scene in truth])
+        if options.annotator == "canny"
+        else np.round(np.stack([scene.depth for scene in truth]) * 255).astype(np.uint8)
+    )
+    images = control_images(known, options.annotator)
+    components = {**base.pipeline(finished_vae(options)).components, "controlnet": controlnet}
+    components.pop("image_encoder")
+    components.pop("feature_extractor")
+    pipe: Any = StableDiffusionXLControlNetPipeline(
+        **components, force_zeros_for_empty_prompt=True, add_watermarker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(
+        [scene.caption for scene in truth],
+        image=[Image.fromarray(image) for image in images],
+        num_inference_steps=20,
+        guidance_scale=4.0,
+        generator=[torch.Generator("cpu").manual_seed(i) for i in range(len(truth))],
+        height=SIZE,
+        width=SIZE,
+        output_type="np",
+    )
+    results = np.round(output.images * 255).astype(np.uint8)
+    pictures = np.stack([scene.image for scene in truth])
+    sheet(np.concatenate([images, results, pictures]), 8, options.out / f"{run.name}.png")
+    run.log("samples written")
+    controlnet.train()
+
+
+# --------------------------------------------------------------------------------------------------
 # Export and figures
 # --------------------------------------------------------------------------------------------------
 
@@ -1537,6 +1699,15 @@ def stage_export(options: argparse.Namespace) -> None:
         unet.half()
         replace_folder(root / "unet_inpaint", unet.save_pretrained)
         print(f"{root / 'unet_inpaint'}: {_megabytes(root / 'unet_inpaint'):.1f} MB")
+    for annotator in ANNOTATORS:
+        name = f"controlnet_{annotator}"
+        if (options.out / f"{name}.pt").exists():
+            controlnet = new_controlnet(model.unet)
+            checkpoint = options.out / f"{name}.pt"
+            restore({"controlnet": controlnet}, checkpoint, torch.device("cpu"))
+            controlnet.half()
+            replace_folder(root / name, controlnet.save_pretrained)
+            print(f"{root / name}: {_megabytes(root / name):.1f} MB")
 
 
 def _write_model(pipe: Any, folder: Path) -> None:
@@ -1629,10 +1800,13 @@ STAGES: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "unet": (stage_unet, 60),
     "classifier": (stage_classifier, 6),
     "inpaint9": (stage_inpaint9, 60),
+    "controlnet": (stage_controlnet, 40),
     "export": (stage_export, 0),
     "evaluate": (stage_evaluate, 0),
 }
 """Each stage of the chain with its default minutes."""
+ANNOTATORS = ("canny", "depth")
+"""What there are ControlNets for."""
 ON_REQUEST = {"unpack": (stage_unpack, 0.0)}
 """Stages that are no link of the chain."""
 
@@ -1654,6 +1828,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=int, default=2_000, help="crops of photographs to encode")
     parser.add_argument(
         "--masks", type=int, default=20_000, help="masked scenes for the 9-channel UNet"
+    )
+    parser.add_argument(
+        "--annotator",
+        choices=ANNOTATORS,
+        help="what controlnet trains on; both in turn if not given",
     )
     parser.add_argument("--samples", type=int, default=256, help="samples that evaluate draws")
     parser.add_argument(
