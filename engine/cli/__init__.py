@@ -1,0 +1,9 @@
+"""The command line: parse, call the engine, print. One module for each command.
+
+Nothing heavy is imported before a command needs it, so ``softpaint --help`` stays quick.
+"""
+
+from engine.cli import demo, edit, compare, info  # isort: skip - the order of --help
+from engine.cli.app import app, main, run
+
+__all__ = ["app", "compare", "demo", "edit", "info", "main", "run"]

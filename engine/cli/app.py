@@ -1,0 +1,116 @@
+"""The application: its commands' home, its exit codes, and one line for each error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from engine.errors import InputError, SoftpaintError
+
+EXIT_FAILED, EXIT_BAD_USE, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="softpaint",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help costs more than the rest of --help together
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"softpaint {version('softpaint')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Begin with: softpaint demo")
+def _softpaint(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Repaint parts of pictures with diffusion models: soft strength maps, several strategies."""
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Print a line for the person who waits, to stderr."""
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+def say(text: str = "") -> None:
+    """Print what was asked for, to stdout."""
+    typer.echo(text)
+
+
+def main() -> None:
+    """Run the command line: one line for each error, never a traceback."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run ``arguments`` (default: the process's own); the exit code."""
+    debug = os.environ.get("SOFTPAINT_DEBUG", "") not in {"", "0"}
+    # The libraries below log and warn about matters of their own.
+    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    if not sys.stderr.isatty():  # their progress bars too are for a person who waits
+        for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
+    if not debug:
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        return _run(arguments)
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        note("softpaint: interrupted; nothing was written")
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    code = app(given or ["--help"], prog_name="softpaint", standalone_mode=False)
+    if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into an exit code of its own
+        raise KeyboardInterrupt
+    sys.stdout.flush()
+    return code or 0
+
+
+def _explain(error: Exception) -> int:
+    """Say ``error`` in one line; the exit code."""
+    if isinstance(error, typer.TyperException):
+        message, code = error.format_message(), error.exit_code
+    elif isinstance(error, InputError):
+        message, code = str(error), EXIT_BAD_USE
+    elif isinstance(error, SoftpaintError):
+        message, code = str(error), EXIT_FAILED
+    elif isinstance(error, BrokenPipeError):
+        # The reader left (`softpaint strategies | head -1`): the rest has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    elif isinstance(error, OSError):
+        message, code = f"{error.strerror or error}: {error.filename or ''}", EXIT_FAILED
+    else:
+        message, code = f"unexpected {type(error).__name__}: {error}", EXIT_FAILED
+        message += " (SOFTPAINT_DEBUG=1 shows where)"
+    note(f"softpaint: error: {' '.join(message.split())}")
+    return code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Show what concerns the user in one line, and nothing of the libraries' own housekeeping."""
+    if issubclass(category, UserWarning):
+        note(f"softpaint: warning: {' '.join(str(message).split())}")

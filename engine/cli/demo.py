@@ -1,0 +1,54 @@
+"""`softpaint demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import app, say
+from engine.cli.options import Device, Dtype, InpaintModel, Model, Quiet, given, load
+from engine.errors import InputError
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for the sheet.", metavar="FOLDER")
+    ] = Path(),
+    model: Model = None,
+    inpaint_model: InpaintModel = None,
+    size: Annotated[
+        int, typer.Option(min=64, help="Side of the scenes in pixels; real models want 1024.")
+    ] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 25,
+    seed: Annotated[int, typer.Option(help="The same pictures every time.")] = 7,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+) -> None:
+    """Edit the bundled scenes; time and draw the results.
+
+    \b
+    Example:
+      softpaint demo
+      softpaint demo --model ./sdxl-base --size 1024 --device cuda
+    """
+    from engine.demo import SHEET, run_demo
+    from engine.files import check_writable
+
+    if size % 8:
+        raise InputError(f"--size must be a multiple of 8, not {size}.")
+    check_writable(output / SHEET)
+    arguments = given(model=model, inpaint_model=inpaint_model, device=device, dtype=dtype)
+    run_demo(
+        load(arguments),
+        output / SHEET,
+        size=size,
+        steps=steps,
+        seed=seed,
+        progress=not quiet and sys.stderr.isatty(),
+        say=say,
+    )

@@ -1,0 +1,65 @@
+"""`softpaint strategies`, `models` and `show`: what there is to know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import app, say
+
+
+@app.command()
+def strategies() -> None:
+    """Explain each strategy, with its options.
+
+    \b
+    Example:
+      softpaint strategies
+    """
+    from strategies import get_strategy, list_strategies
+
+    for name in list_strategies():
+        info = get_strategy(name)
+        network = "4-channel network" if info.network == "base" else "9-channel network"
+        say(f"{name:<13} {info.description}")
+        say(f"{'':<13} costs {info.cost}; {network}; {info.paper}")
+        for option, (default, help_text) in info.options.items():
+            say(f"{'':<13}   --option {option}={default}  {help_text}")
+
+
+@app.command()
+def models() -> None:
+    """List the embedded model and how to give others.
+
+    \b
+    Example:
+      softpaint models
+    """
+    from engine.demo import describe_models
+
+    say(describe_models())
+
+
+@app.command()
+def show(
+    png: Annotated[Path, typer.Argument(metavar="PNG", help="A result of `softpaint edit`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
+) -> None:
+    """Print the settings of a PNG result.
+
+    \b
+    Example:
+      softpaint show out.png
+    """
+    from dataclasses import asdict
+
+    from engine.settings import EditRecord
+
+    record = EditRecord.read(png)
+    if as_json:
+        say(json.dumps(asdict(record), indent=2, ensure_ascii=False))
+    else:
+        say("\n".join(record.lines()))

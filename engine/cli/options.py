@@ -1,0 +1,261 @@
+"""The options that commands share, and what becomes of them.
+
+A command that edits is written as ``@editing`` over a function that takes an :class:`Asked` and
+then its own options. One line in ``SETTINGS`` gives both `edit` and `compare` a new option.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.engine import InpaintEngine
+
+Photo = Annotated[Path | None, typer.Argument(metavar="PHOTO", help="The picture to edit.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Where the result goes.", metavar="FILE")
+]
+StrategyOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of the strategy; may be repeated.", metavar="K=V"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="pocket, a diffusers folder, a hub id or a .safetensors file. [default: pocket]"
+    ),
+]
+InpaintModel = Annotated[
+    str | None, typer.Option(help="The same, for strategies that need a 9-channel network.")
+]
+Device = Annotated[str | None, typer.Option(help="Such as cuda, mps, cpu. [default: the best]")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float16 or bfloat16. [default: the device's]")
+]
+
+REGION: dict[str, Any] = {
+    "mask": Annotated[
+        Path | None,
+        typer.Option("--mask", "-m", help="White is repainted, black is kept.", metavar="FILE"),
+    ],
+    "strength_map": Annotated[
+        Path | None,
+        typer.Option(
+            "--strength-map",
+            "-s",
+            help="Instead of a mask: how strongly each pixel is repainted, white = wholly.",
+            metavar="FILE",
+        ),
+    ],
+}
+"""Where to repaint: files, by the engine's names."""
+
+LOAD: dict[str, Any] = {
+    "model": Model,
+    "inpaint_model": InpaintModel,
+    "device": Device,
+    "dtype": Dtype,
+}
+"""The arguments of ``InpaintEngine.from_pretrained``."""
+
+SETTINGS: dict[str, Any] = {
+    "prompt": Annotated[
+        str | None, typer.Option("--prompt", "-p", help="What is to be seen.", metavar="TEXT")
+    ],
+    "negative_prompt": Annotated[
+        str | None,
+        typer.Option("--negative-prompt", help="What is not to be seen.", metavar="TEXT"),
+    ],
+    "num_inference_steps": Annotated[
+        int | None, typer.Option("--steps", help="Denoising steps. [default: 30]")
+    ],
+    "guidance_scale": Annotated[
+        float | None,
+        typer.Option("--guidance", help="How strictly the prompt is followed. [default: 5]"),
+    ],
+    "guidance_rescale": Annotated[
+        float | None,
+        typer.Option("--guidance-rescale", help="0 to 1, against overexposure. [default: 0]"),
+    ],
+    "strength": Annotated[
+        float | None, typer.Option(help="Above 0, to 1: strength of the whole edit. [default: 1]")
+    ],
+    "seed": Annotated[int | None, typer.Option(help="Drawn, and recorded, where it is not given.")],
+    "scheduler": Annotated[
+        str | None,
+        typer.Option(help="Such as euler, ddim, dpmpp-2m-karras. [default: the model's]"),
+    ],
+    "invert": Annotated[
+        bool | None, typer.Option("--invert/--no-invert", help="Repaint black instead of white.")
+    ],
+    "feather": Annotated[
+        float | None, typer.Option(help="Width of the soft seam, in pixels. [default: 4]")
+    ],
+    "expand": Annotated[
+        str | None,
+        typer.Option(help="Grow the canvas by so many pixels, and paint them.", metavar="L,T,R,B"),
+    ],
+}
+"""The settings of an edit, by the engine's names."""
+
+
+@dataclass
+class Asked:
+    """What was given of the shared options: the engine knows the defaults of the others."""
+
+    photo: Path | None
+    region: dict[str, Any]
+    """Files, by the engine's names."""
+    settings: dict[str, Any]
+    options: dict[str, Any]
+    """The strategy's."""
+    load: dict[str, Any]
+    output: Path | None
+    quiet: bool
+
+    def need(self) -> tuple[Path, Path]:
+        """Photo and output, once all that an edit needs is there."""
+        photo = needed(self.photo, "PHOTO")
+        needed(self.settings.get("prompt"), "--prompt")
+        if not self.region and "expand" not in self.settings:
+            raise InputError(
+                "give --mask, --strength-map or --expand: which part of the picture is repainted?"
+            )
+        return photo, needed(self.output, "--output")
+
+
+def editing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command (``asked: Asked``, then its own options) the shared options."""
+    own = inspect.signature(command).parameters
+    hints = get_type_hints(command, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    texts = {name: SETTINGS[name] for name in ("prompt", "negative_prompt")}
+    listed = {
+        "photo": Photo,
+        **REGION,
+        **texts,
+        "output": Output,
+        **{name: hints[name] for name in own if name != "asked"},
+        **LOAD,
+        "option": StrategyOption,
+        **SETTINGS,
+        "quiet": Quiet,
+    }
+    defaults = {name: own[name].default for name in own} | {"quiet": False}
+    parameters = [
+        inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+        for name, annotation in listed.items()
+    ]
+
+    def run(**values: Any) -> None:
+        command(
+            Asked(
+                photo=values["photo"],
+                region=_region(**{name: values[name] for name in REGION}),
+                settings=_settings(**{name: values[name] for name in SETTINGS}),
+                options=_parse_options(values["option"] or []),
+                load=given(**{name: values[name] for name in LOAD}),
+                output=values["output"],
+                quiet=values["quiet"],
+            ),
+            **{name: values[name] for name in own if name != "asked"},
+        )
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The arguments that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def needed(value: Any, what: str) -> Any:
+    """``value``, which must have been given."""
+    if value is None:
+        raise InputError(f"{what} is missing.")
+    return value
+
+
+def load(arguments: dict[str, Any]) -> InpaintEngine:
+    """The engine around the model that the arguments name."""
+    from engine.engine import InpaintEngine
+
+    return InpaintEngine.from_pretrained(**arguments)
+
+
+def _parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` pairs; a value is read as JSON where it is JSON, else it is text."""
+    options = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--option takes key=value, not {pair!r}.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        options[key.strip().replace("-", "_")] = value
+    return options
+
+
+def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:
+    """The mask or the map under the engine's name for it, or nothing."""
+    if mask and strength_map:
+        raise InputError("give --mask or --strength-map, not both.")
+    return given(mask=mask, strength_map=strength_map)
+
+
+def _settings(**values: Any) -> dict[str, Any]:
+    if values["expand"] is not None:
+        values["expand"] = _borders(values["expand"])
+    return given(**values)
+
+
+def _borders(text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise InputError(f"--expand takes four whole numbers, not {text!r}.") from None
+
+
+def check(
+    asked: Asked, strategies: Sequence[str], outputs: Sequence[Path], settings: dict[str, Any]
+) -> None:
+    """Refuse whatever can be refused before a model is loaded, which may take minutes."""
+    from engine.canvas import load_image
+    from engine.files import check_writable
+    from engine.masks import load_mask, load_strength_map
+    from engine.request import EditRequest
+    from strategies import create_strategy, get_strategy
+
+    EditRequest(image=asked.photo, **asked.region, **settings)
+    if len(strategies) == 1:
+        create_strategy(strategies[0], **asked.options)
+    for name in strategies:
+        for part in name.split("+"):
+            get_strategy(part.strip())
+    for name in asked.options:
+        if name in EditRequest.__dataclass_fields__:
+            raise InputError(f"{name!r} is no option of a strategy.")
+    picture = load_image(needed(asked.photo, "PHOTO"))
+    for kind, path in asked.region.items():
+        read = load_mask if kind == "mask" else load_strength_map
+        read(path, picture.size, invert=settings.get("invert", False))
+    inputs = [path for path in (asked.photo, *asked.region.values()) if path is not None]
+    for path in outputs:
+        if path.exists() and any(path.samefile(each) for each in inputs):
+            raise InputError(f"{path} is an input of this edit; give another --output.")
+        check_writable(path, transparent=picture.alpha is not None)
