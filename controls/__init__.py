@@ -3,20 +3,23 @@
 ``list_controls()`` names them, ``get_control(name)`` tells about one, :class:`Control` asks for one
 in an edit, with its own image, weight, window and mask. A control is anything with the
 ``residuals`` method of :class:`engine.loop.Control`; the loop adds what it returns to the network's
-own features. To add one, register a :class:`ControlInfo`. Plug-ins of this package never import
-strategies.
+own features. To add one, register a :class:`ControlInfo`. :class:`Reference` is a picture for an
+IP-Adapter. Plug-ins of this package never import strategies.
 """
 
 from controls.annotators import AnnotatorInfo, annotate, get_annotator, list_annotators
 from controls.control import Control, check_controls
+from controls.reference import Reference, check_references
 from controls.registry import ControlInfo, get_control, list_controls, register, split_controls
 
 __all__ = [
     "AnnotatorInfo",
     "Control",
     "ControlInfo",
+    "Reference",
     "annotate",
     "check_controls",
+    "check_references",
     "get_annotator",
     "get_control",
     "list_annotators",

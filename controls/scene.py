@@ -94,6 +94,12 @@ class Scene:
         scaled = (padded.astype(np.float32) / 255.0)[None]
         return torch.from_numpy(scaled.transpose(0, 3, 1, 2)), covers
 
+    def whole(self) -> torch.Tensor:
+        """A mask of the whole padded canvas: float32 1 1 H W of ones."""
+        width, height = self.size
+        padded, _ = pad_to_multiple(np.ones((height, width), np.float32), self.align)
+        return torch.from_numpy(padded)[None, None]
+
     def place_mask(self, source: Any) -> torch.Tensor:
         """A control's mask on the padded canvas: float32 1 1 H W in [0, 1].
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from controls import Control, check_controls, split_controls
+from controls import Control, check_controls, check_references, split_controls
 from engine.errors import InputError
 from engine.loop import Loop
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
@@ -81,7 +81,8 @@ class InpaintEngine:
 
         Args:
             pipe: an SDXL or SD pipeline (text-to-image, image-to-image or inpainting).
-            inpaint_unet: a 9-channel ``UNet2DConditionModel`` of the same family.
+            inpaint_unet: a 9-channel ``UNet2DConditionModel`` of the same family. Where ``pipe``
+                has an IP-Adapter, it is lent that when it is used.
 
         Raises:
             ModelError: the pipeline or the UNet is of an unsupported kind.
@@ -112,6 +113,7 @@ class InpaintEngine:
         num_images: int = 1,
         controls: Any = None,
         guess_mode: bool = False,
+        ip_adapter_image: Any = None,
         expand: tuple[int, int, int, int] | None = None,
         denoising_start: float | None = None,
         denoising_end: float | None = None,
@@ -150,6 +152,9 @@ class InpaintEngine:
                 part of the strategy's name (``"differential+canny"``).
             guess_mode: controls act on the conditional prediction only and work without a prompt
                 (guidance_scale 3 to 5 is recommended).
+            ip_adapter_image: what the IP-Adapter that ``engine.pipe.load_ip_adapter`` has loaded
+                reads: a picture, or a :class:`~controls.Reference` with its own scale and mask. Of
+                several adapters a list, one entry for each; an entry may be a list of several.
             expand: pixels (left, top, right, bottom) by which the canvas grows; the new area is
                 repainted, together with the mask's if one is given.
             denoising_start: share of the training schedule, in (0, 1), at which the run starts, in
@@ -192,6 +197,7 @@ class InpaintEngine:
             num_images=num_images,
             controls=controls,
             guess_mode=guess_mode,
+            ip_adapter_image=ip_adapter_image,
             expand=expand,
             denoising_start=denoising_start,
             denoising_end=denoising_end,
@@ -316,6 +322,10 @@ class InpaintEngine:
                     settings={
                         **self._settings(request, strategy, options, jobs[0], plan),
                         "controls": [control.describe() for control in controls[name]],
+                        "ip_adapter_image": [
+                            [each.describe() for each in several]
+                            for several in check_references(request.ip_adapter_image)
+                        ],
                     },
                     timings={},
                     model_calls=sum(

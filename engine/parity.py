@@ -21,7 +21,9 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from controls import check_references
 from controls.controlnet import ControlStack
+from controls.reference import ReferenceStack
 from controls.scene import Scene
 from engine.canvas import Box, load_image
 from engine.errors import InputError
@@ -75,10 +77,10 @@ def prepare_like_diffusers(
     if generator is None and request.seed is not None:
         generator = torch.Generator("cpu").manual_seed(request.seed)
 
-    stack = None
-    if asked := controls.get(strategy.name, ()):
-        scene = _DiffusersScene(backbone, image, mask)
-        stack = ControlStack.of(asked, backbone, scene, guess_mode=request.guess_mode)
+    scene = _DiffusersScene(backbone, image, mask)
+    references = ReferenceStack.of(check_references(request.ip_adapter_image), backbone, scene)
+    asked = controls.get(strategy.name, ())
+    stack = ControlStack.of(asked, backbone, scene, guess_mode=request.guess_mode)
     count = request.num_images
     shape = (count, backbone.latent_channels, height // backbone.cell, width // backbone.cell)
     with torch.no_grad():
@@ -90,6 +92,8 @@ def prepare_like_diffusers(
                 size=(height, width),
                 images=count,
             )
+            if references is not None:
+                cond, uncond = references.join(cond, uncond, size=(height, width), rows=count)
             cond = dict(cond)
             if network.embeds_guidance:
                 cond["timestep_cond"] = backbone.guidance_embedding(guidance.scale, count)
@@ -139,7 +143,7 @@ def prepare_like_diffusers(
             uncond=uncond,
             guidance=guidance,
             generator=generator,
-            controls=stack.bind(schedule, guided=uncond is not None, rows=count) if stack else (),
+            controls=stack.bind(schedule, guided=uncond is not None, rows=count),
             observer=request.callback,
         )
     return ParityPlan(

@@ -16,7 +16,9 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from controls import check_references
 from controls.controlnet import ControlStack
+from controls.reference import ReferenceStack
 from controls.scene import Scene
 from engine.canvas import (
     Box,
@@ -156,6 +158,8 @@ def prepare_edit(
     seeds, generators = _generators(request, inputs.count * request.num_images)
     desk = _Desk(backbone, request, inputs, make_schedule, clock)
     scene = inputs.scene(backbone, request)
+    asked = check_references(request.ip_adapter_image)
+    desk.references = ReferenceStack.of(asked, backbone, scene)
     for name, each in controls.items():
         desk.stacks[name] = ControlStack.of(each, backbone, scene, guess_mode=request.guess_mode)
     jobs = []
@@ -197,6 +201,7 @@ class _Desk:
         self._originals: dict[tuple[int, float], torch.Tensor] = {}
         self.stacks: dict[str, ControlStack] = {}
         """The controls of each strategy's jobs, by its name."""
+        self.references: ReferenceStack | None = None
 
     def job(self, strategy: AnyStrategy, number: int, image: int, generator: Any) -> Job:
         """The job of stage ``number`` for one picture, from its original."""
@@ -266,7 +271,7 @@ class _Desk:
         return context.schedule.start(context.init_latents, context.noise)
 
     def conditioning(self, stage: Stage) -> tuple[Conditioning, Conditioning | None]:
-        """Text, encoded once for each size of picture."""
+        """Text and references, encoded once for each size of picture."""
         network = self.backbone.network(stage.strategy.network)
         size = self.inputs.scaled_size(stage.scale, self.backbone.align)
         key = (size, network.embeds_guidance)
@@ -280,6 +285,8 @@ class _Desk:
             if network.embeds_guidance:
                 embedded = self.backbone.guidance_embedding(self.guidance.scale)
                 cond = {**cond, "timestep_cond": embedded}
+            if self.references is not None:
+                cond, uncond = self.references.join(cond, uncond, size=size)
             self._texts[key] = cond, uncond
         return self._texts[key]
 

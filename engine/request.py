@@ -38,6 +38,7 @@ class EditRequest:
     num_images: int = 1
     controls: Any = None
     guess_mode: bool = False
+    ip_adapter_image: Any = None
     expand: Any = None
     denoising_start: float | None = None
     denoising_end: float | None = None

@@ -1,4 +1,4 @@
-"""Tiny real ControlNets with random weights, for :mod:`tiny`'s UNets."""
+"""Tiny real ControlNets and IP-Adapters with random weights, for :mod:`tiny`'s UNets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetModel, ControlNetUnionModel
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 
 def _made(kind: Any, unet: Any, seed: int, **changes: Any) -> Any:
@@ -29,3 +30,40 @@ def union(unet: Any, seed: int = 2) -> Any:
     width = unet.config.block_out_channels[0]
     sizes = {"num_trans_channel": width, "num_proj_channel": width, "num_trans_head": 2}
     return _made(ControlNetUnionModel, unet, seed, num_control_type=8, **sizes)
+
+
+def ip_adapter(unet: Any, seed: int = 3, width: int = 24) -> dict[str, dict[str, torch.Tensor]]:
+    """An IP-Adapter's weights, in the layout of its authors, for image embeddings of ``width``."""
+    torch.manual_seed(seed)
+    text = unet.config.cross_attention_dim
+    layers = {}
+    for number, name in enumerate(unet.attn_processors):
+        if "attn2" in name:
+            hidden = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+            for each in ("to_k_ip", "to_v_ip"):
+                layers[f"{number}.{each}.weight"] = torch.randn(hidden, text) * 0.3
+    projection = {
+        "proj.weight": torch.randn(4 * text, width) * 0.3,
+        "proj.bias": torch.randn(4 * text),
+        "norm.weight": torch.ones(text),
+        "norm.bias": torch.randn(text) * 0.1,
+    }
+    return {"image_proj": projection, "ip_adapter": layers}
+
+
+def image_reader(width: int = 24) -> dict[str, Any]:
+    """What reads an IP-Adapter's pictures, by diffusers' component names."""
+    torch.manual_seed(4)
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        projection_dim=width,
+    )
+    return {
+        "image_encoder": CLIPVisionModelWithProjection(config).eval(),
+        "feature_extractor": CLIPImageProcessor(size=32, crop_size=32),
+    }

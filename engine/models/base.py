@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
+from engine.models.ip_adapter import encode_images, image_projections, lend_adapters
 
 if TYPE_CHECKING:
     import os
 
     import torch
+    from PIL import Image
 
     from engine.types import Conditioning
 
-ADDED = ("text_embeds", "time_ids", "image_embeds")
-"""The conditioning that diffusers' UNets take inside ``added_cond_kwargs``."""
+ADDED = ("text_embeds", "time_ids")
+"""The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
+``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
 
 
 class Network:
@@ -51,17 +55,27 @@ class Network:
 
         ``residuals``: what controls add, by the UNet's argument names.
         """
-        added = {key: conditioning[key] for key in ADDED if key in conditioning}
+        added: dict[str, Any] = {key: conditioning[key] for key in ADDED if key in conditioning}
+        if embeds := _numbered(conditioning, "image_embeds"):
+            added["image_embeds"] = embeds
+        masks = _numbered(conditioning, "ip_adapter_masks")
         prediction: torch.Tensor = self.unet(
             sample,
             timesteps,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
             timestep_cond=conditioning.get("timestep_cond"),
             added_cond_kwargs=added or None,
+            cross_attention_kwargs={"ip_adapter_masks": masks} if masks else None,
             return_dict=False,
             **residuals,
         )[0]
         return prediction
+
+
+def _numbered(conditioning: Conditioning, name: str) -> list[torch.Tensor]:
+    """``name.0``, ``name.1``, ... as a list."""
+    keys = takewhile(conditioning.__contains__, (f"{name}.{i}" for i in count()))
+    return [conditioning[key] for key in keys]
 
 
 class Backbone(ABC):
@@ -75,6 +89,7 @@ class Backbone(ABC):
         self.pipe = pipe
         self.networks = dict(networks)
         self._controlnets: dict[str, Any] = {}
+        self._lent_adapters: Any = None
 
     # Sizes -------------------------------------------------------------------------------------
 
@@ -112,7 +127,11 @@ class Backbone(ABC):
                 else ("the 4-channel base UNet", "a text-to-image checkpoint as model=")
             )
             raise InputError(f"this strategy needs {what}, which is not loaded; give {how}")
-        return self.networks[kind]
+        network = self.networks[kind]
+        if network.unet is not self.pipe.unet:
+            lent = self._lent_adapters
+            self._lent_adapters = lend_adapters(self.pipe.unet, network.unet, lent)
+        return network
 
     # Controls ----------------------------------------------------------------------------------
 
@@ -133,6 +152,18 @@ class Backbone(ABC):
             unet = next(iter(self.networks.values())).unet
             self._controlnets[str(model)] = load_controlnet(model, unet, self.dtype, self.device)
         return self._controlnets[str(model)]
+
+    @property
+    def ip_adapters(self) -> int:
+        """How many IP-Adapters ``pipe.load_ip_adapter`` has loaded."""
+        projections = image_projections(self.pipe.unet)
+        return 0 if projections is None else int(projections.num_ip_adapters)
+
+    def encode_references(
+        self, images: Sequence[Image.Image], adapter: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Negative and positive embeddings (1 n ... each) of ``images`` for an IP-Adapter."""
+        return encode_images(self.pipe, images, adapter)
 
     # Text --------------------------------------------------------------------------------------
 

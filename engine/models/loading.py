@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from engine.errors import InputError, ModelError
@@ -136,6 +137,7 @@ def _single_controlnet(path: Path, unet: Any) -> Any:
     weights' own shapes the rest.
     """
     from diffusers import ControlNetModel, ControlNetUnionModel
+    from diffusers.configuration_utils import FrozenDict
     from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -146,7 +148,9 @@ def _single_controlnet(path: Path, unet: Any) -> Any:
         raise ModelError(f"{path} is not a readable .safetensors file: {error}") from error
     union = "task_embedding" in weights
     kind = ControlNetUnionModel if union else ControlNetModel
-    template = kind.from_unet(unet, load_weights_from_unet=False)
+    # An IP-Adapter in the UNet is noted in its configuration; ControlNets have no part in it.
+    config = FrozenDict({**unet.config, "encoder_hid_dim_type": None, "encoder_hid_dim": None})
+    template = kind.from_unet(SimpleNamespace(config=config), load_weights_from_unet=False)
     if not union:
         weights = convert_controlnet_checkpoint(weights, template.config)
     keys = [key for key in weights if key.startswith("controlnet_cond_embedding.")]

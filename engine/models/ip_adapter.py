@@ -1,0 +1,77 @@
+"""IP-Adapters (Ye et al. 2023) that diffusers' own loader put into a pipeline's UNet.
+
+Loading, scales for single blocks and unloading are the pipeline's: ``load_ip_adapter``,
+``set_ip_adapter_scale``, ``unload_ip_adapter``. Here is what the engine needs beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+def image_projections(unet: Any) -> Any:
+    """The module that projects the image embeddings of all adapters in ``unet``; None without."""
+    if getattr(unet.config, "encoder_hid_dim_type", None) != "ip_image_proj":
+        return None
+    return unet.encoder_hid_proj
+
+
+def encode_images(
+    pipe: Any, images: Sequence[Image.Image], adapter: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative and positive embeddings (1 n ... each) of ``images`` for one of the adapters, as
+    diffusers' ``prepare_ip_adapter_image_embeds`` makes them.
+
+    Raises:
+        InputError: the pipeline has no image encoder.
+    """
+    from diffusers.models.embeddings import ImageProjection
+
+    if getattr(pipe, "image_encoder", None) is None:
+        raise InputError(
+            "the IP-Adapter was loaded without an image encoder, so it cannot read pictures; give "
+            "Reference(embeds=...), or load it with one (image_encoder_folder=)."
+        )
+    layer = image_projections(pipe.unet).image_projection_layers[adapter]
+    hidden = not isinstance(layer, ImageProjection)
+    device = pipe._execution_device  # noqa: SLF001 - honours accelerate's offload hooks
+    positive, negative = pipe.encode_image(list(images), device, 1, hidden)
+    return negative[None], positive[None]
+
+
+def lend_adapters(source: Any, target: Any, lent: Any) -> Any:
+    """Keep the adapters of ``target`` equal to those of ``source``, another UNet of its family:
+    diffusers' loader knows only the pipeline's own.
+
+    The modules are shared, not copied. ``lent`` is what the last call returned (None before): the
+    projections that ``target`` has from here, so that they are taken back when ``source`` loses
+    them, and ``target``'s own are left alone.
+    """
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    ours, theirs = image_projections(source), image_projections(target)
+    if ours is theirs or (ours is None and theirs is not lent):
+        return lent
+    given, own = source.attn_processors, target.attn_processors
+    if ours is None:
+        processors = {n: AttnProcessor2_0() if _adapts(p) else p for n, p in own.items()}
+    elif given.keys() != own.keys():
+        raise ModelError("the IP-Adapter does not fit the inpainting UNet: its layers differ.")
+    else:
+        processors = {name: given[name] if _adapts(given[name]) else own[name] for name in own}
+    target.encoder_hid_proj = None  # some projections have attention processors of their own
+    target.set_attn_processor(processors)
+    target.encoder_hid_proj = ours
+    target.config.encoder_hid_dim_type = "ip_image_proj" if ours is not None else None
+    return ours
+
+
+def _adapts(processor: Any) -> bool:
+    return hasattr(processor, "to_k_ip")
