@@ -122,6 +122,7 @@ class InpaintEngine:
         eta: float | None = None,
         invert: bool = False,
         feather: float = 4.0,
+        skip: bool = True,
         output_type: Any = "pil",
         compat: Any = None,
         callback: Any = None,
@@ -169,6 +170,9 @@ class InpaintEngine:
             feather: width in px of the fade inside the repainted region, over which the result
                 is laid on the original. Where the strength is 0, pixels stay as they were to the
                 bit.
+            skip: leave out the steps in which every pixel is still held (a strength map whose
+                maximum is below 1): the same pixels for less work. The callback is not called for
+                them. False computes them.
             output_type: ``"pil"``, ``"np"`` or ``"latent"``.
             compat: ``"diffusers"`` reproduces the random draws, mask rounding and blending of
                 diffusers' inpainting pipelines to the bit, without paste (strategies ``blend``
@@ -206,6 +210,7 @@ class InpaintEngine:
             eta=eta,
             invert=invert,
             feather=feather,
+            skip=skip,
             output_type=output_type,
             compat=compat,
             callback=callback,
@@ -328,9 +333,7 @@ class InpaintEngine:
                         ],
                     },
                     timings={},
-                    model_calls=sum(
-                        job.index * job.latents.shape[0] for chain in chains for job in chain
-                    ),
+                    model_calls=sum(job.calls for chain in chains for job in chain),
                 )
             comparisons.append(Comparison(results, plan.original, plan.strength_map, 0.0))
         timings = clock.read()
@@ -398,7 +401,7 @@ def _run_with_progress(loop: Loop, progress: bool | None) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    total = max(len(job.schedule) for job in loop.active)
+    total = max(len(job.schedule) - job.index for job in loop.active)
     with Progress(console=Console(stderr=True, force_terminal=True), transient=True) as bar:
         task = bar.add_task("denoising", total=total)
         while loop.active:

@@ -63,6 +63,9 @@ class Job:
     """Makes the job that enters the loop when this one has finished: the next stage."""
     successor: Job | None = field(default=None, init=False)
     index: int = field(default=0, init=False)
+    """The model call that comes next."""
+    begin: int = field(default=0, init=False)
+    """The first model call that is computed; those before it are known not to matter."""
     error: Exception | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +76,22 @@ class Job:
     @property
     def done(self) -> bool:
         return self.error is not None or self.index >= len(self.schedule)
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations so far, one for each of its pictures and steps."""
+        return (self.index - self.begin) * self.latents.shape[0]
+
+    def skip_held(self) -> None:
+        """Go to the first model call that can matter: none does while the strategy replaces all
+        that was computed. The scheduler counts and draws as if nothing had been left out, so the
+        result is the same to the bit.
+        """
+        steps = self.schedule.steps
+        resets = [self.strategy.resets(self.state, step) for step in steps]
+        self.begin = self.index = self.schedule.first_needed(resets)
+        for step in steps[: self.begin]:
+            self.schedule.pass_over(self.latents, step, self.generator)
 
     @property
     def chain(self) -> list[Job]:

@@ -236,7 +236,7 @@ class _Desk:
                 x0 = self.rescaled(which, x0, following.scale)
             return self._job(strategy, number + 1, image, generator, x0)
 
-        return Job(
+        job = Job(
             name=strategy.name,
             network=network,
             schedule=schedule,
@@ -256,6 +256,9 @@ class _Desk:
             image=image,
             follow=follow if number + 1 < len(strategy.stages) else None,
         )
+        if self.request.skip:
+            job.skip_held()
+        return job
 
     def _start(self, strategy: Strategy, context: StrategyContext) -> torch.Tensor:
         if self.request.latents is not None:

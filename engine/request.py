@@ -47,6 +47,7 @@ class EditRequest:
     eta: float | None = None
     invert: bool = False
     feather: float = 4.0
+    skip: bool = True
     output_type: OutputType = "pil"
     compat: Literal["diffusers"] | None = None
     callback: Callable[..., Any] | None = None
@@ -58,8 +59,9 @@ class EditRequest:
         self._check_numbers()
         self._check_draws()
         check_scheduler(self.scheduler)
-        if not isinstance(self.guess_mode, bool):
-            raise InputError(f"guess_mode must be True or False, not {self.guess_mode!r}.")
+        for name in ("guess_mode", "skip"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}.")
         if self.output_type not in OUTPUT_TYPES:
             raise UnknownNameError("output_type", str(self.output_type), OUTPUT_TYPES)
         if self.compat not in COMPAT:

@@ -9,9 +9,10 @@ that has started ignores the timestep it is given.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,15 @@ def steps_for_strength(num_inference_steps: int, strength: float) -> int:
     return max(1, min(num_inference_steps, math.floor(num_inference_steps * strength + 0.5)))
 
 
+class _Never(float):
+    """A bound that nothing reaches. Given as Euler's ``s_tmin``, it answers whether this sigma is
+    churned (never: ``s_churn`` is 0) without reading the sigma from its tensor.
+    """
+
+    def __le__(self, other: object) -> bool:
+        return False
+
+
 class Schedule:
     """One run of one scheduler.
 
@@ -168,6 +178,23 @@ class Schedule:
         if "eta" in accepted and (eta is not None or parity):
             self._eta["eta"] = 0.0 if eta is None else eta
         self._accepts_generator = "generator" in accepted
+        self._window = {"s_tmin": _Never()} if "s_tmin" in accepted else {}
+        self._arguments: list[Any] = [step.timestep for step in self.steps]
+        if not hasattr(scheduler, "sigmas") and not self.timesteps.is_floating_point():
+            self._read_tables_now()
+
+    def _read_tables_now(self) -> None:
+        """DDIM's kind looks its tables up by timestep at every step; Python's numbers cost it no
+        read of a tensor.
+        """
+        scheduler = self.scheduler
+        if hasattr(scheduler, "get_scalings_for_boundary_condition_discrete"):
+            # LCM computes with the timestep too: the tensor's float32 results are kept.
+            scale = scheduler.get_scalings_for_boundary_condition_discrete
+            scalings = {int(each): scale(each) for each in scheduler.timesteps}
+            scheduler.get_scalings_for_boundary_condition_discrete = scalings.__getitem__
+            scheduler.timesteps = scheduler.timesteps.tolist()
+        self._arguments = [int(each) for each in self._arguments]
 
     # The run, cut out of the scheduler's list of timesteps ------------------------------------
 
@@ -287,6 +314,41 @@ class Schedule:
         """Model calls of the run."""
         return len(self.steps)
 
+    def first_needed(self, resets: Sequence[bool]) -> int:
+        """The first model call that can matter, if the latents are replaced wholly before each
+        call i with ``resets[i]``.
+
+        Everything before the last such call is forgotten, but for what a multistep scheduler keeps
+        of it. How much that is, the scheduler itself is asked: a copy of it runs once, with one row
+        for each candidate, whose predictions are NaN before the candidate's call. Candidates whose
+        rows stay finite from the last reset on lose nothing.
+        """
+        import torch
+
+        candidates = [index for index, each in enumerate(resets) if each]
+        if not candidates or candidates[-1] == 0:
+            return 0
+        firsts = torch.tensor(candidates).view(-1, 1, 1, 1)
+        shape = (len(candidates), 4, 1, 1)
+        probe = copy.copy(self)
+        probe.scheduler = copy.deepcopy(self.scheduler)
+        generator = torch.Generator().manual_seed(0)
+        latents, kept = torch.ones(shape), torch.ones(len(candidates), dtype=torch.bool)
+        for step in self.steps:
+            if resets[step.index]:
+                latents = torch.ones(shape)
+            prediction = 0 * probe.scale(latents, step)
+            prediction = prediction.where(firsts <= step.index, math.nan)
+            latents = probe.step(prediction, latents, step, generator)
+            if step.index >= candidates[-1]:
+                kept &= latents.isfinite().flatten(1).all(dim=1)
+        return max((first for first, each in zip(candidates, kept, strict=True) if each), default=0)
+
+    def pass_over(self, latents: torch.Tensor, step: Step, generator: Any) -> None:
+        """Let the scheduler count a step that is not computed, and draw its noise."""
+        self.scale(latents, step)
+        self.step(latents.new_zeros(latents.shape), latents, step, generator)
+
     def start(self, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """``x0`` (b c h w) noised to the first level of the run."""
         return self.steps[0].level.noise_to(x0, noise)
@@ -313,11 +375,11 @@ class Schedule:
             # UniPC's and SASolver's correctors replace the latents that they are given by their own
             # re-estimate, and with it whatever a strategy composed into them.
             self.scheduler.last_sample = None
-        extra: dict[str, Any] = dict(self._eta)
+        extra: dict[str, Any] = {**self._eta, **self._window}
         if self._accepts_generator:
             extra["generator"] = generator
         stepped: torch.Tensor = self.scheduler.step(
-            prediction, step.timestep, latents, **extra, return_dict=False
+            prediction, self._arguments[step.index], latents, **extra, return_dict=False
         )[0]
         return stepped if stepped.dtype == latents.dtype else stepped.to(latents.dtype)
 

@@ -61,6 +61,12 @@ class Part:
         """Rewrite the latents before the model sees them, at ``step.level``."""
         return latents
 
+    def resets(self, state: Any, step: Step) -> bool:
+        """Whether :meth:`before_step` replaces all latents at this step, whatever they are: what
+        was computed before it need not have been.
+        """
+        return False
+
     def model_input(self, state: Any, scaled: torch.Tensor, step: Step) -> torch.Tensor:
         """Widen the scaled model input along its channels."""
         return scaled
@@ -143,6 +149,9 @@ class Strategy:
         for part, own in zip(self.parts, state, strict=True):
             latents = part.before_step(own, latents, step)
         return latents
+
+    def resets(self, state: Sequence[Any], step: Step) -> bool:
+        return any(part.resets(own, step) for part, own in zip(self.parts, state, strict=True))
 
     def model_input(self, state: Sequence[Any], scaled: torch.Tensor, step: Step) -> torch.Tensor:
         for part, own in zip(self.parts, state, strict=True):

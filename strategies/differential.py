@@ -31,6 +31,8 @@ class Hold(NamedTuple):
     release: torch.Tensor
     """b 1 h w, int64: a position is free from the step of this number on."""
     num_steps: int
+    first_release: int
+    """The smallest of ``release``: before it, all is held."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,18 @@ class DifferentialDiffusion(Part):
                 FewStepsWarning,
                 stacklevel=2,
             )
+        first = int(release.min())
         release = release.to(context.init_latents.device)
-        return Hold(context.init_latents, context.noise, release, n)
+        return Hold(context.init_latents, context.noise, release, n, first)
 
     def before_step(self, state: Hold, latents: torch.Tensor, step: Step) -> torch.Tensor:
         if not step.starts:
             return latents
         known = step.level.noise_to(state.init_latents, state.noise)
         return latents.where(state.release <= step.position, known)
+
+    def resets(self, state: Hold, step: Step) -> bool:
+        return step.starts and step.position < state.first_release
 
     def after_step(self, state: Hold, latents: torch.Tensor, step: Step) -> torch.Tensor:
         if not step.last:
