@@ -202,19 +202,21 @@ class BoundControl:
 
         ``scaled``: B 4 h w; residuals: B c h' w' for each of the UNet's skips, and the middle.
         """
-        active = [branch for branch in self.branches if self.always or branch.weights[step.index]]
+        active = self._active(step)
         if not active:
             return {}
         dtype = self.net.dtype
+        # A step outside the guidance's interval has conditional rows only.
+        half = self.half and scaled.shape[0] > active[0].image.shape[0]
 
         def rows(tensor: torch.Tensor) -> torch.Tensor:
-            return (tensor.chunk(2)[1] if self.half else tensor).to(dtype)
+            return (tensor.chunk(2)[1] if half else tensor).to(dtype)
 
         added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
         sample = rows(scaled)
         down, middle = self.net(
             sample,
-            timesteps.chunk(2)[1] if self.half else timesteps,
+            timesteps[-sample.shape[0] :],
             encoder_hidden_states=rows(conditioning["encoder_hidden_states"]),
             guess_mode=self.guess_mode,
             added_cond_kwargs=added or None,
@@ -223,7 +225,7 @@ class BoundControl:
         )
         sizes = _sizes(self.net, scaled.shape[-2], scaled.shape[-1])
         levels = [
-            self._finish(level, size, scaled.dtype)
+            self._finish(level, size, scaled)
             for level, size in zip([*down, middle], [*sizes, sizes[-1]], strict=True)
         ]
         return {
@@ -231,24 +233,35 @@ class BoundControl:
             "mid_block_additional_residual": levels[-1],
         }
 
+    def _active(self, step: Step) -> list[_Branch]:
+        return [each for each in self.branches if self.always or each.weights[step.index]]
+
+    def reads(self, step: Step) -> tuple[Any, ...]:
+        """All that decides about the residuals at ``step`` but the loop's own arguments; nothing
+        where the control is off. What is equal here gives equal residuals.
+        """
+        active = [(b.image, b.weights[step.index], b.mode) for b in self._active(step)]
+        return (self.net, self.guess_mode, self.half, self._mask, active) if active else ()
+
     def _condition(
         self, active: Sequence[_Branch], index: int, sample: torch.Tensor
     ) -> dict[str, Any]:
         """The network's own arguments for its control images."""
         (branch,) = active
-        return {"controlnet_cond": branch.image, "conditioning_scale": branch.weights[index]}
+        image = branch.image[-sample.shape[0] :]
+        return {"controlnet_cond": image, "conditioning_scale": branch.weights[index]}
 
     def _finish(
-        self, residual: torch.Tensor, size: tuple[int, int], dtype: torch.dtype
+        self, residual: torch.Tensor, size: tuple[int, int], scaled: torch.Tensor
     ) -> torch.Tensor:
-        """One residual as the UNet takes it: ``size``, masked, for all rows."""
+        """One residual as the UNet takes it: ``size``, masked, for all rows of ``scaled``."""
         if self._mask is not None:
             residual = residual * self._mask_at(size).to(residual.dtype)
         if residual.shape[-2:] != size:  # pooled (the shuffle ControlNets): one value per channel
             residual = residual.expand(-1, -1, *size)
-        if self.half:
+        if residual.shape[0] < scaled.shape[0]:
             residual = torch.cat([torch.zeros_like(residual), residual])
-        return residual.to(dtype)
+        return residual.to(scaled.dtype)
 
     def _mask_at(self, size: tuple[int, int]) -> torch.Tensor:
         """The mask (1 1 h w) averaged over the area of each feature."""
@@ -271,7 +284,7 @@ class BoundUnion(BoundControl):
         modes = [branch.mode for branch in active]
         kinds = torch.stack([self._one_hot[mode] for mode in modes]).amax(dim=0)
         return {
-            "controlnet_cond": [branch.image for branch in active],
+            "controlnet_cond": [branch.image[-sample.shape[0] :] for branch in active],
             "control_type": kinds.expand(sample.shape[0], -1),
             "control_type_idx": modes,
             "conditioning_scale": [branch.weights[index] for branch in active],

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from controls import Control, check_controls, check_references, split_controls
 from engine.errors import InputError
@@ -18,6 +18,7 @@ from engine.parity import prepare_like_diffusers
 from engine.prepare import Clock, Plan, prepare_edit
 from engine.request import EditRequest
 from engine.results import Comparison, EditResult
+from engine.session import SESSION_BYTES, Session
 from engine.strategy import AnyStrategy, StagedStrategy, Strategy
 from strategies import create_strategy, get_strategy, list_strategies, options_of
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_STRATEGY = "differential"
+Asked: TypeAlias = tuple[EditRequest, dict[str, AnyStrategy], dict[str, Any]]
+"""A request, its strategies by name, and their options."""
 
 
 class InpaintEngine:
@@ -107,6 +110,8 @@ class InpaintEngine:
         num_inference_steps: int = 30,
         guidance_scale: float = 5.0,
         guidance_rescale: float = 0.0,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         strength: float = 1.0,
         seed: int | None = None,
         generator: Any = None,
@@ -143,6 +148,8 @@ class InpaintEngine:
             num_inference_steps: steps of a run at strength 1; 1 to 1000.
             guidance_scale: classifier-free guidance, from 0; at most 1 is off.
             guidance_rescale: in [0, 1], see :class:`~engine.guidance.Guidance`.
+            guidance_start, guidance_end: shares of the run, in [0, 1], between which it guides; the
+                other steps cost half, as they have no unconditional branch.
             strength: global strength in (0, 1]: the share of the steps that is run.
             seed: 0 to 2**63 - 1; picture i uses seed + i, so that each equals its single run.
                 Drawn if neither it nor ``generator`` is given, and reported in the result.
@@ -195,6 +202,8 @@ class InpaintEngine:
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
+            guidance_start=guidance_start,
+            guidance_end=guidance_end,
             strength=strength,
             seed=seed,
             generator=generator,
@@ -217,7 +226,7 @@ class InpaintEngine:
             progress=progress,
         )
         built = self._strategy(strategy, options)
-        return self._run(request, {built.name: built}, options).results[built.name]
+        return self._run((request, {built.name: built}, options)).results[built.name]
 
     def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> list[EditResult]:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
@@ -232,13 +241,32 @@ class InpaintEngine:
         Raises:
             InputError: bad input in one of them; nothing was computed.
         """
-        asked = []
-        for edit in edits:
-            arguments = {key: edit[key] for key in edit if key in EditRequest.__dataclass_fields__}
-            options = {key: edit[key] for key in edit if key not in {*arguments, "strategy"}}
-            built = self._strategy(edit.get("strategy", DEFAULT_STRATEGY), options)
-            asked.append((EditRequest(**arguments), {built.name: built}, options))
+        asked = [self._asked(edit) for edit in edits]
         return [next(iter(each.results.values())) for each in self._run_all(asked)]
+
+    def session(
+        self, *, max_bytes: int = SESSION_BYTES, store: Any = None, **arguments: Any
+    ) -> Session:
+        """An edit to be made again and again with changes, as one tunes a strength map.
+
+        Args:
+            max_bytes: of latents and scheduler states, beyond which the least recently used renders
+                are forgotten. ``session.bytes_per_step`` tells what a step takes.
+            store: the device that keeps them (``"cpu"`` spares GPU memory); None is the model's.
+            **arguments: as for :meth:`edit`, for all renders; the image and the prompt at least.
+
+        Raises:
+            InputError: ``compat``, or arguments that are not :meth:`edit`'s.
+        """
+        return Session(
+            self.backbone, self._asked, self._run, arguments, max_bytes=max_bytes, store=store
+        )
+
+    def clear_cache(self) -> None:
+        """Forget the encoded prompts. New weights and adapters are noticed; this is for changes to
+        the text encoders that are neither.
+        """
+        self.backbone.forget_texts()
 
     def compare(
         self, *, strategies: Sequence[str | AnyStrategy] | None = None, **arguments: Any
@@ -268,7 +296,7 @@ class InpaintEngine:
         used = {key for each in built for key in each.options}
         if unused := set(options) - used:
             raise InputError(f"no compared strategy has the option {min(unused)!r}.")
-        return self._run(request, names, options)
+        return self._run((request, names, options))
 
     # --------------------------------------------------------------------------------------------
 
@@ -292,20 +320,37 @@ class InpaintEngine:
             self.backbone.network(stage.strategy.network)
         return built
 
-    def _run(
-        self, request: EditRequest, strategies: dict[str, AnyStrategy], options: dict[str, Any]
-    ) -> Comparison:
-        return self._run_all([(request, strategies, options)])[0]
+    def _asked(self, arguments: Mapping[str, Any]) -> Asked:
+        """The arguments of :meth:`edit`, checked."""
+        known = EditRequest.__dataclass_fields__
+        fields = {key: value for key, value in arguments.items() if key in known}
+        options = {
+            key: value for key, value in arguments.items() if key not in known and key != "strategy"
+        }
+        built = self._strategy(arguments.get("strategy", DEFAULT_STRATEGY), options)
+        return EditRequest(**fields), {built.name: built}, options
+
+    def _run(self, asked: Asked, **how: Any) -> Comparison:
+        return self._run_all([asked], **how)[0]
 
     def _run_all(
-        self, asked: Sequence[tuple[EditRequest, dict[str, AnyStrategy], dict[str, Any]]]
+        self,
+        asked: Sequence[Asked],
+        backbone: Backbone | None = None,
+        admit: Callable[[Job], None] | None = None,
     ) -> list[Comparison]:
         """Run requests, each through its strategies, in one loop."""
-        clock, loop, plans = Clock(), Loop(), []
+        clock, loop = Clock(), Loop()
+        plans: list[tuple[Plan, dict[str, tuple[Control, ...]]]] = []
+        backbone = backbone or self.backbone
         for request, strategies, _ in asked:
-            prepare = prepare_like_diffusers if request.compat else prepare_edit
             controls = {name: _controls_of(name, request) for name in strategies}
-            plan = prepare(self.backbone, request, list(strategies.values()), clock, controls)
+            several = list(strategies.values())
+            plan: Plan
+            if request.compat:
+                plan = prepare_like_diffusers(backbone, request, several, clock, controls)
+            else:
+                plan = prepare_edit(backbone, request, several, clock, controls, admit)
             loop.submit(plan.jobs)
             plans.append((plan, controls))
         with clock.phase("denoise"):
@@ -334,6 +379,8 @@ class InpaintEngine:
                     },
                     timings={},
                     model_calls=sum(job.calls for chain in chains for job in chain),
+                    skipped_calls=_spared(chains, resumed=False),
+                    reused_calls=_spared(chains, resumed=True),
                 )
             comparisons.append(Comparison(results, plan.original, plan.strength_map, 0.0))
         timings = clock.read()
@@ -353,7 +400,14 @@ class InpaintEngine:
         same = (
             *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
             *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
-            *("expand", "denoising_start", "denoising_end", "guess_mode"),
+            *(
+                "guidance_start",
+                "guidance_end",
+                "expand",
+                "denoising_start",
+                "denoising_end",
+                "guess_mode",
+            ),
         )
         return {
             "model": self.name,
@@ -381,6 +435,10 @@ def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
     """The controls of a strategy's run: the request's, then those in the strategy's name."""
     named = split_controls(name, list_strategies())[1]
     return check_controls(request.controls) + check_controls(named)
+
+
+def _spared(chains: Sequence[Sequence[Job]], *, resumed: bool) -> int:
+    return sum(job.spared for chain in chains for job in chain if job.resumed == resumed)
 
 
 def _kind_of_map(request: EditRequest) -> str | None:

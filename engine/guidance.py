@@ -14,16 +14,25 @@ class Guidance:
     """Classifier-free guidance (Ho & Salimans 2022), optionally rescaled.
 
     ``scale`` above 1 guides; at or below 1 the unconditional branch is never computed.
+    ``start`` and ``end`` in [0, 1] are the share of the run in which it guides, from ``start``
+    until before ``end``; the unconditional branch is not computed outside it (Kynkaanniemi et al.
+    2024, "Applying Guidance in a Limited Interval").
     ``rescale`` in [0, 1] is the phi of Lin et al. 2023, section 3.4: it brings the standard
     deviation of the guided prediction back towards that of the conditional one.
     """
 
     scale: float = 5.0
     rescale: float = 0.0
+    start: float = 0.0
+    end: float = 1.0
 
     @property
     def active(self) -> bool:
         return self.scale > 1.0
+
+    def active_at(self, progress: float) -> bool:
+        """Whether it guides a step before which ``progress``, in [0, 1), of the run lies."""
+        return self.active and self.start <= progress < self.end
 
     def combine(self, uncond: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """``uncond`` and ``cond``: b c h w predictions of the same inputs."""

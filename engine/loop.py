@@ -42,6 +42,13 @@ class Control(Protocol):
         """
 
 
+class Recorder(Protocol):
+    """Keeps what a job goes through, so that another can go on from there."""
+
+    def record(self, job: Job, stepped: torch.Tensor) -> None:
+        """Add a step; ``stepped`` (b c h w) is what the scheduler gave, before ``after_step``."""
+
+
 @dataclass(eq=False)
 class Job:
     """One denoising run. ``latents`` are b c h w; every conditioning tensor has b rows."""
@@ -68,29 +75,74 @@ class Job:
     """The first model call that is computed; those before it are known not to matter."""
     error: Exception | None = field(default=None, init=False)
 
+    resumed: bool = field(default=False, init=False)
+    """What lies before ``begin`` was computed by another job."""
+    trace: Recorder | None = field(default=None, init=False)
+
     def __post_init__(self) -> None:
-        self.conditioning = join([self.uncond, self.cond] if self.uncond else [self.cond])
-        self.copies = 2 if self.uncond else 1
-        self.rows = self.copies * self.latents.shape[0]
+        self._guided = join([self.uncond, self.cond]) if self.uncond else self.cond
+
+    def guidance_at(self, step: Step) -> Guidance | None:
+        """The guidance of ``step``; None where only the conditional branch is computed."""
+        progress = step.position / self.schedule.num_steps
+        return self.guidance if self.uncond and self.guidance.active_at(progress) else None
+
+    @property
+    def copies(self) -> int:
+        """How often each picture goes into this step's model call."""
+        return 2 if self.guidance_at(self.schedule.steps[self.index]) else 1
+
+    @property
+    def rows(self) -> int:
+        """This step's rows of the shared call."""
+        return self.copies * self.latents.shape[0]
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the network is told at this step, a row for each of ``rows``."""
+        return self._guided if self.copies == 2 else self.cond
 
     @property
     def done(self) -> bool:
         return self.error is not None or self.index >= len(self.schedule)
+
+    def resume(self, index: int, latents: torch.Tensor, solver: Mapping[str, Any]) -> None:
+        """Go on before model call ``index`` from where an equal job was."""
+        self.begin = self.index = index
+        self.latents = latents
+        self.schedule.restore(solver, latents.device)
+        self.resumed = True
 
     @property
     def calls(self) -> int:
         """Network evaluations so far, one for each of its pictures and steps."""
         return (self.index - self.begin) * self.latents.shape[0]
 
-    def skip_held(self) -> None:
-        """Go to the first model call that can matter: none does while the strategy replaces all
-        that was computed. The scheduler counts and draws as if nothing had been left out, so the
-        result is the same to the bit.
+    @property
+    def spared(self) -> int:
+        """Network evaluations that a full run would have had before ``begin``."""
+        return self.begin * self.latents.shape[0]
+
+    def first_needed(self) -> int:
+        """The first model call that can matter: none does while the strategy replaces all that
+        was computed.
         """
-        steps = self.schedule.steps
-        resets = [self.strategy.resets(self.state, step) for step in steps]
-        self.begin = self.index = self.schedule.first_needed(resets)
-        for step in steps[: self.begin]:
+        return self.schedule.first_needed(self._resets())
+
+    @property
+    def last_reset(self) -> int | None:
+        """The last model call before which the strategy replaces all latents, if there is one."""
+        return max((index for index, each in enumerate(self._resets()) if each), default=None)
+
+    def _resets(self) -> list[bool]:
+        return [self.strategy.resets(self.state, step) for step in self.schedule.steps]
+
+    def skip_to(self, index: int) -> None:
+        """Go to model call ``index``, on which none before it has any influence. The scheduler
+        counts and draws as if nothing had been left out: the result is the same to the bit.
+        """
+        self.begin = self.index = index
+        for step in self.schedule.steps[:index]:
             self.schedule.pass_over(self.latents, step, self.generator)
 
     @property
@@ -105,7 +157,7 @@ class Job:
     @property
     def batch_key(self) -> tuple[Any, ...]:
         """Jobs with equal keys can share a model call."""
-        shapes = tuple(sorted((key, *t.shape[1:]) for key, t in self.conditioning.items()))
+        shapes = tuple(sorted((key, *t.shape[1:]) for key, t in self.cond.items()))
         return (id(self.network), tuple(self.latents.shape[1:]), self.latents.dtype, shapes)
 
     def model_input(self) -> tuple[torch.Tensor, torch.Tensor, Mapping[str, Any]]:
@@ -127,14 +179,17 @@ class Job:
     def advance(self, output: torch.Tensor) -> None:
         """Take one step with the network's output for this job's rows."""
         step = self.schedule.steps[self.index]
-        prediction = self.guidance.combine(*output.chunk(2)) if self.uncond else output
+        guidance = self.guidance_at(step)
+        prediction = guidance.combine(*output.chunk(2)) if guidance else output
         if self.strategy.rewrites_denoised:
             denoised = self.schedule.to_denoised(prediction, self.latents, step)
             denoised = self.strategy.denoised(self.state, denoised, self.latents, step)
             prediction = self.schedule.from_denoised(denoised, self.latents, step)
-        latents = self.schedule.step(prediction, self.latents, step, self.generator)
-        self.latents = self.strategy.after_step(self.state, latents, step)
+        stepped = self.schedule.step(prediction, self.latents, step, self.generator)
+        self.latents = self.strategy.after_step(self.state, stepped, step)
         self.index += 1
+        if self.trace is not None:
+            self.trace.record(self, stepped)
         if self.observer is not None:
             total, timestep = len(self.schedule), float(step.timestep)
             shot = Snapshot(
@@ -156,7 +211,7 @@ class Loop:
         self.active: list[Job] = []
         self.calls = 0
         """Network forwards so far."""
-        self._joined: dict[tuple[int, ...], Conditioning] = {}
+        self._joined: dict[tuple[tuple[int, int], ...], Conditioning] = {}
 
     def submit(self, jobs: Iterable[Job]) -> None:
         """Let jobs enter; they take part from the next step on."""
@@ -196,6 +251,8 @@ class Loop:
         """Active jobs in groups that share a call, in order of arrival."""
         groups: dict[tuple[Any, ...], list[Job]] = {}
         for job in self.active:
+            if job.done:  # all of it was known when it entered
+                continue
             groups.setdefault(job.batch_key, []).append(job)
         for group in groups.values():
             height, width = group[0].latents.shape[-2:]
@@ -212,10 +269,14 @@ class Loop:
         """The batch's joined conditioning, kept while the same jobs stay together."""
         if len(batch) == 1:
             return batch[0].conditioning
-        key = tuple(id(job) for job in batch)
+        key = tuple((id(job), job.copies) for job in batch)
         if key not in self._joined:
             alive = {id(job) for job in self.active}
-            self._joined = {k: v for k, v in self._joined.items() if alive.issuperset(k)}
+            self._joined = {
+                key: value
+                for key, value in self._joined.items()
+                if alive.issuperset(each for each, _ in key)
+            }
             self._joined[key] = join([job.conditioning for job in batch])
         return self._joined[key]
 

@@ -146,9 +146,13 @@ def prepare_edit(
     strategies: Sequence[AnyStrategy],
     clock: Clock,
     controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
+    admit: Callable[[Job], None] | None = None,
 ) -> Plan:
     """Everything before the first step: picture, map, text and latents once for all strategies,
     then one job for each strategy and picture.
+
+    ``admit`` sees every job before its first step, those of later stages too, and may move it on;
+    None leaves out the held steps, if the request lets it.
     """
     inputs = _Inputs.of(request, backbone)
     make_schedule = schedule_maker(backbone, request)
@@ -156,7 +160,7 @@ def prepare_edit(
         for stage in strategy.stages:
             make_schedule(stage.strength)  # refuses bad numbers before any model work
     seeds, generators = _generators(request, inputs.count * request.num_images)
-    desk = _Desk(backbone, request, inputs, make_schedule, clock)
+    desk = _Desk(backbone, request, inputs, make_schedule, clock, admit)
     scene = inputs.scene(backbone, request)
     asked = check_references(request.ip_adapter_image)
     desk.references = ReferenceStack.of(asked, backbone, scene)
@@ -188,20 +192,31 @@ class _Desk:
         inputs: _Inputs,
         make_schedule: Callable[..., Schedule],
         clock: Clock,
+        admit: Callable[[Job], None] | None = None,
     ) -> None:
         self.backbone = backbone
         self.request = request
         self.inputs = inputs
         self.make_schedule = make_schedule
         self.clock = clock
-        self.guidance = Guidance(request.guidance_scale, request.guidance_rescale)
+        self.guidance = Guidance(
+            request.guidance_scale,
+            request.guidance_rescale,
+            request.guidance_start,
+            request.guidance_end,
+        )
         self._texts: dict[
             tuple[tuple[int, int], bool], tuple[Conditioning, Conditioning | None]
         ] = {}
         self._originals: dict[tuple[int, float], torch.Tensor] = {}
+        self.admit = admit or self._skip_held
         self.stacks: dict[str, ControlStack] = {}
         """The controls of each strategy's jobs, by its name."""
         self.references: ReferenceStack | None = None
+
+    def _skip_held(self, job: Job) -> None:
+        if self.request.skip:
+            job.skip_to(job.first_needed())
 
     def job(self, strategy: AnyStrategy, number: int, image: int, generator: Any) -> Job:
         """The job of stage ``number`` for one picture, from its original."""
@@ -256,8 +271,7 @@ class _Desk:
             image=image,
             follow=follow if number + 1 < len(strategy.stages) else None,
         )
-        if self.request.skip:
-            job.skip_held()
+        self.admit(job)
         return job
 
     def _start(self, strategy: Strategy, context: StrategyContext) -> torch.Tensor:

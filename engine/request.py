@@ -32,6 +32,8 @@ class EditRequest:
     num_inference_steps: int = 30
     guidance_scale: float = 5.0
     guidance_rescale: float = 0.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
     strength: float = 1.0
     seed: int | None = None
     generator: Any = None
@@ -92,6 +94,15 @@ class EditRequest:
         self._whole("num_images", self.num_images, 1, 1024)
         self._number("guidance_scale", self.guidance_scale, 0.0, math.inf)
         self._number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
+        for name in ("guidance_start", "guidance_end"):
+            self._number(name, getattr(self, name), 0.0, 1.0)
+        if self.guidance_start > self.guidance_end:
+            raise InputError(
+                f"guidance_start ({self.guidance_start}) must not lie after guidance_end "
+                f"({self.guidance_end})."
+            )
+        if self.compat and (self.guidance_start, self.guidance_end) != (0, 1):
+            raise InputError('a guidance interval is not part of compat="diffusers".')
         self._number("strength", self.strength, 0.0, 1.0, open_low=True)
         self._number("feather", self.feather, 0.0, 4096.0)
         if self.eta is not None:

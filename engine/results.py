@@ -30,6 +30,10 @@ class EditResult:
     """Seconds by phase: text, encode, denoise, decode, paste, total."""
     model_calls: int
     """Network evaluations, counted for each picture (guided ones count once)."""
+    skipped_calls: int = 0
+    """Those left out because all pixels were still held."""
+    reused_calls: int = 0
+    """Those whose results a session had."""
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ class Schedule:
         denoising_start: float | None = None,
         denoising_end: float | None = None,
     ) -> None:
+        import numpy as np
         import torch
 
         self.scheduler = scheduler
@@ -182,6 +183,12 @@ class Schedule:
         self._arguments: list[Any] = [step.timestep for step in self.steps]
         if not hasattr(scheduler, "sigmas") and not self.timesteps.is_floating_point():
             self._read_tables_now()
+        self._fixed = {
+            key: value
+            for key, value in vars(scheduler).items()
+            if isinstance(value, torch.Tensor | np.ndarray) or key == "_internal_dict"
+        }
+        """The scheduler's tables and settings, which no step changes."""
 
     def _read_tables_now(self) -> None:
         """DDIM's kind looks its tables up by timestep at every step; Python's numbers cost it no
@@ -349,6 +356,38 @@ class Schedule:
         self.scale(latents, step)
         self.step(latents.new_zeros(latents.shape), latents, step, generator)
 
+    def save(self, store: Any = None) -> dict[str, Any]:
+        """A copy of what the scheduler's steps have changed, for :meth:`restore`.
+
+        ``store``: the device for the latents among it; None leaves them where they are.
+        """
+        changed = {
+            key: value
+            for key, value in vars(self.scheduler).items()
+            if key not in self._fixed or value is not self._fixed[key]
+        }
+        saved: dict[str, Any] = _moved(copy.deepcopy(changed), store)
+        return saved
+
+    def restore(self, saved: Mapping[str, Any], device: Any = None) -> None:
+        """Bring the scheduler to where an equal schedule's was, its latents to ``device``."""
+        state = vars(self.scheduler)
+        state.clear()
+        state.update(self._fixed)
+        state.update(_moved(copy.deepcopy(dict(saved)), device))
+
+    def alike(self, other: Schedule) -> bool:
+        """Whether both take the same steps, by the same scheduler with the same settings."""
+
+        def facts(schedule: Schedule) -> tuple[Any, ...]:
+            steps = [(s.position, s.starts, s.ends, s.level, s.next_level) for s in schedule.steps]
+            scheduler = schedule.scheduler
+            settings = {k: repr(v) for k, v in scheduler.config.items()}
+            calls = schedule.timesteps.tolist()
+            return type(scheduler), settings, schedule.num_steps, schedule._eta, calls, steps
+
+        return self is other or facts(self) == facts(other)
+
     def start(self, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """``x0`` (b c h w) noised to the first level of the run."""
         return self.steps[0].level.noise_to(x0, noise)
@@ -409,3 +448,15 @@ class Schedule:
             norm = math.hypot(alpha, sigma)
             return (alpha * latents / norm - norm * denoised) / sigma
         return denoised
+
+
+def _moved(value: Any, device: Any) -> Any:
+    """``value`` with the latents in it (tensors of 3 dimensions or more) on ``device``, if any."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if device is None:
+        return value
+    return tree_map_only(
+        torch.Tensor, lambda each: each.to(device) if each.ndim >= 3 else each, value
+    )

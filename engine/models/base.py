@@ -24,6 +24,16 @@ ADDED = ("text_embeds", "time_ids")
 ``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
 
 
+TEXTS = 32
+"""Encoded prompts that a model remembers; at most 0.7 MB each for SDXL in float16."""
+
+SETTINGS = {
+    *("scaling", "_disable_adapters", "_active_adapter", "merged_adapters"),  # peft's layers
+    *("processor", "scale"),  # attention, IP-Adapters'
+}
+"""What a module's output depends on beside its weights."""
+
+
 class Network:
     """A UNet as the loop calls it. Jobs with the same network and shapes share one call."""
 
@@ -89,6 +99,7 @@ class Backbone(ABC):
         self.pipe = pipe
         self.networks = dict(networks)
         self._controlnets: dict[str, Any] = {}
+        self._texts: dict[Any, tuple[Conditioning, Conditioning | None]] = {}
         self._lent_adapters: Any = None
 
     # Sizes -------------------------------------------------------------------------------------
@@ -167,7 +178,6 @@ class Backbone(ABC):
 
     # Text --------------------------------------------------------------------------------------
 
-    @abstractmethod
     def encode_prompt(
         self,
         prompt: str,
@@ -177,10 +187,48 @@ class Backbone(ABC):
         size: tuple[int, int],
         images: int = 1,
     ) -> tuple[Conditioning, Conditioning | None]:
-        """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each.
+        """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each; the
+        last :data:`TEXTS` are remembered.
 
         ``size``: (height, width) in pixels of the padded picture.
         """
+        key = (prompt, negative_prompt, guided, size, images, self.device, self._text_state())
+        if key not in self._texts:
+            self._texts[key] = self._encode_prompt(
+                prompt, negative_prompt, guided=guided, size=size, images=images
+            )
+            if len(self._texts) > TEXTS:
+                del self._texts[next(iter(self._texts))]
+        self._texts[key] = self._texts.pop(key)  # the one used last stands last
+        return self._texts[key]
+
+    def forget_texts(self) -> None:
+        """Encode every prompt anew."""
+        self._texts.clear()
+
+    @abstractmethod
+    def _encode_prompt(
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        *,
+        guided: bool,
+        size: tuple[int, int],
+        images: int,
+    ) -> tuple[Conditioning, Conditioning | None]:
+        """:meth:`encode_prompt`, anew."""
+
+    def _text_state(self) -> tuple[Any, ...]:
+        parts = self.pipe.components
+        tokens = [len(part) for name, part in parts.items() if part and "tokenizer" in name]
+        encoders = [part for name, part in parts.items() if part and "text_encoder" in name]
+        settings = sorted((k, repr(v)) for k, v in self.pipe.config.items() if k[0] != "_")
+        return tuple(tokens), tuple(settings), *map(_weights_state, encoders)
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        """A value that changes with the model: its weights, its adapters and their scales."""
+        unets = [network.unet for network in self.networks.values()]
+        return *self._text_state(), *map(_weights_state, [self.pipe.vae, *unets])
 
     # Pixels ------------------------------------------------------------------------------------
 
@@ -262,3 +310,22 @@ class Backbone(ABC):
             weights, embedding_dim=unet.config.time_cond_proj_dim
         )
         return embedded.to(self.device, self.dtype)
+
+
+def _weights_state(module: Any) -> int:
+    """A hash that changes when a module's weights, adapters or attention processors do. Weights
+    that offloading moves about count by who they are, not by where.
+    """
+    modules = list(module.modules())
+    moves = any(hasattr(each, "_hf_hook") for each in modules)
+    weights = (
+        (id(each), each._version, 0 if moves else each.data_ptr())  # noqa: SLF001
+        for each in module.parameters()
+    )
+    settings = (
+        (key, id(value) if key == "processor" else repr(value))
+        for each in modules
+        for key, value in vars(each).items()
+        if key in SETTINGS
+    )
+    return hash((*weights, *settings))

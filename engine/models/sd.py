@@ -15,14 +15,14 @@ class SDBackbone(Backbone):
 
     family = "sd"
 
-    def encode_prompt(
+    def _encode_prompt(
         self,
         prompt: str,
         negative_prompt: str | None,
         *,
         guided: bool,
         size: tuple[int, int],
-        images: int = 1,
+        images: int,
     ) -> tuple[Conditioning, Conditioning | None]:
         embeds, negative = self.pipe.encode_prompt(
             prompt,

@@ -17,14 +17,14 @@ class SDXLBackbone(Backbone):
 
     family = "sdxl"
 
-    def encode_prompt(
+    def _encode_prompt(
         self,
         prompt: str,
         negative_prompt: str | None,
         *,
         guided: bool,
         size: tuple[int, int],
-        images: int = 1,
+        images: int,
     ) -> tuple[Conditioning, Conditioning | None]:
         embeds, negative, pooled, negative_pooled = self.pipe.encode_prompt(
             prompt=prompt,
