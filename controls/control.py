@@ -23,7 +23,11 @@ HOLES = {"inpaint": -1.0, "repaint": 0.0}
 """Control images that are the edited picture with this value (of [0, 1]) in the repainted region:
 what inpaint-ControlNets read. -1: SD 1.5's; 0, black: ControlNet-Union ProMax and most for SDXL."""
 
-_TEXT = re.compile(r"(?P<name>[^:]+)(:(?P<scale>[^:]+)(:(?P<start>[^:-]+)-(?P<end>[^:-]+))?)?")
+_PLACE = r"(?:[A-Za-z]:[\\/])?[^:=]+"  # the colon of a drive letter is no separator
+_TEXT = re.compile(
+    rf"(?P<name>{_PLACE})(=(?P<image>{_PLACE}))?"
+    r"(:(?P<scales>[^:]+)(:(?P<start>[^:-]+)-(?P<end>[^:-]+))?)?"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,32 +112,37 @@ class Control:
         return float(value)
 
     @classmethod
-    def parse(cls, text: str, image: Any = None) -> Control:
-        """The control that ``NAME[:SCALE[:START-END]]`` asks for: ``"canny:0.8:0-0.6"``.
+    def parse(cls, text: str, mask: Any = None) -> list[Control]:
+        """The control that ``NAME[=IMAGE][:SCALE[:START-END]]`` asks for: ``"canny:0.8:0-0.6"``,
+        ``"canny=edges.png"``; several where there are several scales: ``"canny:0.2,0.5,1"``.
 
-        ``NAME`` is what ``model`` takes. Raises ``InputError`` if it cannot be read.
+        ``NAME`` is what ``model`` takes, ``IMAGE`` a file or an annotator's name. Raises
+        ``InputError`` if it cannot be read.
         """
         found = _TEXT.fullmatch(text.strip())
         try:
             if found is None:
                 raise ValueError(text)  # noqa: TRY301 - the same answer as for a bad number
-            numbers: dict[str, Any] = {
-                key: float(value)
-                for key, value in found.groupdict().items()
-                if key != "name" and value is not None
-            }
+            scales = [float(each) for each in (found["scales"] or "1").split(",")]
+            window = {key: float(found[key]) for key in ("start", "end") if found[key]}
         except ValueError:
             raise InputError(
-                f"the control {text!r} cannot be read: NAME[:SCALE[:START-END]] is expected, as in "
-                "canny:0.8:0-0.6."
+                f"the control {text!r} cannot be read: NAME[=IMAGE][:SCALE[:START-END]] is "
+                "expected, as in canny:0.8:0-0.6 or canny=edges.png."
             ) from None
-        return cls(found["name"], image, **numbers)
+        return [cls(found["name"], found["image"], each, mask=mask, **window) for each in scales]
 
     @property
     def info(self) -> ControlInfo | None:
         """What is registered under ``model``, if that is a registered name."""
         known = isinstance(self.model, str) and self.model in list_controls()
         return get_control(self.model) if known else None
+
+    @property
+    def file(self) -> Path | None:
+        """Where the control image is, if it is a file."""
+        given = isinstance(self.image, str | os.PathLike) and self.annotator is None
+        return Path(self.image) if given else None
 
     @property
     def label(self) -> str:

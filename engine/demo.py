@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from controls import Control
     from engine.engine import InpaintEngine
     from engine.pocket.world import DemoEdit
 
 SHEET = "softpaint-demo.png"
+CONTROL = "canny"
+STEERED = ("blend", "differential")
+"""Strategies that the demo shows with the control, too."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,23 @@ def run_demo(
     from engine.sheet import labelled_grid
 
     scenes = demo_scenes(size)
-    names = engine.strategies()
+    controls = _controls(engine, scenes)
+    names = [*engine.strategies()]
+    for name in STEERED if controls else ():
+        names.insert(names.index(name) + 1, f"{name}+{CONTROL}")
     say(f"{len(scenes)} scenes of {size} x {size} px, {steps} steps, seed {seed}")
     takes: dict[str, list[Take]] = {}
     with _Progress(len(scenes) * len(names), shown=progress) as advance:
         for name in names:
             takes[name] = []
-            for scene in scenes:
+            for scene, control in zip(scenes, controls or [None] * len(scenes), strict=True):
+                plain = name.removesuffix(f"+{CONTROL}")
                 result = engine.edit(
                     image=scene.image,
                     **_region(scene),
                     prompt=scene.prompt,
-                    strategy=name,
+                    strategy=plain,
+                    controls=None if name == plain else control,
                     num_inference_steps=steps,
                     seed=seed,
                     progress=False,
@@ -116,6 +125,8 @@ def run_demo(
     rows = [DemoRow.of(name, takes[name]) for name in names]
     say("")
     say(table(rows))
+    if controls:
+        say(f"+{CONTROL}: a ControlNet reads the edges of the picture in the last column")
     say("")
     say(f"The sheet: {sheet.resolve()}")
     if engine.name == "pocket":
@@ -126,6 +137,19 @@ def run_demo(
             "  softpaint edit photo.png --mask mask.png --prompt ... -o out.png --model FOLDER"
         )
     return rows
+
+
+def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control]:
+    """Each scene's control: the edges of its answer, as someone who wants just that would draw
+    them. None where the model has no ControlNet of its own.
+    """
+    from controls import Control, annotate
+    from engine.pocket import controlnet_paths
+
+    if engine.backbone.variant != "pocket" or CONTROL not in controlnet_paths():
+        return []
+    wanted = [scene.image if scene.truth is None else scene.truth for scene in scenes]
+    return [Control(CONTROL, annotate(picture, CONTROL)) for picture in wanted]
 
 
 def table(rows: Sequence[DemoRow]) -> str:
@@ -202,7 +226,7 @@ class _Progress:
 
 def describe_models() -> str:
     """The embedded model's parts and sizes, and how other models are given."""
-    from engine.pocket import inpaint_unet_path, model_path
+    from engine.pocket import controlnet_paths, inpaint_unet_path, model_path
 
     try:
         folder = model_path()
@@ -212,6 +236,7 @@ def describe_models() -> str:
     inpaint = inpaint_unet_path()
     if inpaint is not None:
         parts.append(inpaint)
+    parts += controlnet_paths().values()
     lines = ["pocket (embedded; used where no --model is given)"]
     total = 0
     for part in parts:
@@ -229,8 +254,19 @@ def describe_models() -> str:
         "  a checkpoint file    --model sd_xl_base_1.0.safetensors",
         "A 9-channel inpainting network for the strategies that want one:",
         "  --inpaint-model diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+        "ControlNets, with --control (`softpaint annotate --list` tells what they read):",
+        f"  by name              {', '.join(_controls_with_models())}",
+        "  your own             --control ./my-controlnet=canny:0.8   (a folder, hub id or file)",
     ]
     return "\n".join(lines)
+
+
+def _controls_with_models() -> list[str]:
+    """The controls by name, with the families that they have networks for."""
+    from controls import get_control, list_controls
+
+    named = {name: get_control(name).models for name in list_controls()}
+    return [f"{name} ({', '.join(models)})" for name, models in named.items()]
 
 
 def _class_of(part: Path) -> str:

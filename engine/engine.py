@@ -15,7 +15,7 @@ from engine.models import Backbone, backbone_for, load_inpaint_network, load_pip
 from engine.models.base import Network
 from engine.models.loading import default_inpaint_model, resolve_device, resolve_dtype
 from engine.parity import prepare_like_diffusers
-from engine.prepare import Clock, Plan, prepare_edit
+from engine.prepare import Clock, Plan, draw_seed, prepare_edit
 from engine.request import EditRequest
 from engine.results import Comparison, EditResult
 from engine.session import SESSION_BYTES, Session
@@ -269,12 +269,18 @@ class InpaintEngine:
         self.backbone.forget_texts()
 
     def compare(
-        self, *, strategies: Sequence[str | AnyStrategy] | None = None, **arguments: Any
+        self,
+        *,
+        strategies: Sequence[str | AnyStrategy] | None = None,
+        controls: Any = None,
+        **arguments: Any,
     ) -> Comparison:
         """The same picture, prompt and seed through several strategies, in shared model calls.
 
         Args:
             strategies: names or strategies; all that the model can run if None.
+            controls: as for :meth:`edit`; or a mapping of labels to such, each of which every
+                strategy is run with, for a result named ``"strategy, label"``.
             **arguments: as for :meth:`edit`, for all of them; a strategy's option goes to those
                 that have it. ``compat`` is not accepted.
 
@@ -288,6 +294,9 @@ class InpaintEngine:
         options = {key: arguments.pop(key) for key in list(arguments) if key not in known}
         if "compat" in options or arguments.get("output_type") == "latent":
             raise InputError("compare makes pictures in the engine's own mode only.")
+        sets = controls if isinstance(controls, Mapping) else {"": controls}
+        if not sets:
+            raise InputError("controls is an empty mapping; give it a label with None for none.")
         request = EditRequest(**arguments)
         built = [self._strategy(each, options, partial=True) for each in chosen]
         names = {strategy.name: strategy for strategy in built}
@@ -296,7 +305,29 @@ class InpaintEngine:
         used = {key for each in built for key in each.options}
         if unused := set(options) - used:
             raise InputError(f"no compared strategy has the option {min(unused)!r}.")
-        return self._run((request, names, options))
+        return self._run_with_each(sets, request, names, options)
+
+    def _run_with_each(
+        self,
+        sets: Mapping[str, Any],
+        request: EditRequest,
+        strategies: dict[str, AnyStrategy],
+        options: dict[str, Any],
+    ) -> Comparison:
+        """Every strategy with each of the sets of controls, all in one loop."""
+        if len(sets) > 1:
+            if request.generator is not None:
+                raise InputError("several sets of controls take seed=, not generator=.")
+            request = replace(request, seed=draw_seed() if request.seed is None else request.seed)
+        asked = [(replace(request, controls=each), strategies, options) for each in sets.values()]
+        comparisons = self._run_all(asked)
+        results = {
+            f"{name}, {label}" if label else name: comparison.results[name]
+            for name in strategies
+            for label, comparison in zip(sets, comparisons, strict=True)
+        }
+        per_row = len(sets) if len(sets) > 1 else None
+        return replace(comparisons[0], results=results, per_row=per_row)
 
     # --------------------------------------------------------------------------------------------
 

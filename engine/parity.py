@@ -23,7 +23,7 @@ from PIL import Image
 
 from controls import check_references
 from controls.controlnet import ControlStack
-from controls.reference import ReferenceStack
+from controls.ip_adapter import ReferenceStack
 from controls.scene import Scene
 from engine.canvas import Box, load_image
 from engine.errors import InputError

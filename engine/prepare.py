@@ -18,7 +18,7 @@ from PIL import Image
 
 from controls import check_references
 from controls.controlnet import ControlStack
-from controls.reference import ReferenceStack
+from controls.ip_adapter import ReferenceStack
 from controls.scene import Scene
 from engine.canvas import (
     Box,
@@ -526,7 +526,12 @@ def _generators(request: EditRequest, count: int) -> tuple[list[int | None], lis
         device = generator.device
         seeds = torch.randint(2**31, (count,), generator=generator, device=device).tolist()
     else:
-        first = secrets.randbelow(2**31) if request.seed is None else int(request.seed)
+        first = draw_seed() if request.seed is None else int(request.seed)
         seeds = [first + i for i in range(count)]
     # Drawn on the CPU, so that a seed means the same picture on every device.
     return seeds, [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def draw_seed() -> int:
+    """A seed for who gives none."""
+    return secrets.randbelow(2**31)

@@ -46,6 +46,8 @@ class Comparison:
     """H W in [0, 1], 1 = repaint."""
     seconds: float
     """For all of them together: they share model calls."""
+    per_row: int | None = None
+    """How many results stand in a row of the sheet; None is all."""
 
     def grid(self) -> Image.Image:
         """A labelled sheet: the original with its map laid over, then each strategy's picture."""
@@ -58,15 +60,21 @@ class Comparison:
         first = overlay_map(np.asarray(rgb), self.strength_map)
         rows = []
         count = max(len(result.seeds) for result in self.results.values())
+        named = list(self.results.items())
+        per_row = self.per_row or len(named)
         for i in range(count):
-            row: list[tuple[Image.Image | None, str]] = [(rgb, "original"), (first, "strength map")]
-            for name, result in self.results.items():
-                image = result.images[i]
-                if not isinstance(image, Image.Image):
-                    image = Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
-                label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
-                row.append((image.convert("RGB"), label))
-            rows.append(row)
+            for start in range(0, len(named), per_row):
+                row: list[tuple[Image.Image | None, str]] = [
+                    (rgb, "original"),
+                    (first, "strength map"),
+                ]
+                for name, result in named[start : start + per_row]:
+                    image = result.images[i]
+                    if not isinstance(image, Image.Image):
+                        image = Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
+                    label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
+                    row.append((image.convert("RGB"), label))
+                rows.append(row)
         return labelled_grid(rows)
 
     def table(self) -> str:

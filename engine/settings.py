@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controls import Control
 from engine.errors import InputError
 from engine.files import read_metadata, sha256
 
@@ -33,6 +34,7 @@ _REPEATED = (
     "invert",
     "feather",
     "expand",
+    "guess_mode",
 )
 
 
@@ -74,6 +76,46 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class RecordedControl:
+    """A control of an edit, by its files."""
+
+    model: str
+    image: InputFile | str | None
+    """A file, or the annotator that made it of the picture."""
+    scale: float
+    start: float
+    end: float
+    mask: InputFile | None
+
+    @classmethod
+    def of(cls, control: Control, *, beside: Path) -> RecordedControl:
+        """Describe ``control`` for a result that is written to ``beside``."""
+        model, file = Path(control.label), control.file
+        return cls(
+            model=str(model.resolve()) if model.exists() else control.label,
+            image=InputFile.of(file, beside=beside) if file else control.annotator,
+            scale=control.scale,
+            start=control.start,
+            end=control.end,
+            mask=InputFile.of(Path(control.mask), beside=beside) if control.mask else None,
+        )
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> RecordedControl:
+        files = {key: fields[key] for key in ("image", "mask") if isinstance(fields[key], dict)}
+        return cls(**{**fields, **{key: InputFile(**each) for key, each in files.items()}})
+
+    def find(self, *, beside: Path) -> Control:
+        """The same control, its files unchanged."""
+        files = {
+            key: each.find(kind=f"{self.model} control's {key}", beside=beside)
+            for key, each in (("image", self.image), ("mask", self.mask))
+            if isinstance(each, InputFile)
+        }
+        return Control(**{**vars(self), **files})
+
+
+@dataclass(frozen=True)
 class EditRecord:
     """One edit, complete: enough to make the same pixels again."""
 
@@ -92,6 +134,7 @@ class EditRecord:
     settings: Mapping[str, Any]
     """Everything that was used, defaults and versions included, as the engine reports it."""
     timings: Mapping[str, float]
+    controls: Sequence[RecordedControl] = ()
     format: int = FORMAT
 
     @classmethod
@@ -102,6 +145,7 @@ class EditRecord:
         index: int,
         image: InputFile,
         region: Mapping[str, InputFile],
+        controls: Sequence[RecordedControl],
         load: Mapping[str, Any],
         scheduler: str | None,
     ) -> EditRecord:
@@ -118,6 +162,7 @@ class EditRecord:
             index=index,
             settings={**used, "seeds": [result.seeds[index]]},
             timings=result.timings,
+            controls=controls,
         )
 
     def metadata(self) -> dict[str, str]:
@@ -139,6 +184,7 @@ class EditRecord:
                 )
             fields["image"] = InputFile(**fields["image"])
             fields["region"] = {k: InputFile(**each) for k, each in fields["region"].items()}
+            fields["controls"] = [RecordedControl.read(each) for each in fields["controls"]]
             return cls(**fields)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{path} holds damaged Softpaint settings: {error}.") from error
@@ -153,6 +199,10 @@ class EditRecord:
             for kind, each in self.region.items()
         }
 
+    def find_controls(self, *, beside: Path) -> list[Control]:
+        """The controls, their files unchanged."""
+        return [each.find(beside=beside) for each in self.controls]
+
     def lines(self) -> list[str]:
         """The record for a person, one ``name: value`` a line."""
         shown: dict[str, Any] = {
@@ -160,7 +210,7 @@ class EditRecord:
             "image": f"{self.image.path} (sha256 {self.image.sha256[:12]})",
             **{
                 kind: f"{each.path} (sha256 {each.sha256[:12]})"
-                for kind, each in self.region.items()
+                for kind, each in {**self.region, **self._control_files()}.items()
             },
             **_flat({**self.load, **self.settings}),
         }
@@ -168,6 +218,14 @@ class EditRecord:
         lines = [f"{name:<{width}}  {_shown(value)}" for name, value in shown.items()]
         seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in self.timings.items())
         return [*lines, f"{'seconds':<{width}}  {seconds}"]
+
+    def _control_files(self) -> dict[str, InputFile]:
+        return {
+            f"{control.model} {key}": each
+            for control in self.controls
+            for key, each in (("image", control.image), ("mask", control.mask))
+            if isinstance(each, InputFile)
+        }
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

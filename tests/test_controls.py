@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -661,12 +662,20 @@ class TestNames:
         assert split_controls("canny", []) == ("canny", [])
 
     def test_the_command_lines_notation(self):
-        control = Control.parse("canny:0.8:0-0.6")
+        (control,) = Control.parse("canny:0.8:0-0.6")
         assert (control.model, control.scale, control.start, control.end) == ("canny", 0.8, 0, 0.6)
-        assert Control.parse("depth").scale == 1.0
-        assert Control.parse("some/folder:.5", "canny").model == "some/folder"
-        for text in ("canny:x", "canny:1:2", "canny:1:0.5-", "canny:1:0-1:2", ""):
+        assert (control.image, control.file) == (None, None)
+        (drawn,) = Control.parse("depth=C:\\pictures\\depth.png:.5")
+        assert (drawn.model, drawn.scale) == ("depth", 0.5)
+        assert drawn.file == Path("C:\\pictures\\depth.png")
+        (own,) = Control.parse("some/folder=canny")
+        assert (own.model, own.annotator, own.scale, own.file) == ("some/folder", "canny", 1, None)
+        assert [each.scale for each in Control.parse("canny:0,0.5,1")] == [0, 0.5, 1]
+        for text in ("canny:x", "canny:1:2", "canny:1:0.5-", "canny:1:0-1:2", "", "canny=", "=a"):
             with pytest.raises(InputError, match="NAME"):
+                Control.parse(text)
+        for text, message in (("canny:nan", "not nan"), ("canny=eges", "unknown annotator")):
+            with pytest.raises(InputError, match=message):
                 Control.parse(text)
 
 

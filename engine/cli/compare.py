@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.app import app, note, say
 from engine.cli.options import Asked, check, editing, load
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from controls import Control
 
 
 @app.command()
@@ -21,19 +26,24 @@ def compare(
 ) -> None:
     """One edit through several strategies, side by side.
 
+    A control with several scales is swept: one picture for each, in the strategy's row.
+
     \b
-    Example:
+    Examples:
       softpaint compare photo.png --mask mask.png --prompt "a red house" -o sheet.png
       softpaint compare photo.png -m mask.png -p "a boat" --strategies blend,differential -o s.png
+      softpaint compare photo.png -m mask.png -p "a barn" --control canny:0,0.5,1 -o sheet.png
     """
     from engine.files import save_image
 
     photo, output = asked.need()
     names = [name.strip() for name in (strategies or "").split(",") if name.strip()]
+    controls = _swept(asked.controls)
     check(asked, names, [output], asked.settings)
     comparison = load(asked.load).compare(
         image=photo,
         strategies=names or None,
+        controls=controls,
         **asked.region,
         **asked.settings,
         **asked.options,
@@ -42,3 +52,17 @@ def compare(
     save_image(comparison.grid(), output)
     say(comparison.table())
     note(str(output), quiet=asked.quiet)
+
+
+def _swept(controls: Sequence[Sequence[Control]]) -> list[Control] | dict[str, list[Control]]:
+    """The controls; where one has several scales, them all with each of these, by its label."""
+    swept = [several for several in controls if len(several) > 1]
+    if len(swept) > 1:
+        raise InputError(
+            "one control can be swept at a time; give several scales to one of "
+            f"{', '.join(str(several[0].label) for several in swept)}."
+        )
+    rest = [each for several in controls if len(several) == 1 for each in several]
+    if not swept:
+        return rest
+    return {f"{each.label} {each.scale:g}": [*rest, each] for each in swept[0]}

@@ -11,8 +11,10 @@ import typer
 
 from engine.cli.app import app, note
 from engine.cli.options import Asked, check, editing, given, load
+from engine.errors import InputError
 
 if TYPE_CHECKING:
+    from controls import Control
     from engine.results import EditResult
     from engine.settings import EditRecord
 
@@ -41,6 +43,7 @@ def edit(
     Examples:
       softpaint edit photo.png --mask mask.png --prompt "a red house" -o out.png
       softpaint edit photo.png -s map.png -p "snow" -o out.png --model ./sdxl-base --steps 40
+      softpaint edit photo.png -m mask.png -p "a barn" -o out.png --control canny=edges.png:0.8
       softpaint edit --from out.png --seed 8 -o other.png
     """
     asked.settings |= given(strategy=strategy, num_images=num_images)
@@ -67,6 +70,7 @@ def _repeated(record: EditRecord, asked: Asked, *, beside: Path) -> Asked:
         photo=record.image.find(kind="image", beside=beside, given=asked.photo),
         region=record.find_region(asked.region, beside=beside),
         settings={**edit, **asked.settings},
+        controls=asked.controls or [[each] for each in record.find_controls(beside=beside)],
         options={**options, **asked.options},
         load={**record.load, **asked.load},
     )
@@ -74,17 +78,19 @@ def _repeated(record: EditRecord, asked: Asked, *, beside: Path) -> Asked:
 
 def _edit(asked: Asked, pick: int | None) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
-    from engine.settings import EditRecord, InputFile
+    from engine.settings import EditRecord, InputFile, RecordedControl
 
     photo, output = asked.need()
     settings = dict(asked.settings)
     count = settings.get("num_images", 1)
     outputs = _numbered(output, count) if pick is None else [output]
     strategy = settings.pop("strategy", "differential")
+    controls = _one_each(asked.controls)
     check(asked, [strategy], outputs, settings)
     result = load(asked.load).edit(
         image=photo,
         strategy=strategy,
+        controls=controls,
         **asked.region,
         **settings,
         **asked.options,
@@ -97,6 +103,7 @@ def _edit(asked: Asked, pick: int | None) -> EditResult:
             index=index,
             image=InputFile.of(photo, beside=path),
             region={kind: InputFile.of(each, beside=path) for kind, each in asked.region.items()},
+            controls=[RecordedControl.of(each, beside=path) for each in controls],
             load=_portable(asked.load),
             scheduler=settings.get("scheduler"),
         )
@@ -107,6 +114,17 @@ def _edit(asked: Asked, pick: int | None) -> EditResult:
         seconds = result.timings["total"]
         note(f"{path}  (seed {result.seeds[index]}, {seconds:.1f} s)", quiet=asked.quiet)
     return result
+
+
+def _one_each(controls: Sequence[Sequence[Control]]) -> list[Control]:
+    for several in controls:
+        if len(several) > 1:
+            scales = ", ".join(f"{each.scale:g}" for each in several)
+            raise InputError(
+                f"{several[0]} has several scales ({scales}); an edit takes one, "
+                "`softpaint compare` draws a picture for each."
+            )
+    return [each for (each,) in controls]
 
 
 def _numbered(output: Path, count: int) -> list[Path]:

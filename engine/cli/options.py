@@ -6,6 +6,7 @@ then its own options. One line in ``SETTINGS`` gives both `edit` and `compare` a
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import typer
 from engine.errors import InputError
 
 if TYPE_CHECKING:
+    from controls import Control
     from engine.engine import InpaintEngine
 
 Photo = Annotated[Path | None, typer.Argument(metavar="PHOTO", help="The picture to edit.")]
@@ -101,12 +103,34 @@ SETTINGS: dict[str, Any] = {
     "feather": Annotated[
         float | None, typer.Option(help="Width of the soft seam, in pixels. [default: 4]")
     ],
+    "guess_mode": Annotated[
+        bool | None,
+        typer.Option("--guess-mode", help="Controls lead, the prompt hardly matters."),
+    ],
     "expand": Annotated[
         str | None,
         typer.Option(help="Grow the canvas by so many pixels, and paint them.", metavar="L,T,R,B"),
     ],
 }
 """The settings of an edit, by the engine's names."""
+
+CONTROLS: dict[str, Any] = {
+    "control": Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A ControlNet by name, and what it reads: canny, canny=edges.png, "
+            "canny:0.8:0-0.6; may be repeated.",
+            metavar="NAME[=IMAGE][:SCALE[:START-END]]",
+        ),
+    ],
+    "control_mask": Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where that control holds, white = fully; may be repeated.", metavar="NAME=FILE"
+        ),
+    ],
+}
+"""What steers an edit beside its text."""
 
 
 @dataclass
@@ -117,6 +141,8 @@ class Asked:
     region: dict[str, Any]
     """Files, by the engine's names."""
     settings: dict[str, Any]
+    controls: list[list[Control]]
+    """For each ``--control`` its control, several where it has several scales."""
     options: dict[str, Any]
     """The strategy's."""
     load: dict[str, Any]
@@ -146,6 +172,7 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
         **texts,
         "output": Output,
         **{name: hints[name] for name in own if name != "asked"},
+        **CONTROLS,
         **LOAD,
         "option": StrategyOption,
         **SETTINGS,
@@ -163,6 +190,7 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
                 photo=values["photo"],
                 region=_region(**{name: values[name] for name in REGION}),
                 settings=_settings(**{name: values[name] for name in SETTINGS}),
+                controls=_controls(**{name: values[name] or [] for name in CONTROLS}),
                 options=_parse_options(values["option"] or []),
                 load=given(**{name: values[name] for name in LOAD}),
                 output=values["output"],
@@ -200,15 +228,20 @@ def _parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     """``key=value`` pairs; a value is read as JSON where it is JSON, else it is text."""
     options = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--option takes key=value, not {pair!r}.")
+        key, text = _pair(pair, "--option", "key=value")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        options[key.strip().replace("-", "_")] = value
+        options[key.replace("-", "_")] = value
     return options
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"{option} takes {form}, not {text!r}.")
+    return key.strip(), value
 
 
 def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:
@@ -216,6 +249,23 @@ def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:
     if mask and strength_map:
         raise InputError("give --mask or --strength-map, not both.")
     return given(mask=mask, strength_map=strength_map)
+
+
+def _controls(control: Sequence[str], control_mask: Sequence[str]) -> list[list[Control]]:
+    """Each ``--control``, with its ``--control-mask``."""
+    if not control and not control_mask:
+        return []
+    from controls import Control
+
+    masks = dict(_pair(text, "--control-mask", "NAME=FILE") for text in control_mask)
+    parsed = [Control.parse(text) for text in control]
+    names = {several[0].model for several in parsed}
+    if unused := masks.keys() - names:
+        raise InputError(f"--control-mask {min(unused)}=...: there is no --control {min(unused)}.")
+    return [
+        [dataclasses.replace(each, mask=masks.get(each.model)) for each in several]
+        for several in parsed
+    ]
 
 
 def _settings(**values: Any) -> dict[str, Any]:
@@ -235,18 +285,19 @@ def check(
     asked: Asked, strategies: Sequence[str], outputs: Sequence[Path], settings: dict[str, Any]
 ) -> None:
     """Refuse whatever can be refused before a model is loaded, which may take minutes."""
+    from controls import split_controls
     from engine.canvas import load_image
     from engine.files import check_writable
     from engine.masks import load_mask, load_strength_map
     from engine.request import EditRequest
-    from strategies import create_strategy, get_strategy
+    from strategies import create_strategy, list_strategies, options_of
 
     EditRequest(image=asked.photo, **asked.region, **settings)
-    if len(strategies) == 1:
-        create_strategy(strategies[0], **asked.options)
-    for name in strategies:
-        for part in name.split("+"):
-            get_strategy(part.strip())
+    plain = [split_controls(name, list_strategies())[0] for name in strategies]
+    if len(plain) == 1:
+        create_strategy(plain[0], **asked.options)
+    for name in plain:
+        options_of(name)
     for name in asked.options:
         if name in EditRequest.__dataclass_fields__:
             raise InputError(f"{name!r} is no option of a strategy.")
@@ -255,7 +306,29 @@ def check(
         read = load_mask if kind == "mask" else load_strength_map
         read(path, picture.size, invert=settings.get("invert", False))
     inputs = [path for path in (asked.photo, *asked.region.values()) if path is not None]
+    if asked.controls:
+        inputs += _check_control_files(asked, picture.size, settings.get("expand", (0, 0, 0, 0)))
     for path in outputs:
         if path.exists() and any(path.samefile(each) for each in inputs):
             raise InputError(f"{path} is an input of this edit; give another --output.")
         check_writable(path, transparent=picture.alpha is not None)
+
+
+def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> list[Path]:
+    """The files of the controls, which must go with a picture of ``size`` (width, height)."""
+    from controls.scene import Scene
+    from engine.canvas import Box
+
+    left, top, right, bottom = expand
+    inner = Box(left, top, left + size[0], top + size[1])
+    canvas = (left + size[0] + right, top + size[1] + bottom)
+    scene = Scene(canvas, None, [], align=1, inner=inner)
+    files = []
+    for control in (each for several in asked.controls for each in several):
+        if control.file is not None:
+            scene.place(control.file)
+            files.append(control.file)
+        if control.mask is not None:
+            scene.place_mask(control.mask)
+            files.append(Path(control.mask))
+    return files

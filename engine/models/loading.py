@@ -107,10 +107,15 @@ def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device
 
     source: Path | str
     if str(model).startswith(f"{POCKET}:"):
-        name = str(model).partition(":")[2]
-        source = _locate(POCKET) / f"../controlnet_{name}"  # type: ignore[operator]
-        if not (source / "config.json").is_file():
-            raise ModelError(f"this version carries no {name!r} ControlNet for the pocket model.")
+        from engine.pocket import controlnet_paths
+
+        name, known = str(model).partition(":")[2], controlnet_paths()
+        if name not in known:
+            raise ModelError(
+                f"this version carries no {name!r} ControlNet for the pocket model; it has "
+                f"{', '.join(known) or 'none'}."
+            )
+        source = known[name]
     else:
         source = _locate(model, index="config.json")
     if isinstance(source, Path) and source.is_file():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["inpaint_unet_path", "model_path"]
+__all__ = ["controlnet_paths", "inpaint_unet_path", "model_path"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -31,3 +31,9 @@ def inpaint_unet_path() -> Path | None:
     """The folder of the 9-channel inpainting UNet, or ``None`` where this version ships none."""
     folder = _HERE / "unet_inpaint"
     return folder if (folder / "config.json").is_file() else None
+
+
+def controlnet_paths() -> dict[str, Path]:
+    """The folders of the family's ControlNets, by the controls' names; empty without any."""
+    configs = sorted(_HERE.glob("controlnet_*/config.json"))
+    return {config.parent.name.removeprefix("controlnet_"): config.parent for config in configs}
