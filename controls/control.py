@@ -124,7 +124,9 @@ class Control:
             if found is None:
                 raise ValueError(text)  # noqa: TRY301 - the same answer as for a bad number
             scales = [float(each) for each in (found["scales"] or "1").split(",")]
-            window = {key: float(found[key]) for key in ("start", "end") if found[key]}
+            window: dict[str, Any] = {
+                key: float(found[key]) for key in ("start", "end") if found[key]
+            }
         except ValueError:
             raise InputError(
                 f"the control {text!r} cannot be read: NAME[=IMAGE][:SCALE[:START-END]] is "

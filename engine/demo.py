@@ -83,14 +83,14 @@ def run_demo(
     scenes = demo_scenes(size)
     controls = _controls(engine, scenes)
     names = [*engine.strategies()]
-    for name in STEERED if controls else ():
+    for name in STEERED if any(controls) else ():
         names.insert(names.index(name) + 1, f"{name}+{CONTROL}")
     say(f"{len(scenes)} scenes of {size} x {size} px, {steps} steps, seed {seed}")
     takes: dict[str, list[Take]] = {}
     with _Progress(len(scenes) * len(names), shown=progress) as advance:
         for name in names:
             takes[name] = []
-            for scene, control in zip(scenes, controls or [None] * len(scenes), strict=True):
+            for scene, control in zip(scenes, controls, strict=True):
                 plain = name.removesuffix(f"+{CONTROL}")
                 result = engine.edit(
                     image=scene.image,
@@ -125,7 +125,7 @@ def run_demo(
     rows = [DemoRow.of(name, takes[name]) for name in names]
     say("")
     say(table(rows))
-    if controls:
+    if any(controls):
         say(f"+{CONTROL}: a ControlNet reads the edges of the picture in the last column")
     say("")
     say(f"The sheet: {sheet.resolve()}")
@@ -139,7 +139,7 @@ def run_demo(
     return rows
 
 
-def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control]:
+def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control | None]:
     """Each scene's control: the edges of its answer, as someone who wants just that would draw
     them. None where the model has no ControlNet of its own.
     """
@@ -147,7 +147,7 @@ def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control
     from engine.pocket import controlnet_paths
 
     if engine.backbone.variant != "pocket" or CONTROL not in controlnet_paths():
-        return []
+        return [None] * len(scenes)
     wanted = [scene.image if scene.truth is None else scene.truth for scene in scenes]
     return [Control(CONTROL, annotate(picture, CONTROL)) for picture in wanted]
 

@@ -50,7 +50,7 @@ def go(files, capsys, monkeypatch):
         got = run(line.split())
         captured = capsys.readouterr()
         assert got == code, captured.err
-        return captured.out + captured.err
+        return str(captured.out + captured.err)
 
     return command
 
