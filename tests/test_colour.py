@@ -1,0 +1,223 @@
+"""Colour correction: known casts are taken out, asked-for colours stay, odd shapes hold."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from engine.colour import COLOURS, match_colours, restore_round_trip
+from engine.errors import InputError, UnknownNameError
+from engine.pocket import world
+
+CORRECTIONS = [name for name in COLOURS if name != "none"]
+
+
+def delta_e(first, second, where):
+    """Mean Delta-E 2000 of pixels; floats in [0, 1] or uint8."""
+    return float(deltaE_ciede2000(*(rgb2lab(each[where][None]) for each in (first, second))).mean())
+
+
+def box(size, top, bottom, left, right):
+    mask = np.zeros((size, size), np.float32)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def cast(pixels, *, gain=(0.92, 0.97, 1.0), offset=(4, -6, 10), tilt=8.0, noise=2.0):
+    """``pixels`` with a gain, an offset and an offset that grows from left to right, and noise as
+    fine as a VAE's.
+    """
+    width = pixels.shape[1]
+    slope = np.linspace(-tilt, tilt, width)[None, :, None] * np.array([1, 0, -1])
+    rough = np.random.default_rng(0).normal(0, noise, pixels.shape)
+    return (pixels * np.array(gain) + offset + slope + rough).round().clip(0, 255).astype(np.uint8)
+
+
+def around(mask, pixels=8):
+    """The ring outside a hard mask."""
+    return (cv2.dilate(mask, np.ones((2 * pixels + 1,) * 2)) > 0) & (mask == 0)
+
+
+@pytest.fixture(scope="module")
+def meadow():
+    """A scene without things: sky, hills and grass."""
+    spec = world.sample_scene(1_000_681)
+    return world.render(dataclasses.replace(spec, objects=())).image
+
+
+@pytest.fixture(scope="module")
+def day():
+    """A bright scene."""
+    return world.render(world.sample_scene(1_003_793)).image
+
+
+def with_ball(pixels, middle, radius=14, colour=(214, 40, 40)):
+    """A ball painted on, and where it is."""
+    drawn = cv2.circle(np.zeros(pixels.shape[:2], np.uint8), middle, radius, 1, -1) > 0
+    return np.where(drawn[..., None], np.uint8(colour), pixels), drawn
+
+
+# --- a known cast -----------------------------------------------------------------------------
+
+
+def test_field_takes_a_smooth_cast_out_on_the_ring_and_inside(meadow):
+    mask = box(128, 40, 100, 30, 90)
+    decoded = cast(meadow)
+    matched = match_colours(decoded, meadow, mask)
+    inside, ring = mask > 0, around(mask)
+    # The noise of 2 grey levels is worth 1.1 of it.
+    assert delta_e(decoded, meadow, inside) > 5
+    assert delta_e(matched, meadow, ring) < 0.8
+    assert delta_e(matched, meadow, inside) < 1.6
+    off = cv2.GaussianBlur(matched * 255 - meadow.astype(np.float32), (0, 0), 3)
+    assert np.abs(off[inside]).max() < 8
+
+
+@pytest.mark.parametrize("method", ["lab", "histogram"])
+def test_field_beats_the_global_methods_on_a_cast_that_varies(meadow, method):
+    mask = box(128, 40, 100, 30, 90)
+    decoded = cast(meadow, gain=(1, 1, 1), tilt=25)
+    ours, theirs = (match_colours(decoded, meadow, mask, method=m) for m in ("field", method))
+    for where in (mask > 0, around(mask)):
+        assert delta_e(ours, meadow, where) < delta_e(theirs, meadow, where)
+
+
+@pytest.mark.parametrize("method", ["lab", "histogram"])
+def test_global_methods_take_a_uniform_cast_out(meadow, method):
+    mask = box(128, 40, 100, 30, 90)
+    decoded = cast(meadow, gain=(1, 1, 1), tilt=0, noise=0)
+    matched = match_colours(decoded, meadow, mask, method=method)
+    before = delta_e(decoded, meadow, mask > 0)
+    assert delta_e(matched, meadow, mask > 0) < 0.4 * before
+
+
+def test_a_faithful_picture_is_left_alone(meadow):
+    mask = box(128, 40, 100, 30, 90)
+    matched = match_colours(meadow, meadow, mask)
+    assert np.abs(matched * 255 - meadow).max() < 1e-3
+
+
+# --- asked-for colours -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("colour", [(214, 40, 40), (250, 220, 50), (44, 100, 220)])
+def test_an_inserted_ball_keeps_its_colour(meadow, colour):
+    mask = box(128, 60, 110, 30, 90)
+    wanted, ball = with_ball(meadow, (60, 85), colour=colour)
+    decoded = np.where(ball[..., None], wanted, cast(meadow))
+    matched = match_colours(decoded, meadow, mask)
+    means = [
+        rgb2lab(each[ball][None] / scale).mean(axis=1)
+        for each, scale in ((matched, 1), (decoded, 255))
+    ]
+    assert float(deltaE_ciede2000(*means).item()) < 1
+    grass = (mask > 0) & ~cv2.dilate(ball.astype(np.uint8), np.ones((5, 5))).astype(bool)
+    assert delta_e(matched, meadow, grass) < 0.4 * delta_e(decoded, meadow, grass)
+
+
+@pytest.mark.parametrize("colour", [(214, 40, 40), (120, 120, 125), (242, 242, 238)])
+def test_a_thing_across_the_border_does_not_drag_the_field(meadow, colour):
+    mask = box(128, 60, 110, 30, 90)
+    decoded = cast(meadow)
+    painted, ball = with_ball(decoded, (30, 85), colour=colour)
+    alone, crossed = (match_colours(each, meadow, mask) for each in (decoded, painted))
+    beside = (mask > 0) & ~cv2.dilate(ball.astype(np.uint8), np.ones((9, 9))).astype(bool)
+    assert delta_e(crossed, alone, beside) < 0.5
+    on = ball & (mask > 0)
+    moved = [rgb2lab(each[on][None]).mean(axis=1) for each in (crossed, painted)]
+    assert float(deltaE_ciede2000(*moved).item()) < 2
+
+
+def test_a_change_that_was_asked_for_everywhere_is_no_cast(day):
+    mask = box(128, 40, 100, 30, 90)
+    night = (day * 0.25).astype(np.uint8)
+    matched = match_colours(night, day, mask)
+    assert delta_e(matched, night, mask > 0) < 2
+
+
+# --- shapes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", CORRECTIONS)
+@pytest.mark.parametrize(
+    "mask",
+    [
+        box(128, 0, 60, 0, 70),
+        box(128, 64, 128, 0, 128),
+        box(128, 50, 51, 50, 51),
+        np.maximum(box(128, 10, 40, 10, 40), box(128, 70, 120, 80, 120)),
+        np.tile(np.linspace(0, 1, 128, dtype=np.float32), (128, 1)),
+    ],
+    ids=["corner", "half", "pixel", "islands", "ramp"],
+)
+def test_every_shape_of_mask_comes_closer(meadow, method, mask):
+    decoded = cast(meadow, tilt=0)
+    matched = match_colours(decoded, meadow, mask, method=method)
+    assert matched.shape == meadow.shape
+    assert matched.dtype == np.float32
+    assert matched.min() >= 0
+    assert matched.max() <= 1
+    where = mask > 0
+    assert delta_e(matched, meadow, where) < 0.7 * delta_e(decoded, meadow, where)
+
+
+def test_islands_are_corrected_each_by_its_own_ring(meadow):
+    grey = np.full_like(meadow, 128)
+    left, right = box(128, 40, 80, 10, 40), box(128, 40, 80, 88, 118)
+    decoded = grey.copy()
+    decoded[:, :64] += 10
+    decoded[:, 64:] -= 10
+    matched = match_colours(decoded, grey, left + right) * 255
+    assert abs(matched[left > 0].mean() - 128) < 1
+    assert abs(matched[right > 0].mean() - 128) < 1
+
+
+@pytest.mark.parametrize("method", CORRECTIONS)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_without_a_ring_or_an_edit_nothing_happens(meadow, method, value):
+    decoded = cast(meadow)
+    everywhere = np.full((128, 128), value, np.float32)
+    assert match_colours(decoded, meadow, everywhere, method=method) is decoded
+
+
+@pytest.mark.parametrize("method", CORRECTIONS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3), (5, 40)])
+def test_tiny_pictures(method, shape):
+    original = np.full((*shape, 3), 100, np.uint8)
+    mask = np.zeros(shape, np.float32)
+    mask[0, 0] = 1
+    matched = match_colours(original + np.uint8(10), original, mask, method=method)
+    assert matched.shape == original.shape
+    assert np.isfinite(matched).all()
+
+
+def test_none_gives_the_picture_itself(meadow):
+    decoded = cast(meadow)
+    assert match_colours(decoded, meadow, box(128, 9, 99, 9, 99), method="none") is decoded
+
+
+def test_bad_input(meadow):
+    mask = box(128, 9, 99, 9, 99)
+    with pytest.raises(UnknownNameError, match="histogram"):
+        match_colours(meadow, meadow, mask, method="histogramm")
+    with pytest.raises(InputError, match="shapes do not fit"):
+        match_colours(meadow[:64], meadow, mask)
+
+
+# --- the round trip -------------------------------------------------------------------------
+
+
+def test_what_the_vae_lost_comes_back_as_far_as_the_original_is_kept(meadow):
+    lossy = cv2.GaussianBlur(meadow, (0, 0), 2)
+    strength_map = np.tile(np.linspace(0, 1, 128, dtype=np.float32), (128, 1))
+    restored = restore_round_trip(lossy, meadow, lossy, strength_map)
+    assert (restored[:, 0] == meadow[:, 0]).all()
+    assert (restored[:, -1] == lossy[:, -1]).all()
+    halfway = np.abs(restored[:, 64].astype(float) - meadow[:, 64]).mean()
+    assert halfway == pytest.approx(
+        np.abs(lossy[:, 64].astype(float) - meadow[:, 64]).mean() * strength_map[0, 64], abs=0.3
+    )
