@@ -37,5 +37,15 @@ class OutputError(SoftpaintError):
     """A result could not be written; no partial file is left behind."""
 
 
+class MemoryLimitError(SoftpaintError):
+    """The device's memory does not suffice for a single picture's model call."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__(
+            f"out of memory in a model call of one picture ({width} x {height} latents). What "
+            "helps: a smaller picture, dtype float16, engine.optimise('memory')."
+        )
+
+
 class CancelledError(SoftpaintError):
     """The edit was cancelled by its callback; other jobs in the loop went on."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 
-from engine.errors import CancelledError
+from engine.errors import CancelledError, MemoryLimitError
 from engine.types import Conditioning, Snapshot
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MAX_CELLS = 8 * 128 * 128
 """Latent positions in one shared call: 8 rows of a 1024-px SDXL picture, 512 of a 128-px one."""
 
+ModelInput: TypeAlias = tuple[torch.Tensor, torch.Tensor, Mapping[str, Any]]
+"""Sample, timesteps and residuals of a job's rows."""
 Observer = Callable[[Snapshot], Any]
 
 
@@ -160,7 +162,7 @@ class Job:
         shapes = tuple(sorted((key, *t.shape[1:]) for key, t in self.cond.items()))
         return (id(self.network), tuple(self.latents.shape[1:]), self.latents.dtype, shapes)
 
-    def model_input(self) -> tuple[torch.Tensor, torch.Tensor, Mapping[str, Any]]:
+    def model_input(self) -> ModelInput:
         """This step's rows of the shared call: sample, timesteps and residuals."""
         step = self.schedule.steps[self.index]
         self.latents = self.strategy.before_step(self.state, self.latents, step)
@@ -228,24 +230,76 @@ class Loop:
         for batch in list(self._batches()):
             inputs = [_guard(job, job.model_input) for job in batch]
             ready = [job for job in batch if job.error is None]
-            if not ready:
-                continue
-            samples, timesteps, residuals = zip(*filter(None, inputs), strict=True)
-            rows = [job.rows for job in ready]
-            output = ready[0].network.predict(
-                torch.cat(samples),
-                torch.cat(timesteps),
-                self._conditioning(ready),
-                join_residuals(residuals, rows),
-            )
-            self.calls += 1
-            for job, own in zip(ready, output.split(rows), strict=True):
-                _guard(job, partial(job.advance, own))
+            if ready:
+                self._advance(ready, [each for each in inputs if each is not None])
         for job in self.active:
             if job.done and job.error is None:
                 _guard(job, job.make_successor)
         entering = [job.successor for job in self.active if job.successor]
         self.active = [job for job in self.active if not job.done] + entering
+        if not self.active:
+            self._joined.clear()
+
+    def _advance(self, batch: Sequence[Job], inputs: Sequence[ModelInput]) -> None:
+        """One shared call. Where it fails, each job has its own, so that one spoils no other's."""
+        samples, timesteps, residuals = zip(*inputs, strict=True)
+        rows = [job.rows for job in batch]
+        try:
+            output = self._predict(
+                batch[0].network,
+                torch.cat(samples),
+                torch.cat(timesteps),
+                self._conditioning(batch),
+                join_residuals(residuals, rows),
+            )
+        except Exception as error:  # noqa: BLE001 - as in _guard
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            for job, own in zip(batch, inputs, strict=True):
+                self._advance([job], [own])
+            return
+        for job, own_rows in zip(batch, output.split(rows), strict=True):
+            _guard(job, partial(job.advance, own_rows))
+
+    def _predict(
+        self,
+        network: Network,
+        sample: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+        residuals: Mapping[str, Any],
+    ) -> torch.Tensor:
+        """A forward; in halves where memory does not suffice, and from then on in smaller batches.
+
+        Raises:
+            MemoryLimitError: not even one row fits.
+        """
+        rows, _, height, width = sample.shape
+        try:
+            output = network.predict(sample, timesteps, conditioning, residuals)
+        except torch.OutOfMemoryError as error:
+            if rows == 1:
+                raise MemoryLimitError(height, width) from error
+        else:
+            self.calls += 1
+            return output
+        # Not in the handler: the exception keeps what the failed forward has allocated.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = (rows + 1) // 2
+        self.max_cells = min(self.max_cells, half * height * width)
+        parts = [
+            self._predict(
+                network,
+                sample[part],
+                timesteps[part],
+                {key: value[part] for key, value in conditioning.items()},
+                take_rows(residuals, part),
+            )
+            for part in (slice(0, half), slice(half, rows))
+        ]
+        return torch.cat(parts)
 
     def _batches(self) -> Iterator[list[Job]]:
         """Active jobs in groups that share a call, in order of arrival."""
@@ -325,6 +379,14 @@ def join_residuals(several: Sequence[Mapping[str, Any]], rows: Sequence[int]) ->
         else:
             joined[key] = tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
     return joined
+
+
+def take_rows(residuals: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+    """Some rows of a batch's residuals."""
+    return {
+        key: value[rows] if isinstance(value, torch.Tensor) else tuple(each[rows] for each in value)
+        for key, value in residuals.items()
+    }
 
 
 def _zeros(example: Any, rows: int) -> Any:

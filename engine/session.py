@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from engine.errors import InputError
+from engine.models.base import remembered
 from engine.trace import Trace, nbytes
 
 if TYPE_CHECKING:
     from engine.loop import Job
     from engine.models import Backbone
+    from engine.models.base import Remembered
     from engine.request import EditRequest
     from engine.results import Comparison, EditResult
 
 SESSION_BYTES = 512 * 2**20
 """What a session keeps by default: 40 renders of 30 steps of DPM++ 2M at 1024 px in float16."""
-PICTURES = 4
-"""Encoded and decoded pictures that a session remembers, of each kind."""
 
 
 class Session:
@@ -101,7 +101,7 @@ class Session:
         adapters (FreeU, say).
         """
         self._traces.clear()
-        self._remembering.forget()
+        self._remembering.decoded.clear()
 
     @property
     def cached_bytes(self) -> int:
@@ -163,37 +163,14 @@ class Session:
 
 
 class _Remembering:
-    """A backbone that does not encode or decode the same tensor twice."""
+    """A backbone that does not decode the same latents twice."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self.forget()
+        self.decoded: Remembered = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
-    def forget(self) -> None:
-        self._encoded: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._decoded: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def encode(self, pixels: torch.Tensor, **how: Any) -> torch.Tensor:
-        if how.get("sample"):  # draws
-            return self._backbone.encode(pixels, **how)
-        return _remembered(self._encoded, pixels, self._backbone.encode)
-
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return _remembered(self._decoded, latents, self._backbone.decode)
-
-
-def _remembered(
-    known: list[tuple[torch.Tensor, torch.Tensor]],
-    given: torch.Tensor,
-    make: Callable[[torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    for place, (one, made) in enumerate(known):
-        if one.shape == given.shape and one.device == given.device and torch.equal(one, given):
-            known.append(known.pop(place))
-            return made
-    known.append((given, make(given)))
-    del known[:-PICTURES]
-    return known[-1][1]
+        return remembered(self.decoded, latents, self._backbone.decode)

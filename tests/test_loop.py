@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from engine import CancelledError, InpaintEngine
+from engine.errors import MemoryLimitError
 from engine.loop import Loop, add_residuals, join_residuals
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
@@ -246,3 +249,111 @@ def test_same_seed_same_pixels_and_images_equal_their_single_runs(engine):
     single = engine.edit(**request, seed=6)
     assert torch.allclose(several.latents[1:], single.latents, atol=TOLERANCE)
     assert dataclasses.is_dataclass(single)
+
+
+class ScarceMemory:
+    """A network that runs out of memory beyond so many rows, as CUDA does."""
+
+    def __init__(self, network, rows):
+        self.network, self.rows, self.sizes = network, rows, []
+
+    def predict(self, sample, *others):
+        self.sizes.append(len(sample))
+        if len(sample) > self.rows:
+            raise torch.OutOfMemoryError
+        return self.network.predict(sample, *others)
+
+
+def test_out_of_memory_splits_the_batch_and_remembers(engine):
+    jobs = jobs_for(engine, "blend", num_images=3)
+    unet = engine.backbone.network("base").unet
+    jobs[1].controls = [FixedResiduals(unet, 0.5)]
+    scarce = ScarceMemory(engine.backbone.network("base"), 3)
+    for job in jobs:
+        job.network = scarce
+    loop = Loop()
+    loop.submit(jobs)
+    loop.run()
+    # 6 rows fail, two halves fit; from then on a job of 2 rows at a time.
+    assert scarce.sizes == [6, 3, 3, *[2] * 9]
+    plain = [solo(engine, "blend", seed=seed) for seed in (1, 3)]
+    for job, want in zip([jobs[0], jobs[2]], plain, strict=True):
+        assert torch.allclose(job.latents, want, atol=TOLERANCE)
+    assert (jobs[1].latents - solo(engine, "blend", seed=2)).abs().max() > 0.01
+
+
+def test_a_picture_that_does_not_fit_at_all_says_what_helps(engine):
+    (job,) = jobs_for(engine, "blend")
+    job.network = ScarceMemory(engine.backbone.network("base"), 0)
+    loop = Loop()
+    loop.submit([job])
+    loop.run()
+    assert isinstance(job.error, MemoryLimitError)
+    assert "optimise" in str(job.error)
+
+
+def test_a_failing_model_call_is_one_jobs_own(engine):
+    good, bad = jobs_for(engine, "blend"), jobs_for(engine, "blend", seed=2)
+    wrong = FixedResiduals(engine.backbone.network("base").unet, 0.1)
+    wrong.sides = (8, 8, 4, 3)
+    bad[0].controls = [wrong]
+    loop = Loop()
+    loop.submit([*bad, *good])
+    loop.run()
+    assert isinstance(bad[0].error, RuntimeError)
+    assert torch.allclose(good[0].latents, solo(engine, "blend"), atol=TOLERANCE)
+
+
+def test_two_hundred_random_jobs(engine):
+    """Random strategies, schedulers, steps, arrivals, cancellations and failures: every job that
+    survives has its own run's result, and nothing is left behind."""
+    rng = np.random.default_rng(5)
+    names = ["blend", "differential", "soft-blend", "inpaint9", "staged"]
+    asked: list[dict] = [
+        {
+            "strategy": names[rng.integers(len(names))],
+            "num_inference_steps": int(rng.integers(1, 5)),
+            "scheduler": ["euler", "ddim", "dpmpp-2m", "lcm"][rng.integers(4)],
+            "guidance_scale": [1.0, 5.0][rng.integers(2)],
+            "seed": int(rng.integers(3)),
+            "fate": ["", "", "cancel", "fail"][rng.integers(4)],
+        }
+        for _ in range(200)
+    ]
+    waiting, jobs, loop = list(asked), [], Loop(max_cells=32 * 64)
+    alive: weakref.WeakSet = weakref.WeakSet()
+    while waiting or loop.active:
+        for _ in range(int(rng.integers(0, 12))):
+            if waiting:
+                edit = dict(waiting.pop(0))
+                fate, strategy = edit.pop("fate"), edit.pop("strategy")
+                made = jobs_for(engine, strategy, callback=FATES[fate], **edit)
+                alive.update(made)
+                loop.submit(made)
+                jobs += made
+        loop.step()
+    alone: dict = {}
+    for edit, job in zip(asked, jobs, strict=True):
+        last = job.chain[-1]
+        fate = edit.pop("fate")
+        if fate:
+            want = CancelledError if fate == "cancel" else ZeroDivisionError
+            assert isinstance(job.error, want)
+            continue
+        key = tuple(edit.values())
+        if key not in alone:
+            name = edit.pop("strategy")
+            (own,) = jobs_for(engine, name, **edit)
+            single = Loop()
+            single.submit([own])
+            single.run()
+            alone[key] = own.chain[-1].latents
+        assert last.error is None
+        assert torch.allclose(last.latents, alone[key], atol=TOLERANCE, rtol=TOLERANCE)
+    assert not loop.active
+    del jobs, job, last, made, own
+    gc.collect()
+    assert not alive, "the loop holds on to jobs that have left"
+
+
+FATES = {"": None, "cancel": lambda _: False, "fail": lambda _: 1 / 0}

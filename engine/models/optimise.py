@@ -1,0 +1,110 @@
+"""Whole-model speed and memory, by the means of diffusers and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from engine.models.base import Backbone
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that can be done to a model."""
+
+    apply: Callable[[Backbone], None]
+    gives: str
+    costs: str
+
+
+def _channels_last(backbone: Backbone) -> None:
+    import torch
+
+    for module in (backbone.pipe.vae, *_unets(backbone)):
+        module.to(memory_format=torch.channels_last)
+
+
+def _fused_qkv(backbone: Backbone) -> None:
+    for module in (backbone.pipe.vae, *_unets(backbone)):
+        module.fuse_qkv_projections()
+
+
+def _compile(backbone: Backbone) -> None:
+    for unet in _unets(backbone):
+        unet.compile_repeated_blocks()
+
+
+def _vae_tiling(backbone: Backbone) -> None:
+    backbone.pipe.vae.enable_tiling()
+
+
+def _cpu_offload(backbone: Backbone) -> None:
+    loaded = {id(part) for part in backbone.pipe.components.values()}
+    if any(id(unet) not in loaded for unet in _unets(backbone)):
+        raise InputError(
+            "cpu-offload moves the modules of one pipeline; load the inpainting checkpoint as "
+            "model=, without a second network."
+        )
+    try:
+        backbone.pipe.enable_model_cpu_offload()
+    except RuntimeError as error:
+        raise InputError(f"cpu-offload cannot be had here: {error}") from error
+
+
+OPTIONS = {
+    "channels-last": Option(
+        _channels_last,
+        "convolutions in the layout that tensor cores (and most CPUs) want",
+        "last bits of the result",
+    ),
+    "fused-qkv": Option(
+        _fused_qkv, "one matrix product in place of three in self-attention", "last bits; no LoRA"
+    ),
+    "compile": Option(
+        _compile,
+        "the UNet's transformer blocks compiled by torch, once for all blocks of a kind",
+        "a first call of tens of seconds, one more for each new size; last bits",
+    ),
+    "vae-tiling": Option(
+        _vae_tiling,
+        "large pictures encoded and decoded tile by tile: bounded memory",
+        "tiles overlap and blend, so large flat areas may differ faintly",
+    ),
+    "cpu-offload": Option(
+        _cpu_offload,
+        "only the module at work is on the GPU",
+        "each edit moves the modules; no second network",
+    ),
+}
+"""What can be asked of :meth:`engine.engine.InpaintEngine.optimise`, singly."""
+
+LEVELS = {
+    "speed": ("channels-last",),
+    "max-speed": ("channels-last", "fused-qkv", "compile"),
+    "memory": ("vae-tiling", "cpu-offload"),
+}
+"""Options by what they are for."""
+
+
+def optimise(backbone: Backbone, names: Iterable[str]) -> None:
+    """Apply options and levels, in order. Attention is torch's ``scaled_dot_product_attention``
+    and pictures are decoded one at a time as it is.
+
+    Raises:
+        InputError: an unknown name, or an option that cannot be had here.
+    """
+    wanted: list[str] = []
+    for name in names:
+        if name not in LEVELS and name not in OPTIONS:
+            raise UnknownNameError("option", name, [*LEVELS, *OPTIONS])
+        wanted += LEVELS.get(name, (name,))
+    for name in dict.fromkeys(wanted):
+        OPTIONS[name].apply(backbone)
+
+
+def _unets(backbone: Backbone) -> list[Any]:
+    return [network.unet for network in backbone.networks.values()]
