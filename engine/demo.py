@@ -154,6 +154,8 @@ def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control
 
 def table(rows: Sequence[DemoRow]) -> str:
     """The rows as aligned text."""
+    from engine.sheet import text_table
+
     head = ("strategy", "seconds", "model calls", "untouched-pixel error", "prompt score")
     cells = [
         (
@@ -165,15 +167,7 @@ def table(rows: Sequence[DemoRow]) -> str:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, *cells)
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    return text_table([head, *cells], rule=True)
 
 
 def _region(scene: DemoEdit) -> dict[str, Any]:

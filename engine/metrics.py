@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from typing import Any, Final, Literal, TypeAlias
 
 import cv2
@@ -24,6 +24,7 @@ from engine.errors import UnknownNameError
 
 __all__ = [
     "METRICS",
+    "WITHOUT_TRUTH",
     "Metric",
     "Sample",
     "brushbench_mse",
@@ -390,6 +391,10 @@ class Metric:
     needs: tuple[str, ...] = ()
     """Fields of :class:`Sample` that must be given."""
 
+    def show(self, value: float) -> str:
+        """``value`` for a table: three digits, no exponent."""
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
     def badness(self, value: float) -> float:
         """A number that is larger for a worse ``value``."""
         if self.better == "one":
@@ -568,6 +573,12 @@ METRICS: Final[Mapping[str, Metric]] = {
     )
 }
 
+WITHOUT_TRUTH: Final = (
+    *("untouched", "seam", "seam_jump", "colour_ring", "saturation_ring", "strength_rank"),
+    "model_calls",
+)
+"""What is measured on every edit, whether its right answer is known or not."""
+
 
 def get_metric(name: str) -> Metric:
     """The metric called ``name``. Raises ``UnknownNameError`` with the nearest match."""
@@ -577,14 +588,15 @@ def get_metric(name: str) -> Metric:
 
 
 def measure(sample: Sample, names: Iterable[str] | None = None) -> dict[str, float]:
-    """The named metrics (all if None) of a sample, by name: those that it has what they need for.
+    """The named metrics (all if None) of a sample, by name: those that are defined for it.
 
     Raises:
         UnknownNameError: there is no such metric.
     """
     metrics = [get_metric(name) for name in (METRICS if names is None else names)]
-    return {
+    values = {
         metric.name: float(metric.measure(sample))
         for metric in metrics
         if all(getattr(sample, need) is not None for need in metric.needs)
     }
+    return {name: value for name, value in values.items() if isfinite(value)}

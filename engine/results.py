@@ -49,15 +49,55 @@ class Comparison:
     per_row: int | None = None
     """How many results stand in a row of the sheet; None is all."""
 
-    def grid(self) -> Image.Image:
-        """A labelled sheet: the original with its map laid over, then each strategy's picture."""
+    def picture(self, name: str, index: int = 0) -> Image.Image:
+        """Picture ``index`` of the result called ``name``."""
         import numpy as np
         from PIL import Image
 
-        from engine.sheet import labelled_grid, overlay_map
+        image = self.results[name].images[index]
+        if isinstance(image, Image.Image):
+            return image
+        return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
 
-        rgb = self.original.convert("RGB")
-        first = overlay_map(np.asarray(rgb), self.strength_map)
+    def overlay(self) -> Image.Image:
+        """The original with the strength map laid over."""
+        import numpy as np
+
+        from engine.sheet import overlay_map
+
+        return overlay_map(np.asarray(self.original.convert("RGB")), self.strength_map)
+
+    def measure(self) -> dict[str, list[dict[str, float]]]:
+        """By strategy and picture: the metrics of :mod:`engine.metrics` that need no truth."""
+        import numpy as np
+
+        from engine.metrics import WITHOUT_TRUTH, Sample, measure
+
+        original = np.asarray(self.original.convert("RGB"))
+        return {
+            name: [
+                measure(
+                    Sample(
+                        result=np.asarray(self.picture(name, i).convert("RGB")),
+                        original=original,
+                        strength_map=self.strength_map,
+                        model_calls=result.model_calls // len(result.seeds),
+                    ),
+                    WITHOUT_TRUTH,
+                )
+                for i in range(len(result.seeds))
+            ]
+            for name, result in self.results.items()
+        }
+
+    def grid(self) -> Image.Image:
+        """A labelled sheet: the original with its map laid over, then each strategy's picture
+        with its metrics.
+        """
+        from engine.metrics import METRICS
+        from engine.sheet import labelled_grid
+
+        measured = self.measure()
         rows = []
         count = max(len(result.seeds) for result in self.results.values())
         named = list(self.results.items())
@@ -65,24 +105,31 @@ class Comparison:
         for i in range(count):
             for start in range(0, len(named), per_row):
                 row: list[tuple[Image.Image | None, str]] = [
-                    (rgb, "original"),
-                    (first, "strength map"),
+                    (self.original.convert("RGB"), "original"),
+                    (self.overlay(), "strength map"),
                 ]
                 for name, result in named[start : start + per_row]:
-                    image = result.images[i]
-                    if not isinstance(image, Image.Image):
-                        image = Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
                     label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
-                    row.append((image.convert("RGB"), label))
+                    told = [f"{key} {METRICS[key].show(v)}" for key, v in measured[name][i].items()]
+                    row.append((self.picture(name, i).convert("RGB"), "\n".join([label, *told])))
                 rows.append(row)
         return labelled_grid(rows)
 
     def table(self) -> str:
-        """One line a strategy: its steps' share of the time, its seeds and its model calls."""
-        width = max(len("strategy"), *(len(name) for name in self.results))
-        lines = [f"{'strategy':<{width}}  model calls  seeds"]
+        """One line a strategy: its metrics, means over its pictures, and its seeds."""
+        from statistics import fmean
+
+        from engine.metrics import METRICS
+        from engine.sheet import text_table
+
+        measured = self.measure()
+        shown = list(
+            dict.fromkeys(key for each in measured.values() for one in each for key in one)
+        )
+        lines = [["strategy", *shown, "seeds"]]
         for name, result in self.results.items():
-            seeds = ", ".join(str(seed) for seed in result.seeds)
-            lines.append(f"{name:<{width}}  {result.model_calls:>11}  {seeds}")
-        lines.append(f"{self.seconds:.1f} s for all, in shared model calls")
-        return "\n".join(lines)
+            values = {key: [one[key] for one in measured[name] if key in one] for key in shown}
+            means = [METRICS[key].show(fmean(each)) if each else "" for key, each in values.items()]
+            lines.append([name, *means, ", ".join(map(str, result.seeds))])
+        note = f"{self.seconds:.1f} s for all, in shared model calls"
+        return f"{text_table(lines)}\n{note}"

@@ -15,7 +15,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Cell", "labelled_grid", "overlay_map"]
+__all__ = ["Cell", "labelled_grid", "overlay_map", "text_table"]
 
 Cell: TypeAlias = "tuple[Image.Image | None, str]"
 """A picture (None leaves its place empty) and its caption."""
@@ -87,6 +87,22 @@ def labelled_grid(
         raise InputError(f"cell must be at least 16 px, not {cell}")
     shown = [[(_fit(picture, cell), caption) for picture, caption in row] for row in rows]
     return _draw(_lay_out(shown, count, title, columns, row_labels))
+
+
+def text_table(lines: Sequence[Sequence[str]], *, rule: bool = False) -> str:
+    """Lines of cells as aligned text: the first column to the left, the others to the right.
+
+    ``rule`` draws one under the first line. All lines have the same number of cells.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    drawn = [["-" * width for width in widths]] if rule else []
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [*lines[:1], *drawn, *lines[1:]]
+    )
 
 
 def overlay_map(

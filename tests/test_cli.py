@@ -27,7 +27,7 @@ from engine.cli import run
 from engine.files import read_metadata
 from strategies import list_strategies
 
-COMMANDS = ["demo", "edit", "compare", "annotate", "strategies", "models", "show"]
+COMMANDS = ["demo", "edit", "compare", "evaluate", "annotate", "strategies", "models", "show"]
 QUIET = {"TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"}  # which the other tests set
 SOFTPAINT = [sys.executable, "-m", "engine.cli"]
 

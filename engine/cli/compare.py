@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.app import app, note, say
-from engine.cli.options import Asked, check, editing, load
+from engine.cli.options import Asked, check, editing, load, names_in
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ def compare(
         str | None,
         typer.Option(help="Names with commas between. [default: all that the model can run]"),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="A web page with sliders too, in one file.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """One edit through several strategies, side by side.
 
@@ -33,13 +38,16 @@ def compare(
       softpaint compare photo.png --mask mask.png --prompt "a red house" -o sheet.png
       softpaint compare photo.png -m mask.png -p "a boat" --strategies blend,differential -o s.png
       softpaint compare photo.png -m mask.png -p "a barn" --control canny:0,0.5,1 -o sheet.png
+      softpaint compare photo.png -m mask.png -p "a boat" -o sheet.png --html sheet.html
     """
-    from engine.files import save_image
+    from engine.files import check_writable, save_image, write_text
 
     photo, output = asked.need()
-    names = [name.strip() for name in (strategies or "").split(",") if name.strip()]
+    names = names_in(strategies)
     controls = _swept(asked.controls)
     check(asked, names, [output], asked.settings)
+    if html is not None:
+        check_writable(html, image=False)
     comparison = load(asked.load).compare(
         image=photo,
         strategies=names or None,
@@ -50,8 +58,12 @@ def compare(
         progress=False if asked.quiet else None,
     )
     save_image(comparison.grid(), output)
+    if html is not None:
+        from engine.report import comparison_page
+
+        write_text(html, comparison_page(comparison, title=asked.settings["prompt"]))
     say(comparison.table())
-    note(str(output), quiet=asked.quiet)
+    note(" ".join(str(path) for path in (output, html) if path), quiet=asked.quiet)
 
 
 def _swept(controls: Sequence[Sequence[Control]]) -> list[Control] | dict[str, list[Control]]:

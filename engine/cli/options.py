@@ -191,7 +191,7 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
                 region=_region(**{name: values[name] for name in REGION}),
                 settings=_settings(**{name: values[name] for name in SETTINGS}),
                 controls=_controls(**{name: values[name] or [] for name in CONTROLS}),
-                options=_parse_options(values["option"] or []),
+                options=parse_options(values["option"] or []),
                 load=given(**{name: values[name] for name in LOAD}),
                 output=values["output"],
                 quiet=values["quiet"],
@@ -203,6 +203,11 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names in a text, with commas between."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -224,11 +229,11 @@ def load(arguments: dict[str, Any]) -> InpaintEngine:
     return InpaintEngine.from_pretrained(**arguments)
 
 
-def _parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_options(pairs: Sequence[str], where: str = "--option") -> dict[str, Any]:
     """``key=value`` pairs; a value is read as JSON where it is JSON, else it is text."""
     options = {}
     for pair in pairs:
-        key, text = _pair(pair, "--option", "key=value")
+        key, text = _pair(pair, where, "key=value")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:

@@ -44,6 +44,7 @@ __all__ = [
     "SceneObject",
     "SceneSpec",
     "attributes_from_caption",
+    "box_around",
     "demo_scenes",
     "feathered",
     "fitting_object",
@@ -1232,7 +1233,7 @@ def _insertion(size: int | tuple[int, int]) -> DemoEdit:
     spec = sample_scene(1_000_681)
     after = spec.with_object(SceneObject("house", "red", 0.42, 0.88, 0.34))
     before, truth = render(spec, size), render(after, size)
-    mask = _box_around(truth.masks[0], margin=0.03)
+    mask = box_around(truth.masks[0], margin=0.03)
     return DemoEdit(
         "insert", before.image, mask, None, "a red house on a green meadow at sunset", truth.image
     )
@@ -1306,7 +1307,8 @@ def _pixels(image: ImageArray, fraction: float) -> int:
     return max(1, round(fraction * len(image)))
 
 
-def _box_around(mask: MaskArray, margin: float) -> MaskArray:
+def box_around(mask: MaskArray, margin: float) -> MaskArray:
+    """The smallest box that holds the mask, grown by ``margin`` times the picture's height."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     pad = max(1, round(margin * mask.shape[0]))
     box = np.zeros_like(mask)

@@ -1,0 +1,353 @@
+"""Runs strategies and diffusers' own pipelines over a suite, and measures what they make."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from controls import split_controls
+from engine.engine import InpaintEngine
+from engine.errors import InputError
+from engine.evaluate.store import Row, Store
+from engine.masks import is_hard
+from engine.metrics import Sample, measure
+from engine.models.peers import PEERS, list_peers, peer_pipeline, run_peer
+from engine.request import EditRequest
+from engine.schedule import fresh_scheduler
+from strategies import create_strategy, list_strategies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from engine.evaluate.suites import Case
+    from engine.models import Backbone
+    from engine.strategy import AnyStrategy
+
+_OF_THE_CASE = ("image", "mask", "strength_map", "expand", "prompt", "seed", "generator", "latents")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A strategy with settings of its own, under the name that tables give it."""
+
+    name: str
+    strategy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of ``InpaintEngine.edit``, the strategy's options among them."""
+
+    def check(self) -> None:
+        """Refuse what can be refused without a model.
+
+        Raises:
+            InputError: an unknown strategy or option, or a value that is not accepted.
+        """
+        if taken := set(self.settings) & set(_OF_THE_CASE):
+            raise InputError(f"{self.name}: {min(taken)} is decided by the suite.")
+        known = EditRequest.__dataclass_fields__
+        request = {key: value for key, value in self.settings.items() if key in known}
+        EditRequest(image="", mask="", prompt="", **request)
+        options = {key: value for key, value in self.settings.items() if key not in known}
+        self.build(**options)
+
+    def build(self, **options: Any) -> AnyStrategy:
+        """The strategy, without the controls that may be in its name."""
+        return create_strategy(split_controls(self.strategy, list_strategies())[0], **options)
+
+    def is_uncorrected(self, other: Variant) -> bool:
+        """Whether this is ``other`` without its colour correction."""
+        plain = {key: value for key, value in other.settings.items() if key != "colour"}
+        return self.strategy == other.strategy and self.settings == {**plain, "colour": "none"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What everybody is asked for, peers too."""
+
+    suite: str = "pocket"
+    size: int = 128
+    """Side of the pocket world's scenes in px."""
+    first_seed: int
+    """The pocket world's first scene."""
+    steps: int
+    guidance: float
+    seed: int
+    """Case i of a task uses ``seed + i``."""
+    scheduler: str | None = None
+    load: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of ``InpaintEngine.from_pretrained``."""
+
+    def settings(self) -> dict[str, Any]:
+        """What pictures depend on, for :class:`~engine.evaluate.store.Store`."""
+        load = {key: str(value) for key, value in self.load.items() if key != "device"}
+        versions = {name: version(name) for name in ("softpaint", "diffusers", "torch")}
+        return {**asdict(self), "load": load, **versions}
+
+
+def choose(
+    engine: InpaintEngine, variants: Sequence[Variant] | None, *, diffusers: bool
+) -> tuple[list[Variant], list[str]]:
+    """The variants (all strategies that run if None) and the peers whose networks are loaded.
+
+    Raises:
+        InputError: a variant's network is not loaded, or a name is given twice.
+    """
+    if variants is None:
+        variants = [Variant(name, name) for name in engine.strategies()]
+    for variant in variants:
+        for stage in variant.build().stages:
+            engine.backbone.network(stage.strategy.network)
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise InputError("strategies must not be named twice.")
+    return list(variants), list_peers(engine.backbone) if diffusers else []
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some cases of a task that are run together."""
+
+    task: str
+    start: int
+    """Number of the first case in its task."""
+    cases: Sequence[Case]
+    left: Mapping[str, Sequence[int]]
+    """By name, the cases (numbers in this block) that are not done yet."""
+    plain: Mapping[tuple[str, int], NDArray[np.uint8]]
+    """By name and case: pictures without colour correction that were made before."""
+
+
+class Runner:
+    """Makes and measures pictures with one engine."""
+
+    def __init__(self, engine: InpaintEngine, plan: Plan, variants: Sequence[Variant]) -> None:
+        self.engine = engine
+        self.plan = plan
+        self.variants = {variant.name: variant for variant in variants}
+        self._peers: dict[str, Any] = {}
+
+    def run(self, block: Block) -> Iterator[list[tuple[Row, NDArray[np.uint8]]]]:
+        """What is left of a block, one name after the other: rows and pictures (H W 3)."""
+        plain = dict(block.plain)
+        for name, left in block.left.items():
+            cases = [block.cases[i] for i in left]
+            seeds = [self.plan.seed + block.start + i for i in left]
+            began = time.perf_counter()
+            make = self._by_peer if name in PEERS else self._by_strategy
+            made = make(name, cases, seeds)
+            seconds = (time.perf_counter() - began) / len(cases)
+            plain |= {(name, i): pixels for i, (pixels, _) in zip(left, made, strict=True)}
+            twin = self._uncorrected(name)
+            yield [
+                (self._row(name, block.cases[i], *each, seconds, plain.get((twin, i))), each[0])
+                for i, each in zip(left, made, strict=True)
+            ]
+
+    def _uncorrected(self, name: str) -> str:
+        """The variant that is ``name`` without colour correction; empty where none is run."""
+        mine = self.variants.get(name)
+        each = self.variants.values()
+        return next((v.name for v in each if mine and v.is_uncorrected(mine)), "")
+
+    def _row(
+        self,
+        name: str,
+        case: Case,
+        pixels: NDArray[np.uint8],
+        model_calls: int | None,
+        seconds: float,
+        uncorrected: NDArray[np.uint8] | None,
+    ) -> Row:
+        sample = Sample(
+            result=pixels,
+            original=case.canvas,
+            strength_map=case.canvas_map,
+            truth=case.truth,
+            subject=case.subject,
+            uncorrected=uncorrected,
+            prompt=case.prompt if self.plan.suite == "pocket" else None,
+            seconds=seconds,
+            model_calls=model_calls,
+        )
+        return Row(name, name in PEERS, case.task, case.scene, measure(sample))
+
+    def _by_strategy(
+        self, name: str, cases: Sequence[Case], seeds: Sequence[int]
+    ) -> list[tuple[NDArray[np.uint8], int | None]]:
+        variant = self.variants[name]
+        results = self.engine.edit_many(
+            [
+                {
+                    "image": case.image,
+                    "prompt": case.prompt,
+                    **_region(case),
+                    "strategy": variant.strategy,
+                    "num_inference_steps": self.plan.steps,
+                    "guidance_scale": self.plan.guidance,
+                    "scheduler": self.plan.scheduler,
+                    "seed": seed,
+                    "progress": False,
+                    **variant.settings,
+                }
+                for case, seed in zip(cases, seeds, strict=True)
+            ]
+        )
+        return [(np.asarray(each.images[0]), each.model_calls) for each in results]
+
+    def _by_peer(
+        self, name: str, cases: Sequence[Case], seeds: Sequence[int]
+    ) -> list[tuple[NDArray[np.uint8], int | None]]:
+        backbone: Backbone = self.engine.backbone
+        if name not in self._peers:
+            scheduler = fresh_scheduler(self.plan.scheduler, backbone.pipe.scheduler)
+            self._peers[name] = peer_pipeline(backbone, name, scheduler)
+        made: list[tuple[NDArray[np.uint8], int | None] | None] = [None] * len(cases)
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for i, case in enumerate(cases):
+            by_size.setdefault(case.canvas.shape, []).append(i)
+        for group in by_size.values():
+            images = run_peer(
+                self._peers[name],
+                images=[Image.fromarray(cases[i].canvas) for i in group],
+                masks=[_as_picture(cases[i].canvas_map) for i in group],
+                prompts=[cases[i].prompt for i in group],
+                seeds=[seeds[i] for i in group],
+                num_inference_steps=self.plan.steps,
+                guidance_scale=self.plan.guidance,
+            )
+            for i, image in zip(group, images, strict=True):
+                made[i] = np.asarray(image.convert("RGB")), None
+        return [each for each in made if each is not None]
+
+
+def _region(case: Case) -> dict[str, Any]:
+    """The case's mask or map, and the canvas's growth, as arguments of an edit."""
+    region: dict[str, Any] = {"expand": case.expand} if case.expand else {}
+    if case.strength_map.any():
+        kind = "mask" if is_hard(case.strength_map) else "strength_map"
+        region[kind] = case.strength_map
+    return region
+
+
+def _as_picture(strength_map: NDArray[np.float32]) -> Image.Image:
+    return Image.fromarray((strength_map * 255).round().astype(np.uint8))
+
+
+# --- all of it -----------------------------------------------------------------------------------
+
+
+def evaluate(
+    engine: InpaintEngine,
+    plan: Plan,
+    cases: Mapping[str, Sequence[Case]],
+    *,
+    variants: Sequence[Variant],
+    peers: Sequence[str],
+    store: Store,
+    batch: int = 16,
+    workers: int = 1,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Make and measure what the store does not hold yet.
+
+    Args:
+        engine: runs everything, unless there are several ``workers``.
+        plan: what everybody is asked for.
+        cases: by task.
+        variants: strategies, at least one; those without colour correction are run first.
+        peers: names of :data:`engine.models.peers.PEERS`.
+        store: where pictures and rows go.
+        batch: cases in one block; strategies share model calls within it, peers get it whole.
+        workers: processes, each with an engine of its own (loaded as ``plan.load`` says) and an
+            equal share of the processor's threads.
+        say: called with a line about each finished block.
+
+    Returns:
+        The rows of these cases, variants and peers, in the order given, old and new.
+    """
+    ordered = sorted(variants, key=lambda each: each.settings.get("colour") != "none")
+    names = [*(variant.name for variant in ordered), *peers]
+    blocks = [
+        _block(task, start, each[start : start + batch], names, store)
+        for task, each in cases.items()
+        for start in range(0, len(each), batch)
+    ]
+    blocks = [block for block in blocks if block.left]
+    pictures = sum(len(left) for block in blocks for left in block.left.values())
+    done = 0
+    for made in _run(blocks, Runner(engine, plan, variants), workers):
+        for row, pixels in made:
+            store.add(row, pixels)
+        done += len(made)
+        row = made[-1][0]
+        say(
+            f"{done} of {pictures} pictures: {row.task}, {row.name}, "
+            f"{row.metrics['seconds']:.2f} s each"
+        )
+    shown = [*(variant.name for variant in variants), *peers]
+    return [
+        store.rows[task, case.scene, name]
+        for task, each in cases.items()
+        for name in shown
+        for case in each
+    ]
+
+
+def _block(
+    task: str, start: int, cases: Sequence[Case], names: Sequence[str], store: Store
+) -> Block:
+    """A block of work: what of it is not in the store."""
+    left: dict[str, list[int]] = {}
+    plain: dict[tuple[str, int], NDArray[np.uint8]] = {}
+    for name in names:
+        for i, case in enumerate(cases):
+            if (task, case.scene, name) not in store:
+                left.setdefault(name, []).append(i)
+            elif "colour=none" in name:
+                plain[name, i] = store.pixels(task, case.scene, name)
+    return Block(task, start, cases, left, plain)
+
+
+def _run(
+    blocks: Sequence[Block], runner: Runner, workers: int
+) -> Iterator[list[tuple[Row, NDArray[np.uint8]]]]:
+    """What is made, as it is finished."""
+    if workers == 1:
+        for block in blocks:
+            yield from runner.run(block)
+        return
+    import torch
+
+    threads = max(1, torch.get_num_threads() // workers)
+    with ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        _start_worker,
+        (runner.plan, list(runner.variants.values()), threads),
+    ) as pool:
+        for future in as_completed([pool.submit(_work, block) for block in blocks]):
+            yield from future.result()
+
+
+_worker: Runner
+"""This process's own, where there are several."""
+
+
+def _start_worker(plan: Plan, variants: Sequence[Variant], threads: int) -> None:
+    import torch
+
+    global _worker  # noqa: PLW0603 - a pool's initializer has no other way to leave something
+    torch.set_num_threads(threads)
+    _worker = Runner(InpaintEngine.from_pretrained(**plan.load), plan, variants)
+
+
+def _work(block: Block) -> list[list[tuple[Row, NDArray[np.uint8]]]]:
+    return list(_worker.run(block))
