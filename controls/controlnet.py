@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 
 from controls.control import HOLES, Control
+from controls.scene import cut
 from engine.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from controls.scene import Scene
+    from engine.canvas import Box
     from engine.schedule import Schedule
     from engine.types import Conditioning, Step
 
@@ -93,6 +95,7 @@ class ControlStack:
         which: int = 0,
         rows: int = 1,
         size: tuple[int, int] | None = None,
+        box: Box | None = None,
     ) -> list[BoundControl]:
         """The controls of one job, in order; those that are on at no step are left out.
 
@@ -102,7 +105,8 @@ class ControlStack:
             which: the picture's number in the edit.
             rows: pictures in the job.
             size: (height, width) in px of the job's canvas, where it is not the scene's (a stage
-                at another scale); control images are resized to it.
+                at another scale, a cut-out); control images are resized to it.
+            box: the part of the scene's padded canvas that the job works on; None is all.
         """
         groups: dict[Any, list[_Entry]] = {}
         for number, entry in enumerate(self.entries):
@@ -118,7 +122,7 @@ class ControlStack:
             copies = 2 if guided and not guess_mode else 1
             branches = [
                 _Branch(
-                    image=self._rows(entry, which, size, rows, copies),
+                    image=self._rows(entry, which, size, box, rows, copies),
                     weights=_weights(entry.control, schedule),
                     mode=entry.mode,
                 )
@@ -134,7 +138,7 @@ class ControlStack:
                 kind(
                     net,
                     branches,
-                    mask=None if mask is None else mask.to(self.device),
+                    mask=None if mask is None else cut(mask, box).to(self.device),
                     guided=guided,
                     guess_mode=guess_mode,
                     always=always,
@@ -143,10 +147,16 @@ class ControlStack:
         return bound
 
     def _rows(
-        self, entry: _Entry, which: int, size: tuple[int, int] | None, rows: int, copies: int
+        self,
+        entry: _Entry,
+        which: int,
+        size: tuple[int, int] | None,
+        box: Box | None,
+        rows: int,
+        copies: int,
     ) -> torch.Tensor:
         """The control image for every row of the network's batch, as diffusers repeats it."""
-        image = entry.images[which % len(entry.images)]
+        image = cut(entry.images[which % len(entry.images)], box)
         if size is not None and tuple(image.shape[-2:]) != tuple(size):
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
         image = image.repeat_interleave(rows, dim=0).to(self.device, entry.net.dtype)

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from controls.reference import Reference
+from controls.scene import cut
 from engine.canvas import load_image
 from engine.errors import InputError
 
 if TYPE_CHECKING:
     from controls.scene import Scene
+    from engine.canvas import Box
     from engine.types import Conditioning
 
 
@@ -84,14 +86,16 @@ class ReferenceStack:
         uncond: Conditioning | None,
         *,
         size: tuple[int, int],
+        box: Box | None = None,
         rows: int = 1,
     ) -> tuple[Conditioning, Conditioning | None]:
         """The text's conditioning and the references', ``rows`` rows each.
 
-        ``size``: (height, width) in px of the job's canvas.
+        ``size``: (height, width) in px of the job's canvas; ``box``: the part of the scene's padded
+        canvas that it is, None for all.
         """
         masks = {
-            f"ip_adapter_masks.{i}": _resized(mask, size).expand(rows, -1, -1, -1)
+            f"ip_adapter_masks.{i}": _resized(cut(mask, box), size).expand(rows, -1, -1, -1)
             for i, mask in enumerate(self.masks)
         }
 

@@ -124,3 +124,8 @@ class Scene:
             (0, 0),
         ]
         return np.pad(array, around[: array.ndim], mode=mode)
+
+
+def cut(canvas: torch.Tensor, box: Box | None) -> torch.Tensor:
+    """``box`` of a padded canvas (b c H W), as the picture is cut; None is all of it."""
+    return canvas if box is None else canvas[..., box.top : box.bottom, box.left : box.right]

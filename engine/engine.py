@@ -129,6 +129,15 @@ class InpaintEngine:
         invert: bool = False,
         feather: float = 4.0,
         skip: bool = True,
+        region: Any = "auto",
+        context: float = 2.0,
+        context_mask: Any = None,
+        native_size: int | None = None,
+        zoom: float = 1.0,
+        prefill: str = "auto",
+        prefill_mask: Any = None,
+        paste: Any = "alpha",
+        paste_mask: Any = None,
         output_type: Any = "pil",
         compat: Any = None,
         callback: Any = None,
@@ -181,6 +190,27 @@ class InpaintEngine:
             skip: leave out the steps in which every pixel is still held (a strength map whose
                 maximum is below 1): the same pixels for less work. The callback is not called for
                 them. False computes them.
+            region: ``"mask"`` cuts out the mask's surroundings, edits them at the model's own size
+                and puts them back; ``"full"`` edits the whole picture; ``"auto"`` cuts out where
+                that saves at least half (see :class:`engine.crop.Cutter`). Islands of the mask far
+                from each other are cut out apart and share model calls; the first draws its noise
+                from the picture's own generator, each further one from a generator seeded by it.
+            context: sides of a cut-out over those of the mask's bounding box, from 1.
+            context_mask: more that the cut-out should hold; as ``mask``.
+            native_size: side in px at which cut-outs are edited; None is what the model was
+                trained on.
+            zoom: how far a cut-out smaller than that may be enlarged for editing; 1 (not at all)
+                to 16.
+            prefill: what stands in the hole when the run starts: a name of
+                ``engine.prefill.list_prefills()``, ``"gan:PATH"`` for an inpainting GAN of your
+                own (:func:`engine.prefill.gan`), or ``"auto"``, which the result's settings name
+                under ``prefilled``. What is held and pasted is the original in any case.
+            prefill_mask: what is prefilled, and how strongly, if it is not the map; as
+                ``strength_map``.
+            paste: how the result is laid over the original: a name of
+                ``engine.stitch.list_pastes()``.
+            paste_mask: with what opacity, in place of the map's support faded over ``feather``;
+                as ``strength_map``. It cannot paste where the strength is 0.
             output_type: ``"pil"``, ``"np"`` or ``"latent"``.
             compat: ``"diffusers"`` reproduces the random draws, mask rounding and blending of
                 diffusers' inpainting pipelines to the bit, without paste (strategies ``blend``
@@ -221,6 +251,15 @@ class InpaintEngine:
             invert=invert,
             feather=feather,
             skip=skip,
+            region=region,
+            context=context,
+            context_mask=context_mask,
+            native_size=native_size,
+            zoom=zoom,
+            prefill=prefill,
+            prefill_mask=prefill_mask,
+            paste=paste,
+            paste_mask=paste_mask,
             output_type=output_type,
             compat=compat,
             callback=callback,
@@ -453,6 +492,7 @@ class InpaintEngine:
                 "denoising_end",
                 "guess_mode",
             ),
+            *("region", "context", "native_size", "zoom", "prefill", "paste"),
         )
         return {
             "model": self.name,
@@ -469,6 +509,8 @@ class InpaintEngine:
             if isinstance(request.scheduler, str)
             else type(job.schedule.scheduler).__name__,
             "size": list(plan.size),
+            "regions": plan.describe_regions(),
+            "prefilled": plan.prefilled.get(strategy.name),
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),

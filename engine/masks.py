@@ -27,10 +27,13 @@ __all__ = [
     "SNAP",
     "AlphaRule",
     "MapLike",
+    "distance_to",
     "is_hard",
     "load_mask",
     "load_strength_map",
     "paste_alpha",
+    "resize_map",
+    "smootherstep",
     "to_latent_grid",
 ]
 
@@ -199,7 +202,7 @@ def paste_alpha(strength_map: NDArray[np.float32], feather: float) -> NDArray[np
 
         ``alpha = smootherstep(min(d / w, 1))``,  ``smootherstep(t) = 6 t^5 - 15 t^4 + 10 t^3``
 
-    (K. Perlin, "Improving Noise", 2002), with ``w = feather``: alpha is exactly 1 from ``feather``
+    (:func:`smootherstep`), with ``w = feather``: alpha is exactly 1 from ``feather``
     px inside on. The border of the picture is no edge: a mask that touches it stays opaque there.
 
     Where the support is thinner than two feathers that ramp would leave next to nothing of the
@@ -234,11 +237,9 @@ def paste_alpha(strength_map: NDArray[np.float32], feather: float) -> NDArray[np
         slice(max(rows[0] - 1, 0), rows[-1] + 2),
         slice(max(columns[0] - 1, 0), columns[-1] + 2),
     )
-    depth = _distance_to(~support[window])
+    depth = distance_to(~support[window])
     ramp = np.minimum(depth / _ramp_width(depth, float(feather)), np.float32(1))
-    smooth = ramp * ramp * ramp * (ramp * (ramp * 6 - 15) + 10)
-    alpha[window] = np.clip(smooth, 0, 1)
-    alpha[window][ramp == 1] = 1
+    alpha[window] = smootherstep(ramp)
     return alpha
 
 
@@ -252,17 +253,25 @@ def _ramp_width(depth: NDArray[np.float32], feather: float) -> NDArray[np.float3
     for level in levels[1:]:
         core = depth >= level
         if core.any():
-            width[_distance_to(core) <= 1.5 * level] = level
+            width[distance_to(core) <= 1.5 * level] = level
     # Let the width grow by at most half a pixel per pixel: a lower envelope of cones.
     slope, smooth = np.float32(0.5), width.copy()
     for level in levels[:-1]:
         thin = inside & (width <= level)
         if thin.any():
-            np.minimum(smooth, np.float32(level) + slope * _distance_to(thin), out=smooth)
+            np.minimum(smooth, np.float32(level) + slope * distance_to(thin), out=smooth)
     return smooth
 
 
-def _distance_to(target: NDArray[np.bool_]) -> NDArray[np.float32]:
+def smootherstep(t: NDArray[Any]) -> NDArray[np.float32]:
+    """``6 t^5 - 15 t^4 + 10 t^3`` for t in [0, 1] (K. Perlin, "Improving Noise", 2002); 0 gives
+    exactly 0 and 1 exactly 1.
+    """
+    smooth = np.clip(t**3 * (t * (t * 6 - 15) + 10), 0, 1)
+    return np.where(t == 1, 1, smooth).astype(np.float32)
+
+
+def distance_to(target: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Measure each pixel's distance in px to the nearest True pixel (huge if there is none).
 
     OpenCV's exact transform (Felzenszwalb and Huttenlocher, "Distance Transforms of Sampled
@@ -391,17 +400,34 @@ def _fit(
             f"{name} is {own[0]} x {own[1]} px but the image is {width} x {height} px; give a map "
             f"of that size or of the same aspect ratio{turned}"
         )
+    return resize_map(strength, size, hard=hard)
+
+
+def resize_map(
+    strength_map: NDArray[np.float32], size: tuple[int, int], *, hard: bool | None = None
+) -> NDArray[np.float32]:
+    """Resize a map by the rules of :func:`load_strength_map`; 0 stays 0 and 1 stays 1.
+
+    Args:
+        strength_map: ``(H, W)`` in [0, 1].
+        size: ``(width, height)`` in px.
+        hard: Keep it hard (maximum, nearest pixel); None = as :func:`is_hard` finds it.
+    """
+    width, height = size
+    own = (strength_map.shape[1], strength_map.shape[0])
+    if own == (width, height):
+        return strength_map
     shrinks = own[0] * own[1] >= width * height
-    if hard:
+    if is_hard(strength_map) if hard is None else hard:
         if shrinks:
-            covered = cv2.resize(strength, (width, height), interpolation=cv2.INTER_AREA)
+            covered = cv2.resize(strength_map, (width, height), interpolation=cv2.INTER_AREA)
             return (covered > 0).astype(np.float32)
-        grown = cv2.resize(strength, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        grown = cv2.resize(strength_map, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return grown.astype(np.float32, copy=False)
     filter_ = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     # Three channels at once: the map, where it is not 0, where it is not 1; the last two give the
     # pixels that saw nothing but 0 or nothing but 1, which must come out exact.
-    layers = np.dstack([strength, strength != 0, strength != 1]).astype(np.float32)
+    layers = np.dstack([strength_map, strength_map != 0, strength_map != 1]).astype(np.float32)
     resized = cv2.resize(layers, (width, height), interpolation=filter_)
     result: NDArray[np.float32] = np.clip(resized[:, :, 0], 0, 1).astype(np.float32)
     result[resized[:, :, 1] == 0] = 0

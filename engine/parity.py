@@ -25,7 +25,8 @@ from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
 from controls.scene import Scene
-from engine.canvas import Box, load_image
+from engine.canvas import load_image
+from engine.crop import Region
 from engine.errors import InputError
 from engine.guidance import Guidance
 from engine.loop import Job
@@ -152,7 +153,7 @@ def prepare_like_diffusers(
         seeds=[request.seed] * count,
         pictures=None,
         strength_maps=[np.asarray(mask[0, 0])],
-        box=Box(0, 0, width, height),
+        regions=[[Region.whole((width, height))]],
         processor=processor,
     )
 

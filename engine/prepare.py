@@ -30,11 +30,14 @@ from engine.canvas import (
     to_pixels,
     to_tensor,
 )
+from engine.crop import Cutter, Region
 from engine.errors import InputError
 from engine.guidance import Guidance
 from engine.loop import Job
-from engine.masks import is_hard, load_mask, load_strength_map, paste_alpha, to_latent_grid
+from engine.masks import load_mask, load_strength_map, paste_alpha, resize_map, to_latent_grid
+from engine.prefill import choose_prefill, find_prefill, prefilled
 from engine.schedule import Schedule, fresh_scheduler
+from engine.stitch import PasteRule, stitch
 from engine.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 
 if TYPE_CHECKING:
@@ -76,12 +79,17 @@ class Plan:
     """The input pictures; None where latents were given."""
     strength_maps: list[NDArray[np.float32]]
     """H W each, one for all pictures or one for each, before padding."""
-    box: Box
+    regions: list[list[Region]]
+    """Of each map, in the order of a picture's jobs."""
     alphas: list[NDArray[np.float32]] = field(default_factory=list)
+    prefilled: Mapping[str, str] = field(default_factory=dict)
+    """What each strategy's jobs started from, by its name."""
+    paste_rule: PasteRule = "alpha"
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.box.width, self.box.height
+        height, width = self.strength_maps[0].shape
+        return width, height
 
     @property
     def strength_map(self) -> NDArray[np.float32]:
@@ -93,51 +101,90 @@ class Plan:
             return Image.new("RGB", self.size, "grey")
         return self.pictures[0].to_pil()
 
+    def describe_regions(self) -> list[list[int]]:
+        """The first map's regions: left, top, right and bottom, then the size of editing."""
+        return [
+            [each.box.left, each.box.top, each.box.right, each.box.bottom, *each.size]
+            for each in self.regions[0]
+        ]
+
     def finish(
         self, jobs: Sequence[Job], request: EditRequest, clock: Clock
-    ) -> tuple[Any, torch.Tensor]:
-        """Decode the jobs' latents, crop, and paste over the originals."""
-        latents = torch.cat([job.latents for job in jobs])
+    ) -> tuple[Any, torch.Tensor | None]:
+        """Decode the jobs' latents and paste each region over its original.
+
+        ``jobs``: one strategy's last ones, in the order in which they were made.
+        """
+        of_one_size = len({job.latents.shape for job in jobs}) == 1
+        latents = torch.cat([job.latents for job in jobs]) if of_one_size else None
         if request.output_type == "latent":
             return latents, latents
-        with clock.phase("decode"), torch.no_grad():
-            # One at a time: memory, and the same bits whatever else is in the request.
-            decoded = [to_pixels(self.backbone.decode(row[None]))[0] for row in latents]
-        with clock.phase("paste"):
-            finished: list[NDArray[np.uint8]] = []
-            images: list[Image.Image] = []
-            for i, pixels in enumerate(decoded):
-                which = i // request.num_images
-                cut = crop(pixels, self.box)
-                if self.pictures is None:
-                    finished.append(cut)
-                    images.append(Image.fromarray(cut))
-                    continue
-                picture = self.pictures[which]
-                alpha = self.alphas[which % len(self.alphas)]
-                if (adapted := self._adapted_alpha(jobs[i])) is not None:
-                    alpha = alpha * adapted
-                finished.append(paste(picture.rgb, cut, alpha))
-                images.append(picture.to_pil(finished[-1]))
+        finished: list[NDArray[np.uint8]] = []
+        images: list[Image.Image] = []
+        queue = iter(jobs)
+        while len(finished) < len(self.seeds):
+            which = len(finished) // request.num_images
+            picture = self.pictures[which] if self.pictures is not None else None
+            width, height = self.size
+            canvas = picture.rgb if picture else np.zeros((height, width, 3), np.uint8)
+            for region, job in zip(self.regions[which % len(self.regions)], queue, strict=False):
+                with clock.phase("decode"), torch.no_grad():
+                    # One at a time: memory, and the same bits whatever else is in the request.
+                    pixels = self._decoded(job, region)
+                with clock.phase("paste"):
+                    canvas = self._stitched(canvas, pixels, which, region, job)
+            finished.append(canvas)
+            images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
         if request.output_type == "np":
             return np.stack(finished).astype(np.float32) / 255.0, latents
         return images, latents
 
-    def _adapted_alpha(self, job: Job) -> NDArray[np.float32] | None:
-        """The paste opacity (H W) that the strategy asks for, if it does. Not after several
-        stages: the last one knows only its own change, not the first one's.
+    def _decoded(self, job: Job, region: Region) -> NDArray[np.uint8]:
+        """A job's pixels (H W 3) at the size of its region's box."""
+        pixels = self.backbone.decode(job.latents)
+        if region.scaled:
+            pixels = _resize(pixels.float(), (region.box.height, region.box.width))
+        return crop(to_pixels(pixels)[0], Box(0, 0, region.box.width, region.box.height))
+
+    def _stitched(
+        self,
+        canvas: NDArray[np.uint8],
+        pixels: NDArray[np.uint8],
+        which: int,
+        region: Region,
+        job: Job,
+    ) -> NDArray[np.uint8]:
+        """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
+        under = crop(canvas, region.box)
+        if self.pictures is not None:
+            alpha = crop(self.alphas[which % len(self.alphas)], region.box)
+            if region.own is not None:
+                alpha *= region.own
+            if (adapted := self._adapted_alpha(job, region)) is not None:
+                alpha *= adapted
+            pixels = stitch(self.paste_rule, under, pixels, alpha)
+        stitched = canvas.copy()
+        box = region.box
+        stitched[box.top : box.bottom, box.left : box.right] = pixels
+        return stitched
+
+    def _adapted_alpha(self, job: Job, region: Region) -> NDArray[np.float32] | None:
+        """The paste opacity (H W, of the box) that the strategy asks for, if it does. Not after
+        several stages: the last one knows only its own change, not the first one's.
         """
         if job not in self.jobs:
             return None
         alpha = job.strategy.paste_alpha(job.state, job.latents)
         if alpha is None:
             return None
-        cell = self.backbone.cell
-        height, width = alpha.shape[-2] * cell, alpha.shape[-1] * cell
+        cell, box = self.backbone.cell, region.box
+        size = (alpha.shape[-1] * cell, alpha.shape[-2] * cell)
         smooth = cv2.resize(
-            alpha[0, 0].float().cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
+            alpha[0, 0].float().cpu().numpy(),
+            (box.width, box.height) if region.scaled else size,
+            interpolation=cv2.INTER_LINEAR,
         )
-        return crop(np.asarray(smooth, np.float32).clip(0, 1), self.box)
+        return crop(np.asarray(smooth, np.float32).clip(0, 1), Box(0, 0, box.width, box.height))
 
 
 def prepare_edit(
@@ -161,7 +208,7 @@ def prepare_edit(
             make_schedule(stage.strength)  # refuses bad numbers before any model work
     seeds, generators = _generators(request, inputs.count * request.num_images)
     desk = _Desk(backbone, request, inputs, make_schedule, clock, admit)
-    scene = inputs.scene(backbone, request)
+    scene = inputs.scene(request)
     asked = check_references(request.ip_adapter_image)
     desk.references = ReferenceStack.of(asked, backbone, scene)
     for name, each in controls.items():
@@ -171,15 +218,26 @@ def prepare_edit(
         with clock.phase("text"):
             for strategy in strategies:
                 for stage in strategy.stages:
-                    desk.conditioning(stage)
+                    for view in inputs.views:
+                        desk.conditioning(stage, view)
         for strategy in strategies:
             for i, generator in enumerate(generators):
                 # Every strategy starts from the same draws.
                 own = generator if len(strategies) == 1 else generator.clone_state()
-                jobs.append(desk.job(strategy, 0, i, own))
-    alphas = [paste_alpha(each, request.feather) for each in inputs.maps]
-    box = Box(0, 0, *inputs.size)
-    return Plan(backbone, jobs, seeds, inputs.pictures, inputs.maps, box, alphas)
+                views = inputs.views_of(i // request.num_images)
+                for view, each in zip(views, _divide(own, len(views)), strict=True):
+                    jobs.append(desk.job(strategy, 0, i, view, each))
+    return Plan(
+        backbone,
+        jobs,
+        seeds,
+        inputs.pictures,
+        inputs.maps,
+        inputs.regions,
+        inputs.alphas,
+        {strategy.name: desk.prefill_of(strategy) for strategy in strategies},
+        request.paste,
+    )
 
 
 class _Desk:
@@ -206,9 +264,10 @@ class _Desk:
             request.guidance_end,
         )
         self._texts: dict[
-            tuple[tuple[int, int], bool], tuple[Conditioning, Conditioning | None]
+            tuple[tuple[int, int], bool, Box | None], tuple[Conditioning, Conditioning | None]
         ] = {}
-        self._originals: dict[tuple[int, float], torch.Tensor] = {}
+        self._originals: dict[tuple[_View, float], torch.Tensor] = {}
+        self._filled: dict[tuple[_View, float, str], torch.Tensor] = {}
         self.admit = admit or self._skip_held
         self.stacks: dict[str, ControlStack] = {}
         """The controls of each strategy's jobs, by its name."""
@@ -218,19 +277,43 @@ class _Desk:
         if self.request.skip:
             job.skip_to(job.first_needed())
 
-    def job(self, strategy: AnyStrategy, number: int, image: int, generator: Any) -> Job:
-        """The job of stage ``number`` for one picture, from its original."""
-        which = image // self.request.num_images
+    def job(
+        self, strategy: AnyStrategy, number: int, image: int, view: _View, generator: Any
+    ) -> Job:
+        """The job of stage ``number`` for one view of a picture, from its original."""
         stage = strategy.stages[number]
-        return self._job(strategy, number, image, generator, self.original(which, stage.scale))
+        x0 = self.original(view, stage.scale)
+        start = None
+        if stage.strategy.start != "noise" and self.request.latents is None:
+            start = self.filled(self.prefill_of(strategy), view, stage.scale)
+        return self._job(strategy, number, image, view, generator, x0, start)
+
+    def prefill_of(self, strategy: AnyStrategy) -> str:
+        """The name of what a strategy's hole is filled with before its first step."""
+        if self.request.prefill != "auto":
+            return self.request.prefill
+        if self.inputs.latents is not None:
+            return "original"
+        return choose_prefill(
+            self.inputs.prefill_maps, self.request.strength * strategy.stages[0].strength
+        )
 
     def _job(
-        self, strategy: AnyStrategy, number: int, image: int, generator: Any, x0: torch.Tensor
+        self,
+        strategy: AnyStrategy,
+        number: int,
+        image: int,
+        view: _View,
+        generator: Any,
+        x0: torch.Tensor,
+        start: torch.Tensor | None = None,
     ) -> Job:
-        which = image // self.request.num_images
+        """``x0``: the clean latents of what is held; ``start``: of what the run starts from, where
+        that is something else.
+        """
         stage = strategy.stages[number]
         network = self.backbone.network(stage.strategy.network)
-        strength_map = self.inputs.scaled_map(which, stage.scale, self.backbone.align)
+        strength_map = view.map_at(stage.scale, self.backbone.align)
         grid = torch.from_numpy(to_latent_grid(strength_map, self.backbone.cell))[None, None]
         schedule = self.make_schedule(stage.strength)
         context = StrategyContext(
@@ -239,17 +322,17 @@ class _Desk:
             noise=randn_tensor(x0.shape, generator, device=x0.device, dtype=x0.dtype),
             strength_map=grid.to(x0),
             network=stage.strategy.network,
-            masked_image_latents=lambda: self.masked(which, stage.scale, strength_map),
+            masked_image_latents=lambda: self.masked(view, stage.scale, strength_map),
         )
-        cond, uncond = self.conditioning(stage)
+        cond, uncond = self.conditioning(stage, view)
         stack = self.stacks.get(strategy.name)
 
         def follow(finished: Job) -> Job:
             following = strategy.stages[number + 1]
             x0 = finished.latents
             if following.scale != stage.scale:
-                x0 = self.rescaled(which, x0, following.scale)
-            return self._job(strategy, number + 1, image, generator, x0)
+                x0 = self.rescaled(view, x0, following.scale)
+            return self._job(strategy, number + 1, image, view, generator, x0)
 
         job = Job(
             name=strategy.name,
@@ -257,13 +340,17 @@ class _Desk:
             schedule=schedule,
             strategy=stage.strategy,
             state=stage.strategy.prepare(context),
-            latents=self._start(stage.strategy, context),
+            latents=self._start(stage.strategy, context, x0 if start is None else start),
             cond=cond,
             uncond=uncond,
             guidance=self.guidance,
             generator=generator,
             controls=stack.bind(
-                schedule, guided=uncond is not None, which=which, size=strength_map.shape
+                schedule,
+                guided=uncond is not None,
+                which=view.picture,
+                size=strength_map.shape,
+                box=view.box,
             )
             if stack
             else (),
@@ -274,7 +361,9 @@ class _Desk:
         self.admit(job)
         return job
 
-    def _start(self, strategy: Strategy, context: StrategyContext) -> torch.Tensor:
+    def _start(
+        self, strategy: Strategy, context: StrategyContext, x0: torch.Tensor
+    ) -> torch.Tensor:
         if self.request.latents is not None:
             given: torch.Tensor = self.request.latents.to(context.init_latents)
             if given.shape != context.init_latents.shape:
@@ -285,13 +374,13 @@ class _Desk:
             return given.clone()
         if strategy.start == "noise":
             return context.schedule.start_from_noise(context.noise)
-        return context.schedule.start(context.init_latents, context.noise)
+        return context.schedule.start(x0, context.noise)
 
-    def conditioning(self, stage: Stage) -> tuple[Conditioning, Conditioning | None]:
+    def conditioning(self, stage: Stage, view: _View) -> tuple[Conditioning, Conditioning | None]:
         """Text and references, encoded once for each size of picture."""
         network = self.backbone.network(stage.strategy.network)
-        size = self.inputs.scaled_size(stage.scale, self.backbone.align)
-        key = (size, network.embeds_guidance)
+        size = view.size_at(stage.scale, self.backbone.align)
+        key = (size, network.embeds_guidance, view.box if self.references else None)
         if key not in self._texts:
             cond, uncond = self.backbone.encode_prompt(
                 self.request.prompt,
@@ -303,46 +392,56 @@ class _Desk:
                 embedded = self.backbone.guidance_embedding(self.guidance.scale)
                 cond = {**cond, "timestep_cond": embedded}
             if self.references is not None:
-                cond, uncond = self.references.join(cond, uncond, size=size)
+                cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond
         return self._texts[key]
 
-    def original(self, which: int, scale: float) -> torch.Tensor:
-        """Clean latents (1 c h w) of a picture, encoded once for each size."""
-        if (which, scale) not in self._originals:
+    def original(self, view: _View, scale: float) -> torch.Tensor:
+        """Clean latents (1 c h w) of a view, encoded once for each size."""
+        if (view, scale) not in self._originals:
             with self.clock.phase("encode"):
                 if self.inputs.latents is not None:
                     if scale != 1:
                         raise InputError("stages of other scales need pixels; latents were given.")
-                    x0 = self.inputs.latents[which : which + 1]
+                    x0 = self.inputs.latents[view.picture : view.picture + 1]
                     x0 = x0.to(self.backbone.device, self.backbone.dtype)
                 else:
-                    x0 = self.backbone.encode(self._pixels(which, scale))
-            self._originals[which, scale] = x0
-        return self._originals[which, scale]
+                    x0 = self.backbone.encode(self._pixels(view, scale))
+            self._originals[view, scale] = x0
+        return self._originals[view, scale]
 
-    def masked(self, which: int, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
-        """Latents of a picture with mid grey in place of what is repainted."""
+    def filled(self, name: str, view: _View, scale: float) -> torch.Tensor:
+        """Clean latents (1 c h w) of a view whose hole is prefilled, made once for each size."""
+        if name == "original":
+            return self.original(view, scale)
+        key = (view, scale, name)
+        if key not in self._filled:
+            with self.clock.phase("encode"):
+                pixels = self.inputs.filled(view, find_prefill(name))
+                size = view.size_at(scale, self.backbone.align)
+                self._filled[key] = self.backbone.encode(_resize(pixels, size))
+        return self._filled[key]
+
+    def masked(self, view: _View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
+        """Latents of a view with mid grey in place of what is repainted."""
         if self.inputs.latents is not None:
             raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
         keep = torch.from_numpy((strength_map == 0).astype(np.float32))
         with self.clock.phase("encode"):
-            return self.backbone.encode(self._pixels(which, scale) * keep)
+            return self.backbone.encode(self._pixels(view, scale) * keep)
 
-    def rescaled(self, which: int, latents: torch.Tensor, scale: float) -> torch.Tensor:
+    def rescaled(self, view: _View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's result brought to another size, with the original's own pixels where nothing
         is repainted.
         """
-        target = self._pixels(which, scale)
-        strength_map = self.inputs.scaled_map(which, scale, self.backbone.align)
-        changed = torch.from_numpy(strength_map > 0)
+        target = self._pixels(view, scale)
+        changed = torch.from_numpy(view.map_at(scale, self.backbone.align) > 0)
         with self.clock.phase("encode"):
             pixels = _resize(self.backbone.decode(latents).float().cpu(), target.shape[-2:])
             return self.backbone.encode(torch.where(changed, pixels.clamp(-1, 1), target))
 
-    def _pixels(self, which: int, scale: float) -> torch.Tensor:
-        size = self.inputs.scaled_size(scale, self.backbone.align)
-        return _resize(self.inputs.tensors[which], size)
+    def _pixels(self, view: _View, scale: float) -> torch.Tensor:
+        return _resize(view.pixels, view.size_at(scale, self.backbone.align))
 
 
 def _resize(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
@@ -350,6 +449,65 @@ def _resize(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
     return torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A region of a picture as the model sees it."""
+
+    picture: int
+    """Its number in the request."""
+    region: Region
+    strength_map: NDArray[np.float32]
+    """H W in [0, 1], scaled and padded."""
+    pixels: torch.Tensor
+    """1 3 H W in [-1, 1], scaled and padded; empty where latents were given."""
+
+    @classmethod
+    def of(
+        cls,
+        picture: int,
+        region: Region,
+        strength_map: NDArray[np.float32],
+        rgb: NDArray[np.uint8] | None,
+        align: int,
+    ) -> _View:
+        """Cut ``region`` out of a picture (H W 3; None for latents) and its map (H W)."""
+        cut = crop(strength_map, region.box)
+        padded = pad_to_multiple(resize_map(cut, region.size), align)[0]
+        pixels = torch.empty(0)
+        if rgb is not None:
+            pixels = _model_pixels(crop(rgb, region.box), region, align)
+        return cls(picture, region, padded, pixels)
+
+    @property
+    def box(self) -> Box:
+        """What the view covers of the picture's padded canvas."""
+        box, (height, width) = self.region.box, self.strength_map.shape
+        if self.region.scaled:
+            return box
+        return Box(box.left, box.top, box.left + width, box.top + height)
+
+    def size_at(self, scale: float, align: int) -> tuple[int, int]:
+        """(height, width) at ``scale``, multiples of ``align``."""
+        height, width = self.strength_map.shape
+        if scale == 1:
+            return height, width
+        return max(1, round(height * scale / align)) * align, max(
+            1, round(width * scale / align)
+        ) * align
+
+    def map_at(self, scale: float, align: int) -> NDArray[np.float32]:
+        """The map at ``scale``; a hard one grows, so that nothing is lost."""
+        height, width = self.size_at(scale, align)
+        return resize_map(self.strength_map, (width, height))
+
+
+def _model_pixels(rgb: NDArray[np.uint8], region: Region, align: int) -> torch.Tensor:
+    """What is cut out for ``region`` (H W 3), scaled and padded: 1 3 H W in [-1, 1]."""
+    if not region.scaled:
+        return to_tensor(pad_to_multiple(rgb, align)[0])
+    return _resize(to_tensor(rgb), region.size[::-1]).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -361,10 +519,16 @@ class _Inputs:
     count: int
     maps: list[NDArray[np.float32]]
     """H W each; one for all pictures, or one for each."""
-    padded_maps: list[NDArray[np.float32]]
+    regions: list[list[Region]]
+    """Of each map."""
+    prefill_maps: list[NDArray[np.float32]]
+    """What is prefilled, and how strongly: H W each in [0, 1], as many as maps."""
+    alphas: list[NDArray[np.float32]]
+    """The paste's opacity: H W each, as many as maps; 0 where the strength is."""
     pictures: list[Picture] | None
-    tensors: list[torch.Tensor]
-    """1 3 H W in [-1, 1] each, padded; empty where latents were given."""
+    views: list[_View]
+    """Of all pictures, in order."""
+    align: int
     latents: torch.Tensor | None
     """b c h w, where they were given in place of pictures."""
 
@@ -375,27 +539,64 @@ class _Inputs:
         if latents is None:
             pictures = _load_pictures(request.image)
             size, count, align = pictures[0].size, len(pictures), backbone.align
-            maps = _load_maps(request, size, count)
-            if request.expand is not None:
-                pictures, maps = _expanded(pictures, maps, request.expand)
-                size = pictures[0].size
         else:
             count, _, height, width = latents.shape
             size, align = (width * backbone.cell, height * backbone.cell), backbone.cell
-            if request.expand is not None:
-                raise InputError("expand needs pixels; latents were given as image.")
-            maps = _load_maps(request, size, count)
+            _refuse_for_latents(request)
+        context, prefill, opacity = (
+            _load_extra(request, name, size)
+            for name in ("context_mask", "prefill_mask", "paste_mask")
+        )
+        maps = _load_maps(request, size, count)
+        if request.expand is not None and pictures is not None:
+            pictures, maps = _expanded(pictures, maps, request.expand)
+            size = pictures[0].size
+        cutter = Cutter(
+            request.native_size or backbone.native_size, align, request.context, request.zoom
+        )
+        rule = "full" if latents is not None else request.region_rule
+        surroundings = None if context is None else context > 0
+        regions = [cutter.regions(each, rule, surroundings) for each in maps]
+        views = [
+            _View.of(
+                i,
+                region,
+                maps[i % len(maps)],
+                pictures[i].rgb if pictures else None,
+                align,
+            )
+            for i in range(count)
+            for region in regions[i % len(maps)]
+        ]
         return cls(
             size=size,
             count=count,
             maps=maps,
-            padded_maps=[pad_to_multiple(each, align)[0] for each in maps],
+            regions=regions,
+            prefill_maps=maps if prefill is None else [prefill] * len(maps),
+            alphas=[
+                paste_alpha(each, request.feather) if opacity is None else opacity * (each > 0)
+                for each in maps
+            ],
             pictures=pictures,
-            tensors=[to_tensor(pad_to_multiple(p.rgb, align)[0]) for p in pictures or []],
+            views=views,
+            align=align,
             latents=latents,
         )
 
-    def scene(self, backbone: Backbone, request: EditRequest) -> Scene:
+    def views_of(self, picture: int) -> list[_View]:
+        return [view for view in self.views if view.picture == picture]
+
+    def filled(self, view: _View, fill: Callable[..., NDArray[np.uint8]]) -> torch.Tensor:
+        """A view's pixels with its hole prefilled, as strongly as the prefill map says."""
+        assert self.pictures is not None  # noqa: S101 - refused where latents were given
+        box = view.region.box
+        rgb = crop(self.pictures[view.picture].rgb, box)
+        weight = crop(self.prefill_maps[view.picture % len(self.prefill_maps)], box)
+        filled = paste(rgb, prefilled(fill, rgb, weight > 0), weight)
+        return _model_pixels(filled, view.region, self.align)
+
+    def scene(self, request: EditRequest) -> Scene:
         """What controls need to know of the pictures."""
         width, height = self.size
         left, top, right, bottom = request.expand or (0, 0, 0, 0)
@@ -403,35 +604,50 @@ class _Inputs:
             self.size,
             None if self.pictures is None else [picture.rgb for picture in self.pictures],
             self.maps,
-            backbone.align if self.latents is None else backbone.cell,
+            self.align,
             Box(left, top, width - right, height - bottom),
         )
 
-    def scaled_size(self, scale: float, align: int) -> tuple[int, int]:
-        """(height, width) of the padded picture at ``scale``, multiples of ``align``."""
-        height, width = self.padded_maps[0].shape
-        if scale == 1:
-            return height, width
-        return tuple(max(1, round(side * scale / align)) * align for side in (height, width))
 
-    def scaled_map(self, which: int, scale: float, align: int) -> NDArray[np.float32]:
-        """A picture's padded map at ``scale``; a hard one grows, so that nothing is lost."""
-        strength_map = self.padded_maps[which % len(self.padded_maps)]
-        height, width = self.scaled_size(scale, align)
-        if strength_map.shape == (height, width):
-            return strength_map
-        resized = cv2.resize(strength_map, (width, height), interpolation=cv2.INTER_AREA)
-        if is_hard(strength_map):
-            resized = np.ceil(resized)
-        return np.asarray(resized, dtype=np.float32).clip(0, 1)
+def _refuse_for_latents(request: EditRequest) -> None:
+    for name in ("expand", "context_mask", "prefill_mask", "paste_mask"):
+        if getattr(request, name) is not None:
+            raise InputError(f"{name} needs pixels; latents were given as image.")
+    for name, value in (("region", request.region == "mask"), ("paste", request.paste != "alpha")):
+        if value:
+            raise InputError(
+                f"{name}={getattr(request, name)!r} needs pixels; latents were given as image."
+            )
+    if request.prefill not in {"auto", "original"}:
+        raise InputError("prefill needs pixels; latents were given as image.")
+
+
+def _load_extra(
+    request: EditRequest, name: str, size: tuple[int, int]
+) -> NDArray[np.float32] | None:
+    """The map under ``name``, if it is given. On an expanded canvas the new area is 1, but it is
+    no context.
+    """
+    if getattr(request, name) is None:
+        return None
+    loaded = load_strength_map(getattr(request, name), size)
+    if request.expand is None:
+        return loaded
+    value = float(name != "context_mask")
+    return np.pad(loaded, _sides(request.expand), constant_values=value)
+
+
+def _sides(by: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(left, top, right, bottom) as numpy's pad takes it."""
+    left, top, right, bottom = by
+    return (top, bottom), (left, right)
 
 
 def _expanded(
     pictures: list[Picture], maps: list[NDArray[np.float32]], by: tuple[int, int, int, int]
 ) -> tuple[list[Picture], list[NDArray[np.float32]]]:
     """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
-    left, top, right, bottom = by
-    sides = ((top, bottom), (left, right))
+    sides = _sides(by)
     grown = [
         Picture(
             np.pad(picture.rgb, (*sides, (0, 0)), mode="symmetric"),
@@ -535,3 +751,14 @@ def _generators(request: EditRequest, count: int) -> tuple[list[int | None], lis
 def draw_seed() -> int:
     """A seed for who gives none."""
     return secrets.randbelow(2**31)
+
+
+def _divide(generator: Any, count: int) -> list[Any]:
+    """A generator for each of a picture's ``count`` regions: its own for the first, and for each
+    further one a new generator, seeded by a copy of it (so that its own draws stay the same).
+    """
+    if count == 1:
+        return [generator]
+    copy = generator.clone_state()
+    seeds = torch.randint(2**63 - 1, (count - 1,), generator=copy, device=copy.device).tolist()
+    return [generator, *(torch.Generator(copy.device).manual_seed(seed) for seed in seeds)]

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from engine.crop import REGIONS, RegionRule
 from engine.errors import InputError, UnknownNameError
+from engine.prefill import find_prefill
 from engine.schedule import check_scheduler
+from engine.stitch import PasteRule, list_pastes
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 COMPAT = (None, "diffusers")
@@ -50,6 +53,15 @@ class EditRequest:
     invert: bool = False
     feather: float = 4.0
     skip: bool = True
+    region: RegionRule = "auto"
+    context: float = 2.0
+    context_mask: Any = None
+    native_size: int | None = None
+    zoom: float = 1.0
+    prefill: str = "auto"
+    prefill_mask: Any = None
+    paste: PasteRule = "alpha"
+    paste_mask: Any = None
     output_type: OutputType = "pil"
     compat: Literal["diffusers"] | None = None
     callback: Callable[..., Any] | None = None
@@ -60,6 +72,8 @@ class EditRequest:
         self._check_text()
         self._check_numbers()
         self._check_draws()
+        self._check_region()
+        self._check_prefill_and_paste()
         check_scheduler(self.scheduler)
         for name in ("guess_mode", "skip"):
             if not isinstance(getattr(self, name), bool):
@@ -123,6 +137,45 @@ class EditRequest:
                 raise InputError("give either seed= or generator=, not both.")
         if self.latents is not None and self.denoising_start is None:
             raise InputError("latents= continues a run; say where with denoising_start=.")
+
+    @property
+    def region_rule(self) -> RegionRule:
+        """``region``, but ``"full"`` where only the full frame makes sense."""
+        return "full" if self._needs_full_frame else self.region
+
+    @property
+    def _needs_full_frame(self) -> str:
+        """What in this request works on the full frame only; empty if nothing does."""
+        needs = {
+            'compat="diffusers"': self.compat,
+            'output_type="latent"': self.output_type == "latent",
+            "latents=": self.latents is not None,
+            "denoising_end=": self.denoising_end is not None,
+        }
+        return next((name for name, is_set in needs.items() if is_set), "")
+
+    def _check_region(self) -> None:
+        if self.region not in REGIONS:
+            raise UnknownNameError("region", str(self.region), REGIONS)
+        if self.region == "mask" and (reason := self._needs_full_frame):
+            raise InputError(f'region="mask" cannot be combined with {reason}: full frame only.')
+        if self.context_mask is not None and self.region_rule == "full":
+            raise InputError("context_mask says what a cut-out holds; the full frame has none.")
+        self._number("context", self.context, 1.0, 100.0)
+        self._number("zoom", self.zoom, 1.0, 16.0)
+        if self.native_size is not None:
+            self._whole("native_size", self.native_size, 8, 16384)
+
+    def _check_prefill_and_paste(self) -> None:
+        if not isinstance(self.prefill, str):
+            raise InputError(f"prefill must be a name, not {type(self.prefill).__name__}.")
+        if self.prefill != "auto":
+            find_prefill(self.prefill)
+        if self.paste not in list_pastes():
+            raise UnknownNameError("paste", str(self.paste), list_pastes())
+        for name in ("prefill", "prefill_mask", "paste", "paste_mask"):
+            if self.compat and getattr(self, name) not in (None, "auto", "original", "alpha"):
+                raise InputError(f'{name} is not part of compat="diffusers".')
 
     def _check_expand(self) -> None:
         if self.expand is None:

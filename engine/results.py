@@ -20,8 +20,9 @@ class EditResult:
     images: Any
     """A list of Pillow images; for ``output_type="np"`` a float32 array b h w 3 in [0, 1]; for
     ``"latent"`` the latents."""
-    latents: torch.Tensor
-    """b c h/cell w/cell, of the padded picture."""
+    latents: torch.Tensor | None
+    """b c h/cell w/cell, of the padded picture; where regions were cut out, theirs, one after the
+    other (None if they differ in size)."""
     seeds: list[int | None]
     """One for each picture; None where the caller's own generator drew."""
     settings: dict[str, Any]

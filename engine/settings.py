@@ -35,6 +35,12 @@ _REPEATED = (
     "feather",
     "expand",
     "guess_mode",
+    "region",
+    "context",
+    "native_size",
+    "zoom",
+    "prefill",
+    "paste",
 )
 
 

@@ -15,7 +15,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Cell", "labelled_grid", "overlay_map", "text_table"]
+__all__ = ["Cell", "heat_map", "labelled_grid", "overlay_map", "text_table"]
 
 Cell: TypeAlias = "tuple[Image.Image | None, str]"
 """A picture (None leaves its place empty) and its caption."""
@@ -144,6 +144,50 @@ def overlay_map(
     image[_inner_edge(support, 2 * width)] = (30, 30, 30)
     image[_inner_edge(support, width)] = (255, 255, 255)
     return Image.fromarray(image.round().astype(np.uint8))
+
+
+def heat_map(
+    rgb: NDArray[np.uint8] | Image.Image, strength_map: NDArray[np.floating[Any]]
+) -> Image.Image:
+    """:func:`overlay_map` with a legend under it: the colours of the strengths, and how much of the
+    picture is kept, repainted in part and repainted wholly.
+
+    Small pictures are enlarged as on a sheet; large ones keep their size.
+    """
+    shown = overlay_map(rgb, strength_map)
+    small = shown.width < _MIN_CELL
+    picture = _fit(shown, _MIN_CELL) if small else shown
+    assert picture is not None  # noqa: S101 - it has been given
+    width = picture.width
+    # On the greys that the picture's own colours are mixed with on average.
+    ramp = np.tile(np.linspace(0, 1, max(width - 2 * _PAD, 1), dtype=np.float32), (_GAP, 1))
+    below = np.full((*ramp.shape, 3), 128, np.uint8)
+    bar = np.asarray(overlay_map(below, ramp))
+    whole, kept = float((strength_map == 1).mean()), float((strength_map == 0).mean())
+    shares = (
+        f"{kept:.1%} kept",
+        f"{1 - kept - whole:.1%} in part",
+        f"{whole:.1%} wholly repainted",
+    )
+    text = _wrap(", ".join(shares), width - 2 * _PAD, _TEXT_SIZE)
+    ticks = {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"}
+    height = picture.height + _PAD + _GAP + 2 * _PAD + (len(text.lines) + 1) * text.line_height
+    sheet = Image.new("RGB", (width, height), _BACKGROUND)
+    sheet.paste(picture, (0, 0))
+    top = picture.height + _PAD
+    sheet.paste(Image.fromarray(bar), (_PAD, top))
+    draw = ImageDraw.Draw(sheet)
+    top += _GAP + _PAD // 2
+    for level, label in ticks.items():
+        wide = _width(text.font, label)
+        x = _PAD + level * bar.shape[1] - wide / 2
+        x = min(max(x, _PAD), width - _PAD - wide)
+        draw.text((round(x), top), label, fill=_INK, font=text.font)
+    top += text.line_height
+    for number, line in enumerate(text.lines):
+        where = (_PAD, top + number * text.line_height)
+        draw.text(where, line, fill=_SOFT_INK, font=text.font)
+    return sheet
 
 
 def _inner_edge(area: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

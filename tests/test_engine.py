@@ -186,7 +186,8 @@ class TestCompare:
             **request(), strategies=["blend", "differential", "inpaint9"], strength_mode="absolute"
         )
         assert list(comparison.results) == ["blend", "differential", "inpaint9"]
-        assert len(encodes) == 2  # the picture, and the masked picture of the 9-channel network
+        # The picture, the prefilled one, and the masked one of the 9-channel network.
+        assert len(encodes) == 3
         assert comparison.results["differential"].settings["options"]["strength_mode"] == "absolute"
         alone = engine.edit(**request(strategy="blend"))
         shared = comparison.results["blend"]

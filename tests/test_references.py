@@ -145,7 +145,9 @@ def edit(engine: InpaintEngine, reference: Any = None, **changes: Any) -> torch.
         "seed": 2,
         "output_type": "latent",
     }
-    return engine.edit(**{**request, **changes}, ip_adapter_image=reference).latents
+    latents = engine.edit(**{**request, **changes}, ip_adapter_image=reference).latents
+    assert latents is not None
+    return latents
 
 
 @pytest.mark.parametrize("strategy", list_strategies())

@@ -3,7 +3,19 @@
 Nothing heavy is imported before a command needs it, so ``softpaint --help`` stays quick.
 """
 
-from engine.cli import demo, edit, compare, evaluate, annotate, info  # isort: skip - the order of --help
+from engine.cli import demo, edit, compare, evaluate  # isort: skip - the order of --help
+from engine.cli import annotate, mapping, info  # isort: skip
 from engine.cli.app import app, main, run
 
-__all__ = ["annotate", "app", "compare", "demo", "edit", "evaluate", "info", "main", "run"]
+__all__ = [
+    "annotate",
+    "app",
+    "compare",
+    "demo",
+    "edit",
+    "evaluate",
+    "info",
+    "main",
+    "mapping",
+    "run",
+]

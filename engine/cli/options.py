@@ -107,6 +107,41 @@ SETTINGS: dict[str, Any] = {
         bool | None,
         typer.Option("--guess-mode", help="Controls lead, the prompt hardly matters."),
     ],
+    "region": Annotated[
+        str | None,
+        typer.Option(
+            help="auto, full, or mask: edit a cut-out around the mask at the model's own size. "
+            "[default: auto]"
+        ),
+    ],
+    "context": Annotated[
+        float | None,
+        typer.Option(help="Sides of the cut-out over the mask's, from 1. [default: 2]"),
+    ],
+    "native_size": Annotated[
+        int | None,
+        typer.Option(
+            "--native-size", help="Side at which cut-outs are edited. [default: the model's]"
+        ),
+    ],
+    "zoom": Annotated[
+        float | None,
+        typer.Option(help="How far small cut-outs may be enlarged, from 1. [default: 1]"),
+    ],
+    "prefill": Annotated[
+        str | None,
+        typer.Option(
+            help="What the hole starts from: auto, original, blur, telea, ns, patch, neutral, "
+            "noise, gan or gan:FILE. [default: auto]"
+        ),
+    ],
+    "paste": Annotated[
+        str | None,
+        typer.Option(
+            help="How the result is laid over: alpha, adaptive, multiband or poisson. "
+            "[default: alpha]"
+        ),
+    ],
     "expand": Annotated[
         str | None,
         typer.Option(help="Grow the canvas by so many pixels, and paint them.", metavar="L,T,R,B"),

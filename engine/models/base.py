@@ -123,6 +123,12 @@ class Backbone(ABC):
         return self.cell * max(network.down_factor for network in self.networks.values())
 
     @property
+    def native_size(self) -> int:
+        """Side in px of the square pictures that the model was trained on."""
+        side = self.unet_config.sample_size
+        return self.cell * int(min(side) if isinstance(side, list | tuple) else side)
+
+    @property
     def latent_channels(self) -> int:
         return int(self.pipe.vae.config.latent_channels)
 

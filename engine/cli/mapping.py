@@ -1,0 +1,214 @@
+"""`softpaint map`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.app import app, note, say
+from engine.cli.options import Output, Quiet, needed
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@app.command(name="map")
+def map_(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="MAP", help="A mask or strength map to begin with.")
+    ] = None,
+    output: Output = None,
+    photo: Annotated[
+        Path | None,
+        typer.Option(
+            help="The picture that it is for, for --select and --overlay.", metavar="FILE"
+        ),
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Begin with this colour in the photo; may be repeated.", metavar="R,G,B"),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="How far from it, in Delta-E 2000; 1 is just noticeable.")
+    ] = 10.0,
+    gradient: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with a gradient from the first point (0) to the second (1).",
+            metavar="X,Y,X,Y",
+        ),
+    ] = None,
+    paint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Paint rectangle:L,T,R,B or ellipse:L,T,R,B or polygon:X,Y,X,Y,... over it, with "
+            "@LEVEL at the end for another strength than 1; may be repeated.",
+            metavar="SHAPE",
+        ),
+    ] = None,
+    other: Annotated[
+        Path | None, typer.Option("--with", help="Combine it with this map.", metavar="FILE")
+    ] = None,
+    how: Annotated[
+        str, typer.Option(help="How: max, min, add, subtract or multiply.", metavar="HOW")
+    ] = "max",
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Only 0 and 1: what is at least 0.5 becomes 1.")
+    ] = False,
+    fill_holes: Annotated[
+        bool, typer.Option("--fill-holes", help="Close what is enclosed.")
+    ] = False,
+    grow: Annotated[float | None, typer.Option(help="Spread by so many pixels.")] = None,
+    shrink: Annotated[float | None, typer.Option(help="Take so many pixels off.")] = None,
+    falloff: Annotated[
+        float | None, typer.Option(help="Fall from 1 to 0 over so many pixels around it.")
+    ] = None,
+    feather: Annotated[float | None, typer.Option(help="Soften edges over so many pixels.")] = None,
+    outward: Annotated[
+        bool, typer.Option("--outward", help="Feather outward only: 1 stays 1.")
+    ] = False,
+    scale: Annotated[float | None, typer.Option(help="Multiply every strength.")] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Keep what was repainted, repaint what was kept.")
+    ] = False,
+    overlay: Annotated[
+        bool,
+        typer.Option("--overlay", help="Write the photo with the map over it, to look at."),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make or change a strength map; the options act in the order in which they are listed.
+
+    \b
+    Example:
+      softpaint map mask.png --grow 8 --feather 16 --outward -o map.png
+      softpaint map --photo photo.png --select 90,140,220 --fill-holes -o sky.png
+      softpaint map sky.png --photo photo.png --overlay -o look.png
+    """
+    import numpy as np
+
+    from engine import map_tools
+    from engine.canvas import load_image
+    from engine.files import check_writable, save_image
+    from engine.sheet import heat_map
+
+    target = needed(output, "--output")
+    if overlay and photo is None:
+        raise InputError("--overlay needs --photo: the picture to lay the map over.")
+    _check_not_an_input(target, source, photo, other)
+    check_writable(target)
+    picture = None if photo is None else load_image(photo)
+    strength = _begin(source, picture, select, tolerance, gradient, painted=bool(paint))
+    for each in paint or []:
+        strength = map_tools.paint(strength, *_shape(each))
+    if other is not None:
+        strength = map_tools.combine(strength, _load(other, strength.shape[::-1]), how)
+    if hard:
+        strength = (strength >= 0.5).astype(np.float32)
+    if fill_holes:
+        strength = map_tools.fill_holes(strength)
+    if outward and feather is None:
+        raise InputError("--outward says how --feather softens; give it a width.")
+    for tool, amount in (
+        (map_tools.grow, grow),
+        (map_tools.shrink, shrink),
+        (map_tools.falloff, falloff),
+        (partial(map_tools.feather, outward=outward), feather),
+        (map_tools.scale, scale),
+    ):
+        if amount is not None:
+            strength = tool(strength, amount)
+    if invert:
+        strength = map_tools.invert(strength)
+    if overlay and picture is not None:
+        save_image(heat_map(picture.to_pil(), strength), target)
+    else:
+        save_image(_as_image(strength), target)
+    say(
+        f"{strength.shape[1]} x {strength.shape[0]} px: {(strength == 0).mean():.1%} kept, "
+        f"{((strength > 0) & (strength < 1)).mean():.1%} repainted in part, "
+        f"{(strength == 1).mean():.1%} wholly"
+    )
+    note(str(target), quiet=quiet)
+
+
+def _check_not_an_input(target: Path, *inputs: Path | None) -> None:
+    for each in inputs:
+        if each is not None and target.exists() and each.exists() and target.samefile(each):
+            raise InputError(f"{target} is an input; give another --output.")
+
+
+def _begin(
+    source: Path | None,
+    picture: Any,
+    select: list[str] | None,
+    tolerance: float,
+    gradient: str | None,
+    *,
+    painted: bool,
+) -> NDArray[np.float32]:
+    """The map that the tools begin with."""
+    import numpy as np
+
+    from engine import map_tools
+
+    if sum([source is not None, bool(select), gradient is not None]) > 1:
+        raise InputError("begin with one of MAP, --select and --gradient; --with combines maps.")
+    size = None if picture is None else picture.size
+    if source is not None:
+        return _load(source, size)
+    if size is None:
+        raise InputError("give a MAP, or --photo and one of --select, --gradient and --paint.")
+    if select:
+        colours = [_colour(each) for each in select]
+        return map_tools.select_colours(picture.rgb, colours, tolerance)
+    if gradient is not None:
+        x0, y0, x1, y1 = _numbers(gradient, "--gradient", 4)
+        return map_tools.gradient(size, (x0, y0), (x1, y1))
+    if painted:
+        return np.zeros(size[::-1], np.float32)
+    raise InputError("give a MAP, or one of --select, --gradient and --paint.")
+
+
+def _load(path: Path, size: tuple[int, ...] | None) -> NDArray[np.float32]:
+    from engine.canvas import open_upright
+    from engine.masks import load_strength_map
+
+    width, height = size or open_upright(path, f"map {str(path)!r}").size
+    return load_strength_map(path, (width, height))
+
+
+def _as_image(strength: NDArray[np.float32]) -> Any:
+    from PIL import Image
+
+    return Image.fromarray((strength * 255).round().astype("uint8"))
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+    red, green, blue = (round(value) for value in _numbers(text, "--select", 3))
+    return red, green, blue
+
+
+def _shape(text: str) -> tuple[str, list[float], float]:
+    """``SHAPE:NUMBERS[@LEVEL]``."""
+    what, _, level = text.partition("@")
+    shape, colon, points = what.partition(":")
+    if not colon:
+        raise InputError(f"--paint takes SHAPE:NUMBERS[@LEVEL], not {text!r}.")
+    strength = _numbers(level, "--paint's level", 1)[0] if level else 1.0
+    return shape.strip(), _numbers(points, "--paint"), strength
+
+
+def _numbers(text: str, option: str, count: int | None = None) -> list[float]:
+    try:
+        numbers = [float(each) for each in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or (count is not None and len(numbers) != count):
+        raise InputError(f"{option} takes {count or 'some'} numbers with commas, not {text!r}.")
+    return numbers
