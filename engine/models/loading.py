@@ -125,7 +125,8 @@ def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device
         union = "Union" in config  # in the name of the class
         kind = ControlNetUnionModel if union else ControlNetModel
         net = _guarded(lambda: kind.from_pretrained(str(source), dtype=dtype), model)
-    return net.to(device=device, dtype=dtype).eval()
+    net = net.to(device).eval()
+    return net if net.dtype == dtype else net.to(dtype)
 
 
 def _config_file(source: Path | str) -> Path:

@@ -1,0 +1,218 @@
+"""Measure the pocket model's ControlNets, on held-out scenes with the object's edges given.
+
+    python examples/benchmarks/measure_controls.py edges           # what follows the edges
+    python examples/benchmarks/measure_controls.py spill           # what a control's mask holds
+    python examples/benchmarks/measure_controls.py sheet -o controls.png
+
+Prints Markdown tables; ``examples/controls.md`` shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from controls import Control, annotate
+from engine import InpaintEngine
+from engine.files import save_image
+from engine.metrics import colour_inside
+from engine.pocket import world
+from engine.sheet import labelled_grid, overlay_map
+
+FIRST_SEED = 1_400_000
+"""Held-out scenes: training used seeds below 1,000,000."""
+TOLERANCE = 1
+"""px: edges this near count as found (0.75% of the diagonal, as the BSDS boundary benchmark has it,
+is 1.4 px here)."""
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A thing is to come into a scene, and what the renderer knows of the answer."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    """The thing's footprint, grown by 4 px, as a person would draw it around the edges given."""
+    prompt: str
+    truth: world.Scene
+    seed: int
+
+    def control(self, name: str, **changes: Any) -> Control:
+        """A control that reads the answer: its canny edges, or its depth as grey."""
+        if name == "canny":
+            return Control(name, annotate(self.truth.image, "canny"), **changes)
+        grey = (self.truth.depth * 255).round().astype(np.uint8)
+        return Control(name, np.repeat(grey[:, :, None], 3, axis=2), **changes)
+
+
+def insertions(first: int, count: int) -> Iterator[Insertion]:
+    """The first ``count`` scenes from seed ``first`` that have room for one more thing."""
+    seed = first
+    while count:
+        spec = world.sample_scene(seed)
+        thing = world.fitting_object(spec, np.random.default_rng([seed, 1]))
+        if thing is not None:
+            count -= 1
+            after = spec.with_object(thing)
+            truth, before = world.render(after), world.render(spec).image
+            mask = world.grow(truth.masks[len(spec.objects)], 4)
+            yield Insertion(before, mask, after.caption, truth, seed)
+        seed += 1
+
+
+def edge_f1(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """F1 of the result's canny edges against the truth's inside the mask; an edge pixel counts as
+    found where the other picture has one within :data:`TOLERANCE` px. NaN without edges in both.
+    """
+    ours, theirs = (annotate(each, "canny")[..., 0] > 0 for each in (result, truth))
+    near = np.ones((2 * TOLERANCE + 1, 2 * TOLERANCE + 1), np.uint8)
+    hits = [
+        cv2.dilate(b.astype(np.uint8), near)[a & mask] > 0
+        for a, b in ((ours, theirs), (theirs, ours))
+    ]
+    if not any(each.size for each in hits):
+        return float("nan")
+    precision, recall = (float(each.mean()) if each.size else 0.0 for each in hits)
+    return 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> list[np.ndarray]:
+    """The cases' results; ``settings`` that are functions are asked for each case's own."""
+    edits = [
+        {
+            "image": case.image,
+            "mask": case.mask,
+            "prompt": case.prompt,
+            "seed": case.seed,
+            **{key: each(case) if callable(each) else each for key, each in settings.items()},
+        }
+        for case in cases
+    ]
+    return [np.asarray(result.images[0]) for result in engine.edit_many(edits)]
+
+
+def edges(
+    engine: InpaintEngine, names: Sequence[str], *, first: int, count: int, steps: int
+) -> None:
+    """Edge F1 and colour error inside the mask for ``names`` (``"differential+canny"``)."""
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    cases = list(insertions(first, count))
+    for start in range(0, count, 10):
+        block = cases[start : start + 10]
+        for name in names:
+            strategy, _, control = name.partition("+")
+            controls = (lambda case, c=control: case.control(c)) if control else None
+            results = edit(
+                engine, block, strategy=strategy, controls=controls, num_inference_steps=steps
+            )
+            figures[name] += [
+                (
+                    edge_f1(result, case.truth.image, case.mask),
+                    colour_inside(result, case.truth.image, case.mask),
+                )
+                for result, case in zip(results, block, strict=True)
+            ]
+    print(
+        f"Insertion with the thing's edges (or depth) given, {count} held-out scenes from seed "
+        f"{first}, {steps} steps, inside the mask; in brackets the standard error\n"
+    )
+    print("| strategy | edge F1 | Delta-E 2000 |\n|---|---:|---:|")
+    for name, pairs in figures.items():
+        cells = []
+        for values in np.array(pairs).T:
+            known = values[np.isfinite(values)]
+            cells.append(f"{known.mean():.3f} ({known.std(ddof=1) / len(known) ** 0.5:.3f})")
+        print(f"| `{name}` | {' | '.join(cells)} |")
+
+
+def spill(engine: InpaintEngine, *, first: int, count: int, steps: int) -> None:
+    """How far a control reaches beyond its mask, where all of the picture is repainted."""
+    cases = list(insertions(first, count))
+    size = cases[0].image.shape[0]
+    everywhere = np.ones((size, size), np.float32)
+    left = np.zeros_like(everywhere)
+    left[:, : size // 2] = 1
+    run = {"mask": None, "strength_map": everywhere, "num_inference_steps": steps}
+    bands = {"its half": (0, 64), "0 to 16 px beyond": (64, 80), "16 to 32 px": (80, 96)}
+    bands |= {"32 to 64 px": (96, 128)}
+    change: dict[str, list[list[float]]] = {"everywhere": [], "the left half": []}
+    for start in range(0, count, 10):
+        block = cases[start : start + 10]
+        plain = edit(engine, block, **run)
+        for label, mask in (("everywhere", None), ("the left half", left)):
+            steered = edit(
+                engine, block, **run, controls=lambda case, m=mask: case.control("canny", mask=m)
+            )
+            for a, b in zip(plain, steered, strict=True):
+                moved = np.abs(a.astype(float) - b).mean(axis=2)
+                change[label].append([moved[:, x:y].mean() for x, y in bands.values()])
+    print(
+        "Mean change, in grey levels of 255, that `canny` makes to `differential` over the whole "
+        f"picture, by its mask; {count} scenes from seed {first}, {steps} steps\n"
+    )
+    print(f"| mask | {' | '.join(bands)} |\n|---|{'---:|' * len(bands)}")
+    for label, rows in change.items():
+        print(f"| {label} | {' | '.join(f'{each:.1f}' for each in np.mean(rows, axis=0))} |")
+
+
+def sheet(
+    engine: InpaintEngine, path: Path, names: Sequence[str], *, first: int, steps: int
+) -> None:
+    """Five scenes: without a control, with canny at three scales, with the others, the truth."""
+    cases = list(insertions(first, 5))
+    columns: Mapping[str, Any] = {
+        "differential": None,
+        **{
+            f"canny {scale:g}": lambda case, s=scale: case.control("canny", scale=s)
+            for scale in (0.5, 1.0)
+        },
+        **({"depth 1": lambda case: case.control("depth")} if "depth" in names else {}),
+    }
+    pictures = [
+        edit(engine, cases, controls=each, num_inference_steps=steps) for each in columns.values()
+    ]
+    rows: list[list[tuple[Any, str]]] = []
+    for i, case in enumerate(cases):
+        given = [overlay_map(case.image, case.mask.astype(np.float32))]
+        given.append(Image.fromarray(annotate(case.truth.image, "canny")))
+        made = [Image.fromarray(each[i]) for each in pictures]
+        rows.append([(each, "") for each in (*given, *made, Image.fromarray(case.truth.image))])
+    heads = ["picture and mask", "edges given", *columns, "as the renderer draws it"]
+    save_image(labelled_grid(rows, columns=heads, row_labels=[c.prompt for c in cases]), path)
+    print(path)
+
+
+def main() -> None:
+    """Parse the command line and run one part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("part", choices=["edges", "spill", "sheet"])
+    parser.add_argument("--count", type=int, help="scenes [default: 200, and 20 for spill]")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument(
+        "--strategies", default="differential,differential+canny,differential+depth"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("controls.png"))
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    engine = InpaintEngine.from_pretrained(device="cpu")
+    first, steps = options.first_seed, options.steps
+    names = options.strategies.split(",")
+    if options.part == "edges":
+        edges(engine, names, first=first, count=options.count or 200, steps=steps)
+    elif options.part == "spill":
+        spill(engine, first=first, count=options.count or 20, steps=steps)
+    else:
+        sheet(engine, options.output, names, first=first, steps=steps)
+
+
+if __name__ == "__main__":
+    main()
