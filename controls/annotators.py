@@ -208,6 +208,7 @@ _ANNOTATORS = {
                 ("lineart", "LineartDetector", {}, "line drawing"),
                 ("lineart-anime", "LineartAnimeDetector", {}, "line drawing, anime"),
                 ("mlsd", "MLSDdetector", {}, "straight lines"),
+                ("depth", "MidasDetector", {}, "depth, near = white; midas by its purpose"),
                 ("midas", "MidasDetector", {}, "depth, near = white"),
                 ("normal", "NormalBaeDetector", {}, "surface normals"),
                 ("openpose", "OpenposeDetector", {}, "human poses"),
