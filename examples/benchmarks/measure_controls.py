@@ -10,6 +10,7 @@ Prints Markdown tables; ``examples/controls.md`` shows them.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ def edges(
                 )
                 for result, case in zip(results, block, strict=True)
             ]
+        print(f"{start + len(block)} of {count}", file=sys.stderr, flush=True)
     print(
         f"Insertion with the thing's edges (or depth) given, {count} held-out scenes from seed "
         f"{first}, {steps} steps, inside the mask; in brackets the standard error\n"
