@@ -12,7 +12,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,10 @@ __all__ = [
     "ImageLike",
     "Picture",
     "array_of",
+    "channels_last",
     "check_file",
     "crop",
+    "deep_values",
     "first_line",
     "load_image",
     "name_of",
@@ -157,10 +159,10 @@ def load_image(source: ImageLike) -> Picture:
     ``round(v / 257)``; Pillow decodes 16-bit RGB by dropping the low byte. 32-bit integer images
     are read as 16-bit ones (0 to 65535), float images as [0, 1].
 
-    Arrays: ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, also with a leading batch
-    dimension of 1; bool, uint8 (0 to 255), uint16 (0 to 65535) or float in [0, 1], which becomes
-    ``round(255 * x)``. Tensors: ``h w``, ``c h w`` or ``1 c h w`` with c = 1, 3 or 4, values as for
-    arrays. Floats up to 1e-5 outside [0, 1] are clipped.
+    Arrays: ``(H, W)``, ``(1, H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, also with a
+    leading batch dimension of 1; bool, uint8 (0 to 255), uint16 (0 to 65535) or float in [0, 1],
+    which becomes ``round(255 * x)``. Tensors: ``h w``, ``c h w`` or ``1 c h w`` with c = 1, 3 or 4,
+    values as for arrays. Floats up to 1e-5 outside [0, 1] are clipped.
 
     Returns:
         The :class:`Picture`. Nothing in it is shared with the source, and no file stays open.
@@ -174,7 +176,7 @@ def load_image(source: ImageLike) -> Picture:
     if isinstance(source, (str, os.PathLike, Image.Image)):
         return _from_pil(open_upright(source, name), name)
     values, channels_first = array_of(source, name)
-    values = _channels_last(values, channels_first, name)
+    values = channels_last(values, name, first=channels_first)
     pixels = _to_uint8(values, name)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
@@ -308,7 +310,7 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
     mode = image.mode
     alpha: NDArray[np.uint8] | None = None
     if mode == "F" or mode.startswith("I"):
-        grey = _to_uint8(_integer_or_float(image, name), name)
+        grey = _to_uint8(deep_values(image, name), name)
         rgb = np.repeat(grey[:, :, None], 3, axis=2)
     else:
         try:
@@ -326,8 +328,12 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
     return Picture(rgb, alpha, info)
 
 
-def _integer_or_float(image: Image.Image, name: str) -> NDArray[Any]:
-    """Return the values of an ``I``, ``I;16*`` (uint16) or ``F`` (float32) image, ``(H, W)``."""
+def deep_values(image: Image.Image, name: str) -> NDArray[Any]:
+    """Return the values of an ``I``, ``I;16*`` (uint16) or ``F`` (float32) image, ``(H, W)``.
+
+    Raises:
+        InputError: Integers outside 0 to 65535.
+    """
     values = np.array(image)
     if image.mode == "F":
         return values
@@ -385,22 +391,34 @@ def array_of(source: object, name: str) -> tuple[NDArray[Any], bool]:
     return values, channels_first
 
 
-def _channels_last(values: NDArray[Any], channels_first: bool, name: str) -> NDArray[Any]:
-    """Arrange one picture as ``(H, W, C)``, C = 1, 3 or 4."""
+def channels_last(
+    values: NDArray[Any], name: str, *, first: bool, channels: Sequence[int] = (1, 3, 4)
+) -> NDArray[Any]:
+    """Arrange one picture or map as ``(H, W, C)``.
+
+    Args:
+        values: ``(H, W)``, ``(H, W, C)`` or ``(1, H, W)``, or ``c h w`` if ``first``; also with a
+            leading batch dimension of 1.
+        name: What error messages call it.
+        first: Channels come first, as in tensors.
+        channels: The numbers of channels that are accepted.
+
+    Raises:
+        InputError: Another shape, or more than :data:`MAX_PIXELS`.
+    """
     shape = values.shape
     if values.ndim == 4 and shape[0] == 1:
         values = values[0]
     if values.ndim == 2:
         values = values[:, :, None]
-    elif values.ndim == 3 and channels_first:
+    elif values.ndim == 3 and (first or (shape[-1] not in channels and shape[0] == 1)):
         values = np.moveaxis(values, 0, 2)
-    if values.ndim != 3 or values.shape[2] not in (1, 3, 4):
-        accepted = (
-            "h w, c h w or 1 c h w with 1, 3 or 4 channels"
-            if channels_first
-            else "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+    if values.ndim != 3 or values.shape[2] not in channels:
+        accepted = "h w, c h w or 1 c h w" if first else "(H, W), (H, W, c) or (1, H, W)"
+        count = f"{', '.join(map(str, channels[:-1]))} or {channels[-1]}"
+        raise InputError(
+            f"{name} has the shape {shape}; accepted: one picture or map as {accepted}, c = {count}"
         )
-        raise InputError(f"{name} has the shape {shape}; accepted: {accepted}, one picture")
     if values.shape[0] * values.shape[1] > MAX_PIXELS:
         height, width = values.shape[:2]
         raise InputError(f"{name} is refused: {_limit_text()}, this one is {_by((width, height))}")

@@ -16,7 +16,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from engine.canvas import array_of, name_of, open_upright, unit_interval
+from engine.canvas import (
+    array_of,
+    channels_last,
+    deep_values,
+    name_of,
+    open_upright,
+    unit_interval,
+)
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -295,7 +302,7 @@ def _load(source: MapLike, name: str, alpha: AlphaRule, snap: float) -> NDArray[
         values = _pil_values(open_upright(source, name), name)
     else:
         values, channels_first = array_of(source, name)
-        values = _channels_last(values, channels_first, name)
+        values = channels_last(values, name, first=channels_first, channels=(1, 2, 3, 4))
     strength = _one_channel(values, name, alpha)
     # Half a 16-bit level of slack: 249 / 255 and 6 / 255 in float32 must fall on the snapped side.
     limit = np.float32(snap + 1 / 131072) if snap else np.float32(0)
@@ -307,38 +314,16 @@ def _load(source: MapLike, name: str, alpha: AlphaRule, snap: float) -> NDArray[
 def _pil_values(image: Image.Image, name: str) -> NDArray[Any]:
     """Turn a decoded Pillow image into ``(H, W, C)``, C = 1 (grey), 3 (RGB) or 4 (RGBA)."""
     mode = image.mode
-    if mode in {"1", "L", "F"} and not image.has_transparency_data:
+    if mode == "F" or mode.startswith("I"):
+        return deep_values(image, name)[:, :, None]
+    if mode in {"1", "L"} and not image.has_transparency_data:
         return np.array(image)[:, :, None]
-    if mode.startswith("I"):
-        values = np.array(image)[:, :, None]
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise InputError(
-                f"{name} holds 32-bit integers from {low} to {high}; 16-bit values (0 to 65535) "
-                "are accepted"
-            )
-        return values.astype(np.uint16)
     try:
         if mode == "La":
             image = image.convert("LA")
         return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except (ValueError, OSError) as error:
         raise InputError(f"{name} has the mode {mode!r}, which cannot be read: {error}") from error
-
-
-def _channels_last(values: NDArray[Any], channels_first: bool, name: str) -> NDArray[Any]:
-    """Arrange one map as ``(H, W, C)``, C = 1 to 4."""
-    shape = values.shape
-    if values.ndim == 4 and shape[0] == 1:
-        values = values[0]
-    if values.ndim == 2:
-        values = values[:, :, None]
-    elif values.ndim == 3 and (channels_first or (shape[-1] not in (1, 2, 3, 4) and shape[0] == 1)):
-        values = np.moveaxis(values, 0, 2)
-    if values.ndim != 3 or values.shape[2] not in (1, 2, 3, 4):
-        accepted = "h w, c h w or 1 c h w" if channels_first else "(H, W), (H, W, c) or (1, H, W)"
-        raise InputError(f"{name} has the shape {shape}; accepted: one map as {accepted}, c <= 4")
-    return values
 
 
 def _one_channel(values: NDArray[Any], name: str, alpha: AlphaRule) -> NDArray[np.float32]:

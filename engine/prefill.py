@@ -288,7 +288,7 @@ _FILLS: dict[str, Fill] = {
 def gan(source: str | os.PathLike[str] | None = None) -> Fill:
     """A fill by an inpainting GAN with LaMa's interface: ``(image, mask) -> image``, image b 3 H W
     in [0, 1] and mask b 1 H W (1 = hole), in TorchScript (``.pt``, ``.pth``, ``.ts``) or ONNX
-    (``.onnx``, which needs the package onnxruntime). Models that answer in 0 to 255 are understood;
+    (``.onnx``; needs the extra ``softpaint[onnx]``). Models that answer in 0 to 255 are understood;
     ONNX models of one fixed size are given the picture at that size.
 
     Args:
@@ -344,7 +344,7 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError:
         raise InputError(
-            "an ONNX model needs the package onnxruntime: pip install onnxruntime"
+            "an ONNX model needs the package onnxruntime: pip install 'softpaint[onnx]'"
         ) from None
     return onnxruntime
 
