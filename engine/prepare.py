@@ -294,9 +294,8 @@ class _Desk:
             return self.request.prefill
         if self.inputs.latents is not None:
             return "original"
-        return choose_prefill(
-            self.inputs.prefill_maps, self.request.strength * strategy.stages[0].strength
-        )
+        first = strategy.stages[0]
+        return choose_prefill(self.inputs.maps, self.request.strength * first.strength)
 
     def _job(
         self,

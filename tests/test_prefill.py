@@ -193,6 +193,8 @@ def test_auto_by_the_kind_of_edit(engine):
     assert choose_prefill([hard, soft], 1.0) == "original"
     assert edit(engine).settings["prefilled"] == "blur"
     assert edit(engine, strength=0.5).settings["prefilled"] == "original"
+    soft_prefill = np.full((64, 64), 0.5)
+    assert edit(engine, prefill_mask=soft_prefill).settings["prefilled"] == "blur"
     got = edit(engine, mask=None, strength_map=np.kron([[0, 0.5, 0, 1]], np.ones((64, 16))))
     assert got.settings["prefilled"] == "original"
     assert got.settings["prefill"] == "auto"
