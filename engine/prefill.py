@@ -55,7 +55,9 @@ def choose_prefill(strength_maps: Iterable[NDArray[np.float32]], strength: float
 
     ``original`` where the original is to shine through (soft maps, strengths below 1), else
     ``blur``: a run at strength 1 does not start from pure noise either, and what would show through
-    is the very thing that is to go.
+    is the very thing that is to go. (Removals on the pocket model come 2.9 Delta-E 2000 nearer to
+    the truth by it, insertions and recolourings 0.5 to 1.2 further away: those may prefer
+    ``original``.)
     """
     return "blur" if strength == 1 and all(map(is_hard, strength_maps)) else "original"
 
