@@ -57,6 +57,8 @@ def test_known_good_versions_lie_in_the_declared_ranges():
 def test_this_environment_satisfies_the_declared_ranges():
     for each in requires("softpaint") or []:
         requirement = Requirement(each)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue  # an extra
         assert requirement.specifier.contains(version(requirement.name)), each
 
 
