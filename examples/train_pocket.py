@@ -15,6 +15,7 @@ of steps::
     python examples/train_pocket.py classifier --minutes 6       # reads attributes, scores samples
     python examples/train_pocket.py inpaint9 --minutes 25        # the 9-channel UNet
     python examples/train_pocket.py controlnet --annotator canny --minutes 40   # or depth
+    python examples/train_pocket.py gan --minutes 25             # fills holes in one pass
     python examples/train_pocket.py export                       # write engine/pocket/model
     python examples/train_pocket.py evaluate                     # print the figures, write the
     sheet of samples
@@ -1636,6 +1637,133 @@ def _report_controlnet(
 
 
 # --------------------------------------------------------------------------------------------------
+# The inpainting GAN
+# --------------------------------------------------------------------------------------------------
+
+
+class PatchDiscriminator(nn.Module):
+    """Says of every patch whether it is painted or real (Isola et al. 2017), spectrally normalised.
+    Returns the features of each layer and, last, the logits.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        sizes = [4, width, 2 * width, 4 * width]
+        norm = nn.utils.parametrizations.spectral_norm
+        self.layers = nn.ModuleList(
+            [norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(sizes)]
+            + [norm(nn.Conv2d(sizes[-1], 1, 3, 1, 1))]
+        )
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+        """``image`` b 3 h w in [0, 1], ``mask`` b 1 h w."""
+        x = torch.cat([image * 2 - 1, mask], 1)
+        features = []
+        for layer in self.layers:
+            x = layer(x if not features else F.leaky_relu(x, 0.2))
+            features.append(x)
+        return features
+
+
+def _emptied(seed: int) -> npt.NDArray[np.uint8]:
+    cv2.setNumThreads(1)
+    spec = world.sample_scene(seed)
+    for _ in range(len(spec.objects)):
+        spec = spec.without(0)
+    return world.render(spec, SIZE).image
+
+
+def backgrounds(options: argparse.Namespace, count: int) -> ImageBatch:
+    """The first ``count`` training scenes without their objects, N 128 128 3, cached."""
+    path = options.out / "backgrounds.npy"
+    if not path.exists():
+        with ProcessPoolExecutor(options.threads) as pool:
+            images = np.stack(list(pool.map(_emptied, range(count), chunksize=200)))
+        with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npy", delete=False) as file:
+            np.save(file, images)
+        Path(file.name).replace(path)
+    cached: ImageBatch = np.load(path, mmap_mode="r")
+    return cached
+
+
+def stage_gan(options: argparse.Namespace) -> None:
+    """Train a GAN that fills holes with background: on scenes where what is hidden is what was
+    behind the objects, and on photographs. Losses as LaMa's: L1, non-saturating GAN with R1,
+    feature matching.
+    """
+    from engine.pocket.gan import InpaintingGan
+
+    masks = make_masks(options)["masks"]
+    pictures, empty = scenes(options), backgrounds(options, len(masks))
+    photos = np.load(options.out / "photo_images.npy")
+    gan = InpaintingGan().to(options.device, memory_format=torch.channels_last)
+    critic = PatchDiscriminator().to(options.device, memory_format=torch.channels_last)
+    judge = torch.optim.AdamW(critic.parameters(), lr=4e-4, betas=(0.5, 0.99))
+    run = Run("gan", {"gan": gan}, options, lr=1e-3, final=0.05, ema=0.998)
+    rng, batch, said = np.random.default_rng(7000 + run.steps), 16, time.monotonic()
+    for _ in run:
+        images, holes = [], []
+        for _ in range(batch):
+            index = int(rng.integers(len(masks)))
+            hole = np.unpackbits(masks[rng.integers(len(masks))], axis=-1).astype(bool)
+            if rng.random() < 0.25:
+                image = photos[rng.integers(len(photos))]
+            else:  # objects stay where they are seen, and are not painted where they are not
+                image = np.where(hole[..., None], empty[index], pictures[index])
+            flip = slice(None, None, int(rng.choice([-1, 1])))
+            images.append(image[:, flip])
+            holes.append(hole[:, flip])
+        real = (to_pixels(np.stack(images), options.device) + 1) / 2
+        mask = torch.from_numpy(np.stack(holes)[:, None]).float().to(options.device)
+        with autocast(options):
+            drawn = gan(real, mask).float()
+            scores = critic(drawn.detach(), mask)[-1].float()
+        # R1 needs second derivatives, which are exact only in float32
+        given = real.detach().requires_grad_(run.steps % 8 == 0)
+        with autocast(options) if run.steps % 8 else nullcontext():
+            known = critic(given, mask)[-1].float()
+        weight = F.interpolate(mask, known.shape[-2:], mode="area")
+        verdict = (F.softplus(scores) * weight).mean() + F.softplus(-known).mean()
+        if run.steps % 8 == 0:
+            (slope,) = torch.autograd.grad(known.sum(), given, create_graph=True)
+            verdict = verdict + 8 * 0.5 * 1e-2 * slope.square().sum((1, 2, 3)).mean()
+        judge.zero_grad(set_to_none=True)
+        verdict.backward()
+        judge.step()
+        critic.requires_grad_(False)
+        with autocast(options):
+            fake, truth = critic(drawn, mask), critic(real, mask)
+        critic.requires_grad_(True)
+        matched = sum(
+            F.l1_loss(a.float(), b.float()) for a, b in zip(fake[:-1], truth[:-1], strict=True)
+        )
+        fooled = (F.softplus(-fake[-1].float()) * weight).sum() / weight.sum().clamp(min=1)
+        plain = ((drawn - real).abs() * mask).sum() / mask.sum().clamp(min=1) / 3
+        run.step(10 * plain + 0.1 * fooled + 2 * matched, plain=plain, fooled=fooled)
+        if time.monotonic() - said > 240:
+            said = time.monotonic()
+            _report_gan(gan, run, options)
+    _report_gan(gan, run, options)
+
+
+@torch.no_grad()
+def _report_gan(gan: nn.Module, run: Run, options: argparse.Namespace) -> None:
+    """A sheet of held-out scenes without their first object: picture, hole, result, truth."""
+    run.swap()
+    rows = []
+    for scene in [scene for scene in held_out_scenes(14, 6000) if scene.masks][:8]:
+        hole = world.grow(scene.masks[0], 4)
+        image = torch.from_numpy(scene.image.copy()).permute(2, 0, 1)[None].float() / 255
+        filled = gan(image.to(options.device), torch.from_numpy(hole)[None, None].to(image))
+        result = np.round(filled[0].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
+        truth = world.render(scene.spec.without(0), SIZE).image
+        rows += [scene.image, masked_pixels(scene.image[None], hole[None])[0], result, truth]
+    sheet(np.stack(rows), 8, options.out / "gan.png")
+    run.log("samples written")
+    run.swap()
+
+
+# --------------------------------------------------------------------------------------------------
 # Export and figures
 # --------------------------------------------------------------------------------------------------
 
@@ -1665,8 +1793,6 @@ def stage_export(options: argparse.Namespace) -> None:
     """Write what is trained so far to ``--model-dir`` as fp16 safetensors: the model, the
     classifier, the 9 channels.
     """
-    from safetensors.torch import save_file
-
     root = options.model_dir
     model = TextToImage(options)
     if (options.out / "unet.pt").exists():
@@ -1684,21 +1810,19 @@ def stage_export(options: argparse.Namespace) -> None:
     classifier = options.out / "classifier-final.pt"
     if classifier.exists():
         state = torch.load(classifier, map_location="cpu", weights_only=True)["classifier"]
-        state = {
-            key: value.half().contiguous() if value.is_floating_point() else value
-            for key, value in state.items()
-        }
-        path = root / "classifier.safetensors"
-        save_file(state, path.with_suffix(".part"))
-        path.with_suffix(".part").chmod(0o644)
-        path.with_suffix(".part").replace(path)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        _write_weights(state, root / "classifier.safetensors")
     if (options.out / "inpaint9.pt").exists():
         unet = new_unet(9)
         restore({"unet": unet}, options.out / "inpaint9.pt", torch.device("cpu"))
         unet.half()
         replace_folder(root / "unet_inpaint", unet.save_pretrained)
         print(f"{root / 'unet_inpaint'}: {_megabytes(root / 'unet_inpaint'):.1f} MB")
+    if (options.out / "gan.pt").exists():
+        from engine.pocket.gan import InpaintingGan
+
+        gan = InpaintingGan()
+        restore({"gan": gan}, options.out / "gan.pt", torch.device("cpu"))
+        _write_weights(gan.state_dict(), root / "gan.safetensors")
     for annotator in ANNOTATORS:
         name = f"controlnet_{annotator}"
         if (options.out / f"{name}.pt").exists():
@@ -1708,6 +1832,21 @@ def stage_export(options: argparse.Namespace) -> None:
             controlnet.half()
             replace_folder(root / name, controlnet.save_pretrained)
             print(f"{root / name}: {_megabytes(root / name):.1f} MB")
+
+
+def _write_weights(state: dict[str, torch.Tensor], path: Path) -> None:
+    """As fp16 safetensors."""
+    from safetensors.torch import save_file
+
+    halves = {
+        key: value.half().contiguous() if value.is_floating_point() else value
+        for key, value in state.items()
+    }
+    part = path.with_suffix(".part")
+    save_file(halves, part)
+    part.chmod(0o644)
+    part.replace(path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _write_model(pipe: Any, folder: Path) -> None:
@@ -1801,6 +1940,7 @@ STAGES: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "classifier": (stage_classifier, 6),
     "inpaint9": (stage_inpaint9, 60),
     "controlnet": (stage_controlnet, 40),
+    "gan": (stage_gan, 25),
     "export": (stage_export, 0),
     "evaluate": (stage_evaluate, 0),
 }
