@@ -12,6 +12,7 @@ from engine.strategy import Part, StrategyContext
 if TYPE_CHECKING:
     import torch
 
+    from engine.schedule import Schedule
     from engine.types import Step
 
 FEW_STEPS = 9
@@ -49,7 +50,11 @@ class DifferentialDiffusion(Part):
     - ``legacy``: ``1 - e <= k/N``, the rule of the paper's code, in which ``strength`` below 1
       costs every position the same number of steps, about max(0, e + s - 1).
 
-    After the last step, positions that were never released are the original's to the bit.
+    Where a solver takes several steps at once (DPM++ singlestep), the release moves to the nearest
+    of its starts, but for ``legacy``. With ``dither``, in runs of fewer than 9 steps, a
+    strength between two that the steps can tell apart is a pattern of both; without, it is the
+    lower one. After the last step, positions that were never released are
+    the original's to the bit.
     """
 
     exclusive = "what holds the known region"
@@ -59,7 +64,14 @@ class DifferentialDiffusion(Part):
         metadata={"help": "how the map and strength= combine: " + ", ".join(MODES)},
     )
 
+    dither: bool = field(
+        default=False,
+        metadata={"help": "with few steps, mix two levels for one between; may look spotted"},
+    )
+
     def __post_init__(self) -> None:
+        if not isinstance(self.dither, bool):
+            raise InputError(f"dither must be True or False, not {self.dither!r}.")
         if self.strength_mode not in MODES:
             raise InputError(
                 f"strength_mode must be one of {', '.join(MODES)}, not {self.strength_mode!r}."
@@ -73,16 +85,23 @@ class DifferentialDiffusion(Part):
             "absolute": (total, n),
             "legacy": (total, total),
         }[self.strength_mode]
-        # e >= (offset - k) / share, solved for the first whole k; the margin forgives the rounding
-        # of maps such as 0.3 in float32.
-        release = (offset - e * share - 1e-4).ceil().clamp(min=0).long()
+        # e >= (offset - k) / share, solved for k; the margin forgives the rounding of maps such as
+        # 0.3 in float32.
+        ideal = (offset - e * share - 1e-4).clamp(min=-1)
+        release = ideal.ceil()
         if n < FEW_STEPS and (levels := int(e.unique().numel())) > n + 1:
+            dithered = self.dither and self.strength_mode != "legacy"
             warnings.warn(
-                f"the map asks for {levels} different strengths, {n} steps can tell {n + 1} apart; "
-                "more steps give finer ones.",
+                f"the map asks for {levels} different strengths, {n} steps can tell {n + 1} apart"
+                f"{' and mix them' if dithered else ''}; more steps give finer ones.",
                 FewStepsWarning,
                 stacklevel=2,
             )
+            if dithered:
+                release = (ideal + _thresholds(*e.shape[-2:])).floor()
+        release = release.clamp(min=0).long()
+        if self.strength_mode != "legacy":
+            release = _nearest_start(release, context.schedule)
         first = int(release.min())
         release = release.to(context.init_latents.device)
         return Hold(context.init_latents, context.noise, release, n, first)
@@ -103,3 +122,26 @@ class DifferentialDiffusion(Part):
         if step.next_level.sigma > 0:
             known = step.next_level.noise_to(known, state.noise)
         return latents.where(state.release < state.num_steps, known)
+
+
+def _nearest_start(release: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+    """Each step number moved to the nearest at which the solver starts, the earlier of two; the
+    end of the run (never) stays. Rounding up alone would be late by up to two steps.
+    """
+    import torch
+
+    starts = [step.position for step in schedule.steps if step.starts]
+    nearest = [min(starts, key=lambda s: (abs(s - k), s)) for k in range(schedule.num_steps)]
+    return torch.tensor([*nearest, schedule.num_steps])[release.clamp(max=schedule.num_steps)]
+
+
+def _thresholds(height: int, width: int) -> torch.Tensor:
+    """Ordered dithering's 4 x 4 thresholds in (0, 1) (Bayer 1973), repeated over h x w."""
+    import torch
+
+    half = torch.tensor([[0, 2], [3, 1]])
+    matrix = torch.kron(torch.ones(2, 2, dtype=torch.long), 4 * half) + torch.kron(
+        half, torch.ones(2, 2, dtype=torch.long)
+    )
+    tiles = (-(-height // 4), -(-width // 4))
+    return ((matrix + 0.5) / 16).repeat(tiles)[:height, :width].double()

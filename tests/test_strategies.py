@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -261,15 +263,29 @@ def test_legacy_equals_the_papers_loop(engine, scheduler, strength):
 @pytest.mark.parametrize("strength", [1.0, 0.6])
 def test_strength_means_the_same_share_under_every_scheduler(scheduler, strength):
     """Within one step, also where a solver groups steps (DPM-Solver singlestep)."""
-    want = release_steps("relative", VALUES, steps=20, strength=strength)
-    got = release_steps("relative", VALUES, scheduler=scheduler, steps=20, strength=strength)
-    assert max(abs(a - b) for a, b in zip(want, got, strict=True)) <= 1
+    values = [i / 40 for i in range(41)]
+    steps = context(scheduler, 20, strength, values).schedule.num_steps
+    got = release_steps("relative", values, scheduler=scheduler, steps=20, strength=strength)
+    for value, released in zip(values, got, strict=True):
+        assert abs(released - (1 - value) * steps) <= 1
 
 
 def test_few_steps_warn_when_the_map_is_finer():
     made = context("lcm", 4, 1.0, [i / 20 for i in range(21)])
     with pytest.warns(FewStepsWarning, match="21 different strengths, 4 steps can tell 5 apart"):
         DifferentialDiffusion().prepare(made)
+
+
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
+def test_dithering_mixes_the_two_nearest_levels_in_their_share():
+    made = context("euler", 4, 1.0, [0.0])
+    values = torch.linspace(0, 1, 17, dtype=torch.float64).repeat_interleave(16)
+    strength_map = values.view(17, 4, 4).transpose(0, 1).reshape(1, 1, 4, 68)
+    state = DifferentialDiffusion(dither=True).prepare(replace(made, strength_map=strength_map))
+    tiles = state.release[0, 0].view(4, 17, 4).transpose(0, 1).reshape(17, 16).double()
+    ideal = 4 * (1 - values[::16])
+    assert (tiles[::4] == ideal[::4, None]).all()  # levels that the steps know stay whole
+    assert torch.allclose(tiles.mean(1), ideal, atol=1e-9)
 
 
 def test_a_hard_blend_repaints_wherever_the_map_is_positive(engine):

@@ -32,6 +32,8 @@ from strategies import create_strategy
 
 FIRST_SEED = 1_000_000
 """Held-out scenes: training used seeds below this one."""
+UNGUIDED = ("lcm", "tcd")
+"""Samplers of distilled models, which are used without guidance."""
 
 
 def run(engine: InpaintEngine, requests: Sequence[EditRequest], strategy: str) -> list[Plan]:
@@ -49,13 +51,14 @@ def run(engine: InpaintEngine, requests: Sequence[EditRequest], strategy: str) -
     return plans
 
 
-def patches(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+def patches(scene: int, turn: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """A map of nine patches with strengths 0 to 1, and which of them (0 to 8) each cell has.
 
-    The patches change places with ``seed``: what stands at a place matters to how far it moves.
+    In nine turns every strength stands at every place once: what is at a place matters more to how
+    far it moves than a strength's neighbour does.
     """
     cells = size // 8
-    order = np.random.default_rng(seed).permutation(9)
+    order = (np.random.default_rng(scene).permutation(9) + turn) % 9
     edges = np.linspace(0, cells, 4).astype(int)
     which = np.zeros((cells, cells), int)
     for i in range(3):
@@ -66,34 +69,35 @@ def patches(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
 
 def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
     """Release and realised change of nine strengths under every scheduler."""
-    maps = [patches(i) for i in range(count)]
+    maps = [patches(scene, turn) for scene in range(count) for turn in range(9)]
     scenes = [world.render(world.sample_scene(FIRST_SEED + i)) for i in range(count)]
     values = [i / 8 for i in range(9)]
     heads = [f"{value:.3g}" for value in values]
     print(
-        f"Latent change by strength ({steps} steps, {count} scenes, `differential`), and the share "
-        "of the run at which each strength is released\n"
+        f"Latent change by strength ({steps} steps, {count} scenes in nine turns, `differential`), "
+        "and the share of the run at which each strength is released\n"
     )
     print("| scheduler | " + " | ".join(heads) + " | Spearman | release within |")
     print("|---|" + "---:|" * 11)
     for name in list_schedulers():
         requests = [
             EditRequest(
-                image=scene.image,
-                strength_map=maps[i][0],
+                image=scenes[i // 9].image,
+                strength_map=strength_map,
                 prompt="a landscape at night",
                 num_inference_steps=steps,
+                guidance_scale=1.0 if name in UNGUIDED else 5.0,
                 scheduler=name,
                 seed=i,
                 output_type="latent",
             )
-            for i, scene in enumerate(scenes)
+            for i, (strength_map, _) in enumerate(maps)
         ]
         change = np.zeros(9)
         for plan, (_, which) in zip(run(engine, requests, "differential"), maps, strict=True):
             job = plan.jobs[0]
             moved = (job.latents - job.state[0].init_latents).norm(dim=1)[0].numpy()
-            change += [moved[which == i].mean() / count for i in range(9)]
+            change += [moved[which == i].mean() / len(maps) for i in range(9)]
         schedule = Schedule(fresh_scheduler(name, engine.pipe.scheduler), steps)
         release = plan.jobs[0].state[0].release[0, 0].numpy()
         worst = 0.0
@@ -196,7 +200,9 @@ def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("part", choices=["strength", "removal", "sheet"])
-    parser.add_argument("--count", type=int, help="scenes [default: 12, and 200 for removal]")
+    parser.add_argument(
+        "--count", type=int, help="scenes [default: 3 in nine turns, and 200 for removal]"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED + 50_000)
     parser.add_argument("--strategies", help="names with commas between")
