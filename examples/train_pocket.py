@@ -1658,7 +1658,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
         """``image`` b 3 h w in [0, 1], ``mask`` b 1 h w."""
         x = torch.cat([image * 2 - 1, mask], 1)
-        features = []
+        features: list[torch.Tensor] = []
         for layer in self.layers:
             x = layer(x if not features else F.leaky_relu(x, 0.2))
             features.append(x)
@@ -1696,8 +1696,8 @@ def stage_gan(options: argparse.Namespace) -> None:
     masks = make_masks(options)["masks"]
     pictures, empty = scenes(options), backgrounds(options, len(masks))
     photos = np.load(options.out / "photo_images.npy")
-    gan = InpaintingGan().to(options.device, memory_format=torch.channels_last)
-    critic = PatchDiscriminator().to(options.device, memory_format=torch.channels_last)
+    gan = InpaintingGan().to(options.device).to(memory_format=torch.channels_last)
+    critic = PatchDiscriminator().to(options.device).to(memory_format=torch.channels_last)
     judge = torch.optim.AdamW(critic.parameters(), lr=4e-4, betas=(0.5, 0.99))
     run = Run("gan", {"gan": gan}, options, lr=1e-3, final=0.05, ema=0.998)
     rng, batch, said = np.random.default_rng(7000 + run.steps), 16, time.monotonic()

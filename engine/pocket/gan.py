@@ -95,7 +95,8 @@ class _Fourier(nn.Module):
             pair = F.gelu(self.conv(torch.cat([spectrum.real, spectrum.imag], 1)))
             real, imaginary = pair.chunk(2, 1)
             wave = torch.fft.irfft2(torch.complex(real, imaginary), s=size, norm="ortho")
-        return features + self.mix(wave)
+        mixed: torch.Tensor = self.mix(wave)
+        return features + mixed
 
 
 def gan_path() -> Path | None:
