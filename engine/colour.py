@@ -47,7 +47,7 @@ def match_colours(
     *,
     method: str = "field",
     cell: float = 8.0,
-) -> NDArray[np.uint8] | NDArray[np.float32]:
+) -> NDArray[np.uint8]:
     """Take the colour error out of a decoded edit.
 
     - ``field``: :func:`colour_field`, held back where the edit has colours that the ring has not
@@ -69,8 +69,8 @@ def match_colours(
         cell: Side of a latent cell in px, above 0.
 
     Returns:
-        float32 ``(H, W, 3)`` in [0, 1], or ``decoded`` itself where there was nothing to do. What
-        stands outside the map's support is to be pasted over with the original.
+        ``uint8 (H, W, 3)``, ``decoded`` itself where there was nothing to do. What stands outside
+        the map's support is to be pasted over with the original.
 
     Raises:
         UnknownNameError: no such method.
@@ -99,9 +99,9 @@ def match_colours(
         matched = _to_rgb(_moved_statistics(seen, should, known > 0.5))
     else:
         matched = _matched_histograms(decoded[box], original[box], known > 0.5)
-    result = decoded.astype(np.float32) / 255
-    result[box] = matched
-    return result.clip(0, 1)
+    result = decoded.copy()
+    result[box] = (matched.clip(0, 1) * 255).round().astype(np.uint8)
+    return result
 
 
 def restore_round_trip(

@@ -126,6 +126,7 @@ class InpaintEngine:
         latents: Any = None,
         scheduler: Any = None,
         eta: float | None = None,
+        colour: str = "field",
         invert: bool = False,
         feather: float = 4.0,
         skip: bool = True,
@@ -183,6 +184,11 @@ class InpaintEngine:
             scheduler: a name of ``engine.schedule.list_schedulers()``, a diffusers scheduler (a
                 fresh copy is used), or None for the model's own.
             eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
+            colour: how the edit's colours are matched to the picture's, measured on the ring around
+                what is repainted, see :func:`engine.colour.match_colours`: ``"field"`` (a local
+                correction; under a soft map the VAE's losses are given back too, for one more
+                decode), the global ``"lab"`` and ``"histogram"``, or ``"none"``. Without effect
+                on latents and with ``compat``.
             invert: flip the map's polarity (1 = keep).
             feather: width in px of the fade inside the repainted region, over which the result
                 is laid on the original. Where the strength is 0, pixels stay as they were to the
@@ -248,6 +254,7 @@ class InpaintEngine:
             latents=latents,
             scheduler=scheduler,
             eta=eta,
+            colour=colour,
             invert=invert,
             feather=feather,
             skip=skip,
@@ -484,6 +491,7 @@ class InpaintEngine:
         same = (
             *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
             *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
+            "colour",
             *(
                 "guidance_start",
                 "guidance_end",

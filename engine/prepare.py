@@ -30,11 +30,19 @@ from engine.canvas import (
     to_pixels,
     to_tensor,
 )
+from engine.colour import match_colours, restore_round_trip
 from engine.crop import Cutter, Region
 from engine.errors import InputError
 from engine.guidance import Guidance
 from engine.loop import Job
-from engine.masks import load_mask, load_strength_map, paste_alpha, resize_map, to_latent_grid
+from engine.masks import (
+    is_hard,
+    load_mask,
+    load_strength_map,
+    paste_alpha,
+    resize_map,
+    to_latent_grid,
+)
 from engine.prefill import choose_prefill, find_prefill, prefilled
 from engine.schedule import Schedule, fresh_scheduler
 from engine.stitch import PasteRule, stitch
@@ -85,6 +93,9 @@ class Plan:
     prefilled: Mapping[str, str] = field(default_factory=dict)
     """What each strategy's jobs started from, by its name."""
     paste_rule: PasteRule = "alpha"
+    originals: Callable[[int, int], torch.Tensor] | None = None
+    """Of a picture's number and its region's: the clean latents that were encoded."""
+    _round_trips: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -127,11 +138,14 @@ class Plan:
             picture = self.pictures[which] if self.pictures is not None else None
             width, height = self.size
             canvas = picture.rgb if picture else np.zeros((height, width, 3), np.uint8)
-            for region, job in zip(self.regions[which % len(self.regions)], queue, strict=False):
+            regions = enumerate(self.regions[which % len(self.regions)])
+            for (number, region), job in zip(regions, queue, strict=False):
                 with clock.phase("decode"), torch.no_grad():
                     # One at a time: memory, and the same bits whatever else is in the request.
-                    pixels = self._decoded(job, region)
+                    pixels = self._decoded(job.latents, region)
+                    lossy = self._round_trip(which, number, request)
                 with clock.phase("paste"):
+                    pixels = self._matched(pixels, lossy, which, region, request)
                     canvas = self._stitched(canvas, pixels, which, region, job)
             finished.append(canvas)
             images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
@@ -139,12 +153,45 @@ class Plan:
             return np.stack(finished).astype(np.float32) / 255.0, latents
         return images, latents
 
-    def _decoded(self, job: Job, region: Region) -> NDArray[np.uint8]:
-        """A job's pixels (H W 3) at the size of its region's box."""
-        pixels = self.backbone.decode(job.latents)
+    def _decoded(self, latents: torch.Tensor, region: Region) -> NDArray[np.uint8]:
+        """Pixels (H W 3) of a region's latents, at the size of its box."""
+        pixels = self.backbone.decode(latents)
         if region.scaled:
             pixels = _resize(pixels.float(), (region.box.height, region.box.width))
         return crop(to_pixels(pixels)[0], Box(0, 0, region.box.width, region.box.height))
+
+    def _round_trip(
+        self, which: int, number: int, request: EditRequest
+    ) -> NDArray[np.uint8] | None:
+        """A region's original encoded and decoded, once for all strategies, where its map is soft:
+        under a hard one what is kept is pasted anyway, and a decode would be spent for nothing.
+        """
+        region = self.regions[which % len(self.regions)][number]
+        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
+        if request.colour != "field" or self.originals is None or is_hard(strength_map):
+            return None
+        if (which, number) not in self._round_trips:
+            latents = self.originals(which, number)
+            self._round_trips[which, number] = self._decoded(latents, region)
+        return self._round_trips[which, number]
+
+    def _matched(
+        self,
+        pixels: NDArray[np.uint8],
+        lossy: NDArray[np.uint8] | None,
+        which: int,
+        region: Region,
+        request: EditRequest,
+    ) -> NDArray[np.uint8]:
+        """A region's ``pixels`` (H W 3) with their colour error taken out."""
+        if self.pictures is None:
+            return pixels
+        original = crop(self.pictures[which].rgb, region.box)
+        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
+        if lossy is not None:
+            pixels = restore_round_trip(pixels, original, lossy, strength_map)
+        cell = self.backbone.cell * region.box.width / region.size[0]
+        return match_colours(pixels, original, strength_map, method=request.colour, cell=cell)
 
     def _stitched(
         self,
@@ -237,6 +284,7 @@ def prepare_edit(
         inputs.alphas,
         {strategy.name: desk.prefill_of(strategy) for strategy in strategies},
         request.paste,
+        desk.original_of if inputs.pictures is not None else None,
     )
 
 
@@ -408,6 +456,10 @@ class _Desk:
                     x0 = self.backbone.encode(self._pixels(view, scale))
             self._originals[view, scale] = x0
         return self._originals[view, scale]
+
+    def original_of(self, which: int, number: int) -> torch.Tensor:
+        """The same by the numbers of a picture and of its region."""
+        return self.original(self.inputs.views_of(which)[number], 1)
 
     def filled(self, name: str, view: _View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view whose hole is prefilled, made once for each size."""

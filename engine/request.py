@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from engine.colour import COLOURS
 from engine.crop import REGIONS, RegionRule
 from engine.errors import InputError, UnknownNameError
 from engine.prefill import find_prefill
@@ -50,6 +51,7 @@ class EditRequest:
     latents: Any = None
     scheduler: Any = None
     eta: float | None = None
+    colour: str = "field"
     invert: bool = False
     feather: float = 4.0
     skip: bool = True
@@ -75,6 +77,8 @@ class EditRequest:
         self._check_region()
         self._check_prefill_and_paste()
         check_scheduler(self.scheduler)
+        if self.colour not in COLOURS:
+            raise UnknownNameError("colour", str(self.colour), COLOURS)
         for name in ("guess_mode", "skip"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}.")

@@ -31,6 +31,7 @@ _REPEATED = (
     "strength",
     "num_images",
     "eta",
+    "colour",
     "invert",
     "feather",
     "expand",

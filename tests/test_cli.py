@@ -139,6 +139,7 @@ def test_the_help_tells_the_engines_defaults(capsys):
         "--strength": "strength",
         "--num-images": "num_images",
         "--feather": "feather",
+        "--colour": "colour",
     }
     for flag, name in names.items():
         told = re.search(rf"{flag} <[^\[]*\[default: ([^\]]+)\]", text)

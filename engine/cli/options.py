@@ -97,6 +97,13 @@ SETTINGS: dict[str, Any] = {
         str | None,
         typer.Option(help="Such as euler, ddim, dpmpp-2m-karras. [default: the model's]"),
     ],
+    "colour": Annotated[
+        str | None,
+        typer.Option(
+            help="How the edit's colours are matched to the picture's: field, lab, histogram or "
+            "none. [default: field]"
+        ),
+    ],
     "invert": Annotated[
         bool | None, typer.Option("--invert/--no-invert", help="Repaint black instead of white.")
     ],
