@@ -32,7 +32,8 @@ class Guidance:
 
     def active_at(self, progress: float) -> bool:
         """Whether it guides a step before which ``progress``, in [0, 1), of the run lies."""
-        return self.active and self.start <= progress < self.end
+        # A run without an end guides its last call too: where calls repeat, it may lie at 1.
+        return self.active and self.start <= progress and (progress < self.end or self.end == 1)
 
     def combine(self, uncond: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """``uncond`` and ``cond``: b c h w predictions of the same inputs."""

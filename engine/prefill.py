@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Hole = NDArray[np.bool_]
     Fill = Callable[[Rgb, Hole], Rgb]
 
-POCKET_GAN = Path(__file__).parent / "pocket" / "gan.pt"
+POCKET_GAN = Path(__file__).parent / "pocket" / "gan.safetensors"
 
 
 def list_prefills() -> list[str]:
@@ -354,7 +354,7 @@ def _onnxruntime() -> Any:
 @lru_cache(maxsize=2)
 def _load_gan(path: Path) -> Fill:
     try:
-        call, fixed = _load_onnx(path) if path.suffix == ".onnx" else _load_torchscript(path)
+        call, fixed = _load_onnx(path) if path.suffix == ".onnx" else _load_torch(path)
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(f"{path} cannot be loaded as an inpainting model: {error}") from error
 
@@ -392,15 +392,20 @@ def _load_gan(path: Path) -> Fill:
     return fill
 
 
-def _load_torchscript(path: Path) -> tuple[Callable[..., Any], None]:
+def _load_torch(path: Path) -> tuple[Callable[..., Any], None]:
     import torch
 
-    with warnings.catch_warnings():
-        # Deprecated for making models; LaMa and its kin are shipped in it all the same.
-        warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
-        model = torch.jit.load(str(path), map_location="cpu").eval()
+    if path == POCKET_GAN:
+        from engine.pocket.gan import load_gan
 
-    def call(image: NDArray[Any], mask: NDArray[Any]) -> Any:
+        model: Any = load_gan()
+    else:
+        with warnings.catch_warnings():
+            # Deprecated for making models; LaMa and its kin are shipped in it all the same.
+            warnings.filterwarnings("ignore", ".*torch.jit.load.*", FutureWarning)
+            model = torch.jit.load(str(path), map_location="cpu").eval()
+
+    def call(image: NDArray[np.float32], mask: NDArray[np.float32]) -> Any:
         with torch.no_grad():
             return model(torch.from_numpy(image), torch.from_numpy(mask)).numpy()
 
