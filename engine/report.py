@@ -19,6 +19,8 @@ from PIL import Image
 from engine.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from engine.evaluate.store import Row
     from engine.evaluate.suites import Case
     from engine.results import Comparison
@@ -138,13 +140,16 @@ def comparison_page(comparison: Comparison, *, title: str) -> str:
     """Each strategy's picture over the original, with a slider, its metrics and its settings."""
     measured = comparison.measure()
     original = comparison.original.convert("RGB")
+    middle = _middle(comparison.strength_map)
     figures, names = [], []
     for name, result in comparison.results.items():
         for i, seed in enumerate(result.seeds):
             label = name if len(result.seeds) == 1 else f"{name}, seed {seed}"
             names.append(label)
             image = comparison.picture(name, i)
-            figures.append(_figure(label, original, image, measured[name][i], result.settings))
+            figures.append(
+                _figure(label, original, image, measured[name][i], result.settings, middle)
+            )
     options = "".join(f'<option value="{i}">{_text(n)}</option>' for i, n in enumerate(names))
     overlay = _image(comparison.overlay(), "where, and how strongly", None)
     body = f"""
@@ -161,12 +166,23 @@ or use its slider with the arrow keys.</p>
     return _page(title, body, _SLIDING)
 
 
+def _middle(strength_map: NDArray[np.float32]) -> int:
+    """Where the edit's middle is, in percent of the width: a slider there shows both halves."""
+    columns = strength_map.sum(axis=0)
+    if not columns.any():
+        return 50
+    return round(
+        100 * float(np.average((np.arange(columns.size) + 0.5) / columns.size, weights=columns))
+    )
+
+
 def _figure(
     label: str,
     before: Image.Image,
     after: Image.Image,
     metrics: Mapping[str, float],
     settings: Mapping[str, Any],
+    at: int,
 ) -> str:
     original = _data_uri(before, None)
     told = "".join(
@@ -181,7 +197,7 @@ def _figure(
 <figure><div class="pair"><img src="{original}" data-original="{original}" alt="original"
 draggable="false"><img class="after" src="{_data_uri(after, None)}" alt="{_text(label)}"
 draggable="false"><b>original</b><b>{_text(label)}</b></div>
-<input type="range" min="0" max="100" value="50" aria-label="how much of {_text(label)} is seen">
+<input type="range" min="0" max="100" value="{at}" aria-label="where {_text(label)} begins">
 <figcaption><strong>{_text(label)}</strong><dl>{told}</dl>
 <details><summary>settings</summary><dl>{used}</dl></details></figcaption></figure>"""
 

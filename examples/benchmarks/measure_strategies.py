@@ -1,16 +1,16 @@
 """Measure the strategies on the pocket model, on held-out scenes.
 
     python examples/benchmarks/measure_strategies.py strength  # what a strength does
-    python examples/benchmarks/measure_strategies.py removal   # closeness to the truth
     python examples/benchmarks/measure_strategies.py sheet -o sheet.png
 
-Prints Markdown tables; ``examples/strategies.md`` shows them.
+Prints a Markdown table; ``examples/strategies.md`` shows it. ``softpaint evaluate`` measures the
+pictures that strategies make.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
-from skimage.color import deltaE_ciede2000, rgb2lab
 
 from engine import InpaintEngine
+from engine.evaluate import patches
 from engine.files import save_image
 from engine.loop import Loop
 from engine.pocket import world
@@ -49,22 +49,6 @@ def run(engine: InpaintEngine, requests: Sequence[EditRequest], strategy: str) -
                 if each.error is not None:
                     raise each.error
     return plans
-
-
-def patches(scene: int, turn: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """A map of nine patches with strengths 0 to 1, and which of them (0 to 8) each cell has.
-
-    In nine turns every strength stands at every place once: what is at a place matters more to how
-    far it moves than a strength's neighbour does.
-    """
-    cells = size // 8
-    order = (np.random.default_rng(scene).permutation(9) + turn) % 9
-    edges = np.linspace(0, cells, 4).astype(int)
-    which = np.zeros((cells, cells), int)
-    for i in range(3):
-        for j in range(3):
-            which[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = order[3 * i + j]
-    return np.kron(which / 8, np.ones((8, 8))).astype(np.float32), which
 
 
 def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
@@ -111,59 +95,6 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
         print(f"| {name} | {cells} | {rank:.3f} | {worst:.1f} steps |", flush=True)
 
 
-def removals(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, str, np.ndarray]]:
-    """Scenes with an object to remove: picture, mask, caption without it, truth."""
-    seed = first
-    while count:
-        spec = world.sample_scene(seed)
-        seed += 1
-        if not spec.objects:
-            continue
-        count -= 1
-        scene, after = world.render(spec), spec.without(0)
-        mask = world.grow(scene.masks[0], 4)
-        yield scene.image, mask, after.caption, world.render(after).image
-
-
-def removal(
-    engine: InpaintEngine, *, steps: int, count: int, strategies: Sequence[str], first: int
-) -> None:
-    """PSNR and colour difference to the truth inside the mask; the same seeds for all."""
-    cases = list(removals(first, count))
-    print(f"Removal, {count} held-out scenes from seed {first}, {steps} steps, inside the mask\n")
-    print("| strategy | PSNR, dB | Delta-E 2000 | untouched error |")
-    print("|---|---:|---:|---:|")
-    for strategy in strategies:
-        psnr, delta, untouched = [], [], 0
-        for start in range(0, count, 20):
-            block = cases[start : start + 20]
-            requests = [
-                EditRequest(
-                    image=image,
-                    mask=mask,
-                    prompt=prompt,
-                    num_inference_steps=steps,
-                    seed=start + i,
-                )
-                for i, (image, mask, prompt, _) in enumerate(block)
-            ]
-            plans = run(engine, requests, strategy)
-            for plan, request, (image, mask, _, truth) in zip(plans, requests, block, strict=True):
-                chains = [job.chain[-1] for job in plan.jobs]
-                (got,), _ = plan.finish(chains, request, Clock())
-                pixels = np.asarray(got)
-                error = (pixels[mask].astype(float) - truth[mask]) / 255
-                psnr.append(-10 * np.log10((error**2).mean() + 1e-10))
-                lab = [rgb2lab(each[mask][None] / 255) for each in (pixels, truth)]
-                delta.append(float(deltaE_ciede2000(*lab).mean()))
-                difference = np.abs(pixels[~mask].astype(int) - image[~mask])
-                untouched = max(untouched, int(difference.max()))
-        print(
-            f"| `{strategy}` | {np.mean(psnr):.2f} | {np.mean(delta):.2f} | {untouched} |",
-            flush=True,
-        )
-
-
 def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence[str]) -> None:
     """The demo's scenes through the strategies, and outpainting."""
     rows: list[list[tuple[Any, str]]] = []
@@ -199,12 +130,9 @@ def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence
 def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", choices=["strength", "removal", "sheet"])
-    parser.add_argument(
-        "--count", type=int, help="scenes [default: 3 in nine turns, and 200 for removal]"
-    )
+    parser.add_argument("part", choices=["strength", "sheet"])
+    parser.add_argument("--count", type=int, default=3, help="scenes, in nine turns")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED + 50_000)
     parser.add_argument("--strategies", help="names with commas between")
     parser.add_argument("-o", "--output", type=Path, default=Path("strategies.png"))
     options = parser.parse_args()
@@ -212,11 +140,7 @@ def main() -> None:
     engine = InpaintEngine.from_pretrained(device="cpu")
     names = options.strategies.split(",") if options.strategies else engine.strategies()
     if options.part == "strength":
-        strength(engine, steps=options.steps, count=options.count or 12)
-    elif options.part == "removal":
-        count = options.count or 200
-        first = options.first_seed
-        removal(engine, steps=options.steps, count=count, strategies=names, first=first)
+        strength(engine, steps=options.steps, count=options.count)
     else:
         sheet(engine, options.output, steps=options.steps, strategies=names)
 
