@@ -62,9 +62,11 @@ th button:focus-visible, input:focus-visible, select:focus-visible, summary:focu
   outline: 2px solid var(--mark); outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; font-size: .7em; }
 th[aria-sort=descending] button::after { content: " \\25BC"; font-size: .7em; }
-td.best { font-weight: 700; } tr.peer td { color: #555; background: #f8f8f8; }
+td.text { white-space: nowrap; } td.best { font-weight: 700; }
+tr.peer td { color: #555; background: #f8f8f8; }
 .cases td { vertical-align: top; text-align: left; padding: .4rem; min-width: 9.5rem; }
-.cases img { width: 9.5rem; display: block; } .cases td.worst { background: #fdeaea; }
+.cases img { width: 9.5rem; display: block; } .cases small { display: block; max-width: 9.5rem; }
+.cases td.worst { background: #fdeaea; }
 .plots { display: grid; gap: 1rem; grid-template-columns: 1fr; } .plots img { max-width: 100%; }
 .pairs { display: grid; gap: 1.5rem;
          grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); }

@@ -109,19 +109,13 @@ def pocket_suite(first_seed: int, size: int = 128) -> Suite:
 
 
 def removal(seed: int, size: int) -> Case | None:
-    """A thing is to go: its footprint, grown by 1/32 of the side, and a caption without it."""
+    """A thing is to go: its footprint, grown by 1/32 of the side, and the place's own caption."""
     spec = world.sample_scene(seed)
     if not spec.objects:
         return None
-    scene, after = world.render(spec, size), spec.without(0)
-    return Case(
-        "removal",
-        str(seed),
-        scene.image,
-        _grown_footprint(scene, 0),
-        after.caption,
-        world.render(after, size).image,
-    )
+    scene, truth = world.render(spec, size), world.render(spec.without(0), size).image
+    mask = _grown_footprint(scene, 0)
+    return Case("removal", str(seed), scene.image, mask, _caption_of(spec), truth)
 
 
 def insertion(seed: int, size: int) -> Case | None:
@@ -135,7 +129,9 @@ def insertion(seed: int, size: int) -> Case | None:
     subject = truth.masks[len(spec.objects)]
     mask = world.box_around(subject, margin=1 / 32).astype(np.float32)
     before = world.render(spec, size).image
-    return Case("insertion", str(seed), before, mask, after.caption, truth.image, subject)
+    return Case(
+        "insertion", str(seed), before, mask, _caption_of(spec, thing), truth.image, subject
+    )
 
 
 def recolour(seed: int, size: int) -> Case | None:
@@ -148,7 +144,8 @@ def recolour(seed: int, size: int) -> Case | None:
     before, truth = world.render(spec, size), world.render(after, size)
     mask = _grown_footprint(before, 0)
     subject = truth.masks[0]
-    return Case("recolour", str(seed), before.image, mask, after.caption, truth.image, subject)
+    prompt = _caption_of(spec, after.objects[0])
+    return Case("recolour", str(seed), before.image, mask, prompt, truth.image, subject)
 
 
 def outpaint(seed: int, size: int) -> Case:
@@ -197,6 +194,13 @@ def patches(seed: int, size: int = 128) -> tuple[NDArray[np.float32], NDArray[np
         for j in range(3):
             which[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = order[3 * i + j]
     return np.kron(which / 8, np.ones((8, 8))).astype(np.float32), which
+
+
+def _caption_of(spec: world.SceneSpec, *things: world.SceneObject) -> str:
+    """The place, and what the mask is to hold. Nothing else: a model that is told of a house which
+    stands outside the mask paints a second one into it.
+    """
+    return dataclasses.replace(spec, objects=things).caption
 
 
 def _grown_footprint(scene: world.Scene, index: int) -> NDArray[np.float32]:
