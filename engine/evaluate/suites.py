@@ -169,7 +169,7 @@ def strength(seed: int, size: int) -> Case:
     time = str(np.random.default_rng([seed, 4]).choice(times))
     prompt = dataclasses.replace(spec, time=time).caption
     image = world.render(spec, size).image
-    return Case("strength", str(seed), image, patches(seed, size)[0], prompt)
+    return Case("strength", str(seed), image, patches(seed, size=size)[0], prompt)
 
 
 _TASKS: Final[Mapping[str, Callable[[int, int], Case | None]]] = {
@@ -181,13 +181,16 @@ _TASKS: Final[Mapping[str, Callable[[int, int], Case | None]]] = {
 }
 
 
-def patches(seed: int, size: int = 128) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
+def patches(
+    scene: int, turn: int = 0, size: int = 128
+) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
     """A map of nine patches with strengths 0 to 1, and which (0 to 8) each cell of 8 px is in.
 
-    The patches change places with ``seed``: what stands at a place matters to how far it moves.
+    In nine turns every strength stands at every place once: what is at a place matters more to how
+    far it moves than a strength's neighbour does.
     """
     cells = size // 8
-    order = np.random.default_rng(seed).permutation(9)
+    order = (np.random.default_rng(scene).permutation(9) + turn) % 9
     edges = np.linspace(0, cells, 4).astype(int)
     which = np.zeros((cells, cells), np.int_)
     for i in range(3):
