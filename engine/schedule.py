@@ -198,10 +198,11 @@ class Schedule:
         if hasattr(scheduler, "get_scalings_for_boundary_condition_discrete"):
             # LCM computes with the timestep too: the tensor's float32 results are kept.
             scale = scheduler.get_scalings_for_boundary_condition_discrete
-            scalings = {int(each): scale(each) for each in scheduler.timesteps}
+            known = scheduler.timesteps.tolist()
+            scalings = dict(zip(known, map(scale, scheduler.timesteps), strict=True))
             scheduler.get_scalings_for_boundary_condition_discrete = scalings.__getitem__
-            scheduler.timesteps = scheduler.timesteps.tolist()
-        self._arguments = [int(each) for each in self._arguments]
+            scheduler.timesteps = known
+        self._arguments = self.timesteps.tolist()
 
     # The run, cut out of the scheduler's list of timesteps ------------------------------------
 
@@ -272,9 +273,9 @@ class Schedule:
 
             cumprod = scheduler.alphas_cumprod.to(torch.float32)
             # The same float32 operations as add_noise: parity to the bit depends on them.
-            timestep = int(scheduler.timesteps[index])
+            timestep = int(_read(scheduler.timesteps[index]))
             alpha, sigma = cumprod[timestep] ** 0.5, (1 - cumprod[timestep]) ** 0.5
-            return Level(float(alpha), float(sigma))
+            return Level(_read(alpha), _read(sigma))
         sigmas = scheduler.sigmas
         if hasattr(scheduler, "sigmas_interpol") and index % 2 == 1 and not self.parity:
             # KDPM2's second evaluation; the ancestral kind keeps its tables one place earlier.
@@ -283,8 +284,8 @@ class Schedule:
         if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
             # diffusers' own conversion, flow and variance-preserving alike
             alpha, sigma = scheduler._sigma_to_alpha_sigma_t(sigmas[index])  # noqa: SLF001
-            return Level(float(alpha), float(sigma))
-        return Level(1.0, float(sigmas[index]))
+            return Level(_read(alpha), _read(sigma))
+        return Level(1.0, _read(sigmas[index]))
 
     def _steps(
         self, begin: int, indices: list[int], denoising_end: float | None
@@ -448,6 +449,11 @@ class Schedule:
             norm = math.hypot(alpha, sigma)
             return (alpha * latents / norm - norm * denoised) / sigma
         return denoised
+
+
+def _read(value: Any) -> float:
+    """A number out of a table on the CPU, without the dispatched read that ``float()`` is."""
+    return float(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def _moved(value: Any, device: Any) -> Any:

@@ -29,8 +29,6 @@ TEXTS = 32
 
 PICTURES = 4
 """Pictures whose latents are remembered: 13 MB each at 1024 px."""
-OFFLOAD_HOOKS = ("_hf_hook", "_diffusers_hook")
-"""Where accelerate and diffusers hang what moves a module between devices."""
 Remembered: TypeAlias = "list[tuple[torch.Tensor, torch.Tensor]]"
 """Tensors and what was made of them, the pair used last standing last."""
 SETTINGS = {
@@ -134,13 +132,17 @@ class Backbone(ABC):
 
     @property
     def device(self) -> torch.device:
+        import torch
+
         unet = next(iter(self.networks.values())).unet
-        if not any(hasattr(unet, hook) for hook in OFFLOAD_HOOKS):
-            where: torch.device = unet.device
-            return where
-        # diffusers' own property knows where offloaded models run; it walks all of them.
-        device: torch.device = self.pipe._execution_device  # noqa: SLF001
-        return device
+        where: torch.device = next(unet.parameters()).device
+        offloaded = where.type == "meta" or (
+            where.type == "cpu" and torch.accelerator.is_available()
+        )
+        if offloaded:
+            # diffusers' own property knows where offloaded models run; it walks all modules.
+            where = self.pipe._execution_device  # noqa: SLF001
+        return where
 
     @property
     def dtype(self) -> torch.dtype:
