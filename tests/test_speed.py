@@ -32,15 +32,20 @@ def engine() -> InpaintEngine:
 EDIT = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "a red house", "seed": 1}
 
 
-@pytest.mark.parametrize("scheduler", ["euler", "ddim", "dpmpp-2m", "lcm"])
-@pytest.mark.parametrize("strategy", ["differential", "blend", "soft-blend"])
+@pytest.mark.parametrize(
+    ("scheduler", "strategy"),
+    [
+        *((name, "differential") for name in ("euler", "ddim", "dpmpp-2m", "lcm")),
+        *(("euler", name) for name in ("blend", "soft-blend")),
+    ],
+)
 def test_a_step_reads_nothing_on_the_host(engine, bench, scheduler, strategy):
     counts = []
-    for steps in (2, 5):
+    for steps in (1, 2, 5):  # the first one is where picture and prompt are met
         with bench["HostReads"]() as reads:
             engine.edit(**EDIT, num_inference_steps=steps, scheduler=scheduler, strategy=strategy)
         counts.append(reads.count)
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 def test_the_counter_counts(bench):
