@@ -29,7 +29,13 @@ def engine() -> InpaintEngine:
     return InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
 
 
-EDIT = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "a red house", "seed": 1}
+EDIT = {
+    "image": tiny.picture(),
+    "mask": tiny.box_mask(),
+    "prompt": "a red house",
+    "seed": 1,
+    "prefill": "original",  # a fill is a picture of its own to encode
+}
 
 
 @pytest.mark.parametrize(
