@@ -32,8 +32,11 @@ class Hold(NamedTuple):
     release: torch.Tensor
     """b 1 h w, int64: a position is free from the step of this number on."""
     num_steps: int
-    first_release: int
-    """The smallest of ``release``: before it, all is held."""
+    last_held: torch.Tensor
+    """b 1 h w, int64: a position is put back on the original's trajectory at the start of the steps
+    up to this one."""
+    first_free: int
+    """The smallest of ``last_held``: up to it, all is held."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class DifferentialDiffusion(Part):
     the run under every noise schedule. At the start of step k of the n steps of the run (N being
     ``num_inference_steps`` and s the edit's ``strength``), a position of strength e is free if
 
-    - ``relative``: ``e >= 1 - k/n``, so that it behaves like strength e * s of the whole;
+    - ``relative``: ``e >= 1 - k/n``, so that it behaves like strength e * s of the whole (a flat
+      map is such a run, to the bit, where the solver has no memory);
     - ``absolute``: ``e >= (n - k)/N``, so that it behaves like strength min(e, s);
     - ``legacy``: ``1 - e <= k/N``, the rule of the paper's code, in which ``strength`` below 1
       costs every position the same number of steps, about max(0, e + s - 1).
@@ -102,18 +106,24 @@ class DifferentialDiffusion(Part):
         release = release.clamp(min=0).long()
         if self.strength_mode != "legacy":
             release = _nearest_start(release, context.schedule)
-        first = int(release.min())
-        release = release.to(context.init_latents.device)
-        return Hold(context.init_latents, context.noise, release, n, first)
+            # What is released starts from the original at that step's level, as a whole run of
+            # that strength does; with strength 1 from whatever the run starts from.
+            last_held = release.where(release > 0, -1)
+        else:
+            last_held = release - 1
+        device, first = context.init_latents.device, int(last_held.min())
+        return Hold(
+            context.init_latents, context.noise, release.to(device), n, last_held.to(device), first
+        )
 
     def before_step(self, state: Hold, latents: torch.Tensor, step: Step) -> torch.Tensor:
         if not step.starts:
             return latents
         known = step.level.noise_to(state.init_latents, state.noise)
-        return latents.where(state.release <= step.position, known)
+        return latents.where(state.last_held < step.position, known)
 
     def resets(self, state: Hold, step: Step) -> bool:
-        return step.starts and step.position < state.first_release
+        return step.starts and step.position <= state.first_free
 
     def after_step(self, state: Hold, latents: torch.Tensor, step: Step) -> torch.Tensor:
         if not step.last:

@@ -223,7 +223,7 @@ def test_quiet_says_nothing(edit, capsys):
 def test_strategy_options_reach_the_strategy(edit, files):
     edit("--strategy", "differential", "--option", "strength-mode=absolute")
     record = json.loads(read_metadata(files.folder / "out.png")["edit"])
-    assert record["settings"]["options"] == {"strength_mode": "absolute"}
+    assert record["settings"]["options"] == {"strength_mode": "absolute", "dither": False}
 
 
 # ------------------------------------------------------------------------------ show and --from
@@ -430,7 +430,7 @@ BAD_USE = {
     "show nothing": ("show photo.png", "photo.png.*not written by Softpaint"),
     "show a text": ("show text.png", "text.png"),
     "unknown command": ("paint photo.png", "No such command 'paint'"),
-    "unknown flag": (EDIT + "--colour red", "No such option: --colour"),
+    "unknown flag": (EDIT + "--tint red", "No such option: --tint"),
     "compare unknown": (
         "compare photo.png --mask mask.png --prompt x -o out.png --strategies blend,blnd",
         "Did you mean 'blend'",

@@ -129,7 +129,7 @@ class TestSettings:
         )
         settings = result.settings
         assert json.loads(json.dumps(settings)) == settings
-        assert settings["options"] == {"strength_mode": "absolute"}
+        assert settings["options"] == {"strength_mode": "absolute", "dither": False}
         assert settings["scheduler"] == "ddim"
         assert settings["seeds"] == [1]
         assert settings["prompt"] == "a red house"
