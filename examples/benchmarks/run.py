@@ -140,6 +140,7 @@ class Bench:
             "guidance_scale": GUIDANCE,
             "seed": 1,
             "prefill": "original",  # as diffusers; a fill is one more picture to encode
+            "colour": "none",  # which diffusers does not correct either
             "progress": False,
             **changes,
         }
@@ -360,6 +361,7 @@ def compare(bench: Bench) -> Row:
         "num_inference_steps": steps,
         "guidance_scale": GUIDANCE,
         "prefill": "original",
+        "colour": "none",
         "progress": False,
     }
 
