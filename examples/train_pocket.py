@@ -162,6 +162,21 @@ class Run:
             bar(None, self.losses)
             self.save()
 
+    def reporting(self, every: float, report: Callable[[], None]) -> Iterator[int]:
+        """The same, and ``report`` is called with the averaged weights every so many seconds, and
+        at the end, which leaves them averaged.
+        """
+        reported = time.monotonic()
+        for step in self:
+            yield step
+            if time.monotonic() - reported > every:
+                reported = time.monotonic()
+                self.swap()
+                report()
+                self.swap()
+        self.swap()
+        report()
+
     def step(self, loss: torch.Tensor, **figures: torch.Tensor | float) -> None:
         """One optimiser step; ``figures`` are averaged for the log."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -455,8 +470,7 @@ def stage_vae(options: argparse.Namespace) -> None:
     run = Run("vae", {"vae": vae}, options, lr=1.2e-3, final=0.1, ema=0.998, weight_decay=1e-4)
     rng = np.random.default_rng(1000 + run.steps)
     side, photo_count, batch = 64, 4, 16
-    said = time.monotonic()
-    for _ in run:
+    for _ in run.reporting(300, lambda: _report_vae(vae, run, options)):
         images = np.empty((batch, side, side, 3), np.uint8)
         for i in range(batch):
             if i < photo_count:
@@ -480,13 +494,6 @@ def stage_vae(options: argparse.Namespace) -> None:
             ).mean()
         )
         run.step(loss + 3e-5 * divergence, mse=squared, kl=divergence)
-        if time.monotonic() - said > 300:
-            said = time.monotonic()
-            run.swap()
-            _report_vae(vae, run, options)
-            run.swap()
-    run.swap()
-    _report_vae(vae, run, options)
 
 
 def _report_vae(vae: Any, run: Run, options: argparse.Namespace) -> None:
@@ -660,8 +667,7 @@ def stage_decoder(options: argparse.Namespace) -> None:
     )
     run = Run("decoder", {"vae": vae}, options, lr=7e-4, final=0.01, ema=0.998, weight_decay=1e-4)
     rng = np.random.default_rng(2000 + run.steps)
-    said = time.monotonic()
-    for step in run:
+    for step in run.reporting(420, lambda: _report_vae(vae, run, options)):
         cells, batch = (16, 4) if step % 4 == 3 else (8, 16)
         side = cells * 8
         images = np.empty((batch, side, side, 3), np.uint8)
@@ -680,13 +686,6 @@ def stage_decoder(options: argparse.Namespace) -> None:
             decoded = vae.decode(torch.from_numpy(codes).to(options.device)).sample
         loss, squared = picture_loss(decoded, pixels)
         run.step(loss, mse=squared)
-        if time.monotonic() - said > 420:
-            said = time.monotonic()
-            run.swap()
-            _report_vae(vae, run, options)
-            run.swap()
-    run.swap()
-    _report_vae(vae, run, options)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -986,6 +985,18 @@ class TextToImage:
         """By the names of their folders."""
         return {"unet": self.unet, "text_encoder": self.first, "text_encoder_2": self.second}
 
+    def condition(
+        self, captions: Sequence[str], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Embeddings and added conditions of a training batch: some texts dropped, sizes varied."""
+        device = self.unet.device
+        embeddings, pooled = encode_prompts(
+            captions, self.tokenizer, self.first, self.second, device
+        )
+        embeddings, pooled = drop_text(embeddings, pooled, rng)
+        sizes = sizes_for(len(captions), rng).to(device)
+        return embeddings, {"text_embeds": pooled, "time_ids": sizes}
+
     def pipeline(self, vae: Any) -> Any:
         """A diffusers pipeline around the modules, without copies."""
         from diffusers import StableDiffusionXLPipeline
@@ -1011,32 +1022,17 @@ def stage_unet(options: argparse.Namespace) -> None:
     data = CaptionedLatents(options, seed=int(time.time()))
     run = Run("unet", model.models, options, lr=1e-3, final=0.01, ema=0.998)
     diffusion, batch = Diffusion(options.device), options.batch
-    said = time.monotonic()
-    for _ in run:
+    for _ in run.reporting(900, lambda: _report_samples(model, run, options)):
         latents, captions = data.batch(batch)
         captions = ["" if data.rng.random() < 0.05 else caption for caption in captions]
         noisy, noise, timesteps = diffusion.noisy(latents)
         with autocast(options), quick_attention(options):
-            embeddings, pooled = encode_prompts(
-                captions, model.tokenizer, model.first, model.second, options.device
-            )
-            embeddings, pooled = drop_text(embeddings, pooled, data.rng)
-            conditions = {
-                "text_embeds": pooled,
-                "time_ids": sizes_for(batch, data.rng).to(options.device),
-            }
+            embeddings, conditions = model.condition(captions, data.rng)
             predicted = model.unet(
                 noisy, timesteps, embeddings, added_cond_kwargs=conditions
             ).sample
         loss, plain = diffusion.loss(predicted, noise, timesteps)
         run.step(loss, plain=plain)
-        if time.monotonic() - said > 900:
-            said = time.monotonic()
-            run.swap()
-            _report_samples(model, run, options)
-            run.swap()
-    run.swap()
-    _report_samples(model, run, options)
 
 
 def held_out_captions(count: int, first: int = 5000) -> list[str]:
@@ -1391,8 +1387,7 @@ def stage_inpaint9(options: argparse.Namespace) -> None:
         Diffusion(options.device),
         options.batch,
     )
-    said = time.monotonic()
-    for _ in run:
+    for _ in run.reporting(420, lambda: _report_inpainting(base, unet, run, options)):
         indices = rng.integers(0, len(latents), batch)
         pixel_masks = torch.from_numpy(
             np.unpackbits(data["masks"][indices], axis=-1)[:, None]
@@ -1416,14 +1411,7 @@ def stage_inpaint9(options: argparse.Namespace) -> None:
         noisy, noise, timesteps = diffusion.noisy(clean)
         with autocast(options), quick_attention(options):
             with torch.no_grad():
-                embeddings, pooled = encode_prompts(
-                    captions, base.tokenizer, base.first, base.second, options.device
-                )
-                embeddings, pooled = drop_text(embeddings, pooled, rng)
-            conditions = {
-                "text_embeds": pooled,
-                "time_ids": sizes_for(batch, rng).to(options.device),
-            }
+                embeddings, conditions = base.condition(captions, rng)
             predicted = unet(
                 torch.cat([noisy, mask, codes], 1),
                 timesteps,
@@ -1432,13 +1420,6 @@ def stage_inpaint9(options: argparse.Namespace) -> None:
             ).sample
         loss, plain = diffusion.loss(predicted, noise, timesteps)
         run.step(loss, plain=plain)
-        if time.monotonic() - said > 420:
-            said = time.monotonic()
-            run.swap()
-            _report_inpainting(base, unet, run, options)
-            run.swap()
-    run.swap()
-    _report_inpainting(base, unet, run, options)
 
 
 @torch.no_grad()
@@ -1546,8 +1527,7 @@ def _train_controlnet(options: argparse.Namespace) -> None:
     )
     rng, diffusion = np.random.default_rng(6000 + run.steps), Diffusion(options.device)
     specs: dict[int, world.SceneSpec] = {}
-    said = time.monotonic()
-    for _ in run:
+    for _ in run.reporting(420, lambda: _report_controlnet(base, controlnet, run, options)):
         indices = rng.integers(0, len(latents), options.batch)
         for index in map(int, indices):
             specs.setdefault(index, world.sample_scene(index))
@@ -1561,14 +1541,7 @@ def _train_controlnet(options: argparse.Namespace) -> None:
         control = torch.from_numpy(images).permute(0, 3, 1, 2).float().to(options.device) / 255
         noisy, noise, timesteps = diffusion.noisy(clean)
         with autocast(options), quick_attention(options):
-            embeddings, pooled = encode_prompts(
-                captions, base.tokenizer, base.first, base.second, options.device
-            )
-            embeddings, pooled = drop_text(embeddings, pooled, rng)
-            conditions = {
-                "text_embeds": pooled,
-                "time_ids": sizes_for(options.batch, rng).to(options.device),
-            }
+            embeddings, conditions = base.condition(captions, rng)
             down, mid = controlnet(
                 noisy,
                 timesteps,
@@ -1587,13 +1560,6 @@ def _train_controlnet(options: argparse.Namespace) -> None:
             ).sample
         loss, plain = diffusion.loss(predicted, noise, timesteps)
         run.step(loss, plain=plain)
-        if time.monotonic() - said > 420:
-            said = time.monotonic()
-            run.swap()
-            _report_controlnet(base, controlnet, run, options)
-            run.swap()
-    run.swap()
-    _report_controlnet(base, controlnet, run, options)
 
 
 @torch.no_grad()
@@ -1700,8 +1666,8 @@ def stage_gan(options: argparse.Namespace) -> None:
     critic = PatchDiscriminator().to(options.device).to(memory_format=torch.channels_last)
     judge = torch.optim.AdamW(critic.parameters(), lr=4e-4, betas=(0.5, 0.99))
     run = Run("gan", {"gan": gan}, options, lr=1e-3, final=0.05, ema=0.998)
-    rng, batch, said = np.random.default_rng(7000 + run.steps), 16, time.monotonic()
-    for _ in run:
+    rng, batch = np.random.default_rng(7000 + run.steps), 16
+    for _ in run.reporting(240, lambda: _report_gan(gan, run, options)):
         images, holes = [], []
         for _ in range(batch):
             index = int(rng.integers(len(masks)))
@@ -1740,16 +1706,11 @@ def stage_gan(options: argparse.Namespace) -> None:
         fooled = (F.softplus(-fake[-1].float()) * weight).sum() / weight.sum().clamp(min=1)
         plain = ((drawn - real).abs() * mask).sum() / mask.sum().clamp(min=1) / 3
         run.step(10 * plain + 0.1 * fooled + 2 * matched, plain=plain, fooled=fooled)
-        if time.monotonic() - said > 240:
-            said = time.monotonic()
-            _report_gan(gan, run, options)
-    _report_gan(gan, run, options)
 
 
 @torch.no_grad()
 def _report_gan(gan: nn.Module, run: Run, options: argparse.Namespace) -> None:
     """A sheet of held-out scenes without their first object: picture, hole, result, truth."""
-    run.swap()
     rows = []
     for scene in [scene for scene in held_out_scenes(14, 6000) if scene.masks][:8]:
         hole = world.grow(scene.masks[0], 4)
@@ -1760,7 +1721,6 @@ def _report_gan(gan: nn.Module, run: Run, options: argparse.Namespace) -> None:
         rows += [scene.image, masked_pixels(scene.image[None], hole[None])[0], result, truth]
     sheet(np.stack(rows), 8, options.out / "gan.png")
     run.log("samples written")
-    run.swap()
 
 
 # --------------------------------------------------------------------------------------------------

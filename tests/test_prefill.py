@@ -11,7 +11,7 @@ from PIL import Image
 from engine import InpaintEngine
 from engine.errors import InputError, ModelError, UnknownNameError
 from engine.pocket import world
-from engine.prefill import POCKET_GAN, choose_prefill, find_prefill, list_prefills, prefilled
+from engine.prefill import choose_prefill, find_prefill, list_prefills, prefilled
 from tests import tiny
 
 NAMES = [name for name in list_prefills() if name != "gan"]
@@ -154,7 +154,6 @@ def test_onnx_without_its_runtime(tmp_path, monkeypatch):
         find_prefill(f"gan:{model}")
 
 
-@pytest.mark.skipif(not POCKET_GAN.is_file(), reason="this version carries no GAN")
 def test_pocket_gan_draws_backgrounds():
     spec = world.sample_scene(1_900_003)
     scene, truth = world.render(spec), world.render(spec.without(0)).image
