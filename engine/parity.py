@@ -204,7 +204,13 @@ def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Ten
 
 
 def _opened(source: Any) -> Any:
-    """Paths as pictures; everything else as it is."""
-    if not isinstance(source, str | os.PathLike):
-        return source
-    return load_image(source).to_pil()
+    """Paths as pictures, truth values as numbers (diffusers cannot resize them); everything else as
+    it is.
+    """
+    if isinstance(source, str | os.PathLike):
+        return load_image(source).to_pil()
+    if isinstance(source, np.ndarray) and source.dtype == bool:
+        return source.astype(np.float32)
+    if isinstance(source, torch.Tensor) and source.dtype == torch.bool:
+        return source.float()
+    return source

@@ -87,6 +87,14 @@ def test_latents_and_pil_output(sdxl):
     assert np.array_equal(np.asarray(want[0]), np.asarray(got[0]))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_truth_values_are_a_mask(sdxl, kind):
+    """diffusers cannot resize them, so it is given the picture of the same mask."""
+    mask = np.asarray(tiny.box_mask()) > 0
+    pair = both(*sdxl, strength=0.6, ours={"mask": kind(mask)})
+    assert difference(pair) == 0.0
+
+
 def test_sa_solver_differs_by_rounding_only(sdxl):
     """Its add_noise reads alphas_cumprod where its steps read sigmas; we read the sigmas."""
     assert 0 < difference(both(*sdxl, scheduler="sa-solver", strength=0.6)) < 1e-5

@@ -149,9 +149,9 @@ def both(
     size = {"height": SIZE, "width": SIZE, "num_images_per_prompt": num_images}
     drawn = {"generator": torch.Generator().manual_seed(3)}
     want = pipe(**request, mask_image=box_mask(), **size, **{**drawn, **theirs}).images
-    settings = {"seed": 3, "num_images": num_images, "scheduler": scheduler, **ours}
+    settings = {"seed": 3, "num_images": num_images, "scheduler": scheduler, "mask": box_mask()}
     got = InpaintEngine.from_pipe(pipe).edit(
-        **request, mask=box_mask(), strategy=strategy, compat="diffusers", **settings
+        **request, strategy=strategy, compat="diffusers", **{**settings, **ours}
     )
     return want, got.images
 
