@@ -115,17 +115,19 @@ def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
     # OpenCV solves for the pixels that have all their neighbours inside.
     if inside.all() or not cv2.erode(inside.astype(np.uint8), np.ones((3, 3))).any():
         return edited
-    # OpenCV leaves out what touches the frame and moves the rest, so both get a frame of their own.
-    around = (2, 2)
-    mask = np.pad(inside.astype(np.uint8) * 255, 2)
-    frame = np.pad(edited, (around, around, (0, 0)), mode="edge")
-    under = np.pad(original, (around, around, (0, 0)), mode="edge")
-    under = np.where(np.pad(inside, 2, mode="edge")[..., None], frame, under).astype(np.uint8)
-    under[2:-2, 2:-2] = original
+    # OpenCV solves over the mask's bounding box and takes the edit's gradients from its fourth
+    # pixel inwards; a mask that touches the frame it moves. So both get a frame of the edit's
+    # colours, which the mask reaches into where the edit goes on to the picture's end.
+    reach = 4
+    mask = np.pad(np.pad(inside.astype(np.uint8) * 255, reach, mode="edge"), 1)
+    frame = np.pad(edited, (*[(reach + 1, reach + 1)] * 2, (0, 0)), mode="edge")
+    under = frame.copy()
+    middle = slice(reach + 1, -reach - 1)
+    under[middle, middle] = original
     left, top, width, height = cv2.boundingRect(mask)
     centre = (left + width // 2, top + height // 2)
     cloned = cv2.seamlessClone(frame, under, mask, centre, cv2.NORMAL_CLONE)
-    return np.asarray(cloned[2:-2, 2:-2], np.uint8)
+    return np.asarray(cloned[middle, middle], np.uint8)
 
 
 _RULES: dict[PasteRule, Callable[[Rgb, Rgb, Alpha], Rgb]] = {
