@@ -93,28 +93,60 @@ def noise(rgb: Rgb, hole: Hole) -> Rgb:
 
 
 def blur(rgb: Rgb, hole: Hole) -> Rgb:
-    """Push-pull: known colours averaged down a pyramid until no hole is left, then smoothly back up
-    (Gortler et al., "The Lumigraph", 1996).
+    """Known colours, averaged into the hole by :func:`_push_pull`."""
+    return _to_pixels(_push_pull(rgb.astype(np.float32), ~hole))
+
+
+def _push_pull(values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+    """``values`` (float32, H W 3) where they are ``known`` (bool, H W), continued to everywhere
+    else: averaged down a pyramid until no hole is left, then smoothly back up (Gortler et al., "The
+    Lumigraph", 1996).
     """
-    weight: NDArray[Any] = (~hole).astype(np.float32)
-    colour: NDArray[Any] = rgb.astype(np.float32) * weight[..., None]
-    levels = [(colour, weight)]
+    weight: NDArray[Any] = known.astype(np.float32)
+    levels = [(values * weight[..., None], weight)]
     while (levels[-1][1] == 0).any():
         height, width = levels[-1][1].shape
         size = ((width + 1) // 2, (height + 1) // 2)
-        colour, weight = (
+        values, weight = (
             cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in levels[-1]
         )
         # A coarse pixel with a quarter of its area known is as good as known.
         gain = np.minimum(4, 1 / np.maximum(weight, 1e-6))
-        levels.append((colour * gain[..., None], weight * gain))
-    colour, weight = levels.pop()
-    filled: NDArray[Any] = colour / weight[..., None]
-    for colour, weight in reversed(levels):
+        levels.append((values * gain[..., None], weight * gain))
+    values, weight = levels.pop()
+    filled: NDArray[Any] = values / weight[..., None]
+    for values, weight in reversed(levels):
         size = (weight.shape[1], weight.shape[0])
         up = cv2.GaussianBlur(cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR), (5, 5), 0)
-        filled = colour + (1 - weight)[..., None] * up
-    return filled.round().clip(0, 255).astype(np.uint8)
+        filled = values + (1 - weight)[..., None] * up
+    return filled
+
+
+def _to_pixels(values: NDArray[Any]) -> Rgb:
+    return values.round().clip(0, 255).astype(np.uint8)
+
+
+def _meeting(fill: Fill) -> Fill:
+    """``fill``, its colours moved so that they meet what is known at the hole's edge: what they are
+    off by there is taken off, and smoothly less of it further in (a membrane, as Perez et al. 2003
+    have it, "Poisson Image Editing"). A network's fill often has a cast of its own.
+    """
+
+    def met(rgb: Rgb, hole: Hole) -> Rgb:
+        filled = fill(rgb, hole).astype(np.float32)
+        known = (~hole).astype(np.float32)
+        share, beside = (
+            cv2.blur(each, (3, 3), borderType=cv2.BORDER_CONSTANT)
+            for each in (known, rgb * known[..., None])
+        )
+        rim = hole & (share > 0)
+        if not rim.any():
+            return _to_pixels(filled)
+        off = beside / np.maximum(share, 1e-6)[..., None] - filled
+        return _to_pixels(filled + _push_pull(off, rim))
+
+    met.__name__ = fill.__name__
+    return met
 
 
 def telea(rgb: Rgb, hole: Hole) -> Rgb:
@@ -306,7 +338,7 @@ def gan(source: str | os.PathLike[str] | None = None) -> Fill:
         return _load_gan(path)(rgb, hole)
 
     fill.__name__ = "gan"
-    return fill
+    return _meeting(fill)
 
 
 def _gan_file(source: str | os.PathLike[str] | None) -> Path:
