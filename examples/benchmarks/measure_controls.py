@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -27,6 +27,9 @@ from engine.files import save_image
 from engine.metrics import colour_inside
 from engine.pocket import world
 from engine.sheet import labelled_grid, overlay_map
+
+if TYPE_CHECKING:
+    from engine.results import EditResult
 
 FIRST_SEED = 1_400_000
 """Held-out scenes: training used seeds below 1,000,000."""
@@ -85,7 +88,7 @@ def edge_f1(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return 2 * precision * recall / max(precision + recall, 1e-9)
 
 
-def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> list[np.ndarray]:
+def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> list[EditResult]:
     """The cases' results; ``settings`` that are functions are asked for each case's own."""
     edits = [
         {
@@ -97,7 +100,17 @@ def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> 
         }
         for case in cases
     ]
-    return [np.asarray(result.images[0]) for result in engine.edit_many(edits)]
+    return engine.edit_many(edits)
+
+
+def pixels(results: Sequence[EditResult]) -> list[np.ndarray]:
+    """The results' pictures: H W 3, 0 to 255."""
+    return [np.asarray(result.images[0]) for result in results]
+
+
+def latents(results: Sequence[EditResult]) -> torch.Tensor:
+    """The results' latents: b c h w."""
+    return torch.cat([each.latents for each in results if each.latents is not None])
 
 
 def edges(
@@ -111,8 +124,8 @@ def edges(
         for name in names:
             strategy, _, control = name.partition("+")
             controls = (lambda case, c=control: case.control(c)) if control else None
-            results = edit(
-                engine, block, strategy=strategy, controls=controls, num_inference_steps=steps
+            results = pixels(
+                edit(engine, block, strategy=strategy, controls=controls, num_inference_steps=steps)
             )
             figures[name] += [
                 (
@@ -139,30 +152,47 @@ def spill(engine: InpaintEngine, *, first: int, count: int, steps: int) -> None:
     """How far a control reaches beyond its mask, where all of the picture is repainted."""
     cases = list(insertions(first, count))
     size = cases[0].image.shape[0]
+    edge, cell = size // 2, engine.backbone.cell
     everywhere = np.ones((size, size), np.float32)
     left = np.zeros_like(everywhere)
-    left[:, : size // 2] = 1
+    left[:, :edge] = 1
     run = {"mask": None, "strength_map": everywhere, "num_inference_steps": steps}
-    bands = {"its half": (0, 64), "0 to 16 px beyond": (64, 80), "16 to 32 px": (80, 96)}
-    bands |= {"32 to 64 px": (96, 128)}
-    change: dict[str, list[list[float]]] = {"everywhere": [], "the left half": []}
+    bands = {"its half": (0, edge)} | {
+        f"{near} to {far} px beyond": (edge + near, edge + far)
+        for near, far in ((0, 8), (8, 16), (16, 32), (32, 64))
+    }
+    ways: dict[str, dict[str, Any]] = {
+        "everywhere": {},
+        "the left half, `exact=False`": {"mask": left, "exact": False},
+        "the left half": {"mask": left},
+    }
+    moved: dict[str, list[list[float]]] = {label: [] for label in ways}
+    beyond, calls = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
     for start in range(0, count, 10):
         block = cases[start : start + 10]
         plain = edit(engine, block, **run)
-        for label, mask in (("everywhere", None), ("the left half", left)):
+        for label, way in ways.items():
             steered = edit(
-                engine, block, **run, controls=lambda case, m=mask: case.control("canny", mask=m)
+                engine, block, **run, controls=lambda case, w=way: case.control("canny", **w)
             )
-            for a, b in zip(plain, steered, strict=True):
-                moved = np.abs(a.astype(float) - b).mean(axis=2)
-                change[label].append([moved[:, x:y].mean() for x, y in bands.values()])
+            for a, b in zip(pixels(plain), pixels(steered), strict=True):
+                change = np.abs(a.astype(float) - b).mean(axis=2)
+                moved[label].append([change[:, x:y].mean() for x, y in bands.values()])
+            apart = (latents(plain) - latents(steered))[..., edge // cell :].abs()
+            beyond[label] = max(beyond[label], float(apart.max()))
+            calls[label] += sum(each.model_calls for each in steered)
+        print(f"{start + len(block)} of {count}", file=sys.stderr, flush=True)
     print(
         "Mean change, in grey levels of 255, that `canny` makes to `differential` over the whole "
-        f"picture, by its mask; {count} scenes from seed {first}, {steps} steps\n"
+        "picture, by its mask; beside it the largest change of a latent value beyond the left half "
+        f"and the model calls of an edit; {count} scenes from seed {first}, {steps} steps\n"
     )
-    print(f"| mask | {' | '.join(bands)} |\n|---|{'---:|' * len(bands)}")
-    for label, rows in change.items():
-        print(f"| {label} | {' | '.join(f'{each:.1f}' for each in np.mean(rows, axis=0))} |")
+    print(f"| mask | {' | '.join(bands)} | latents beyond | model calls |")
+    print(f"|---|{'---:|' * (len(bands) + 2)}")
+    for label, rows in moved.items():
+        cells = [f"{each:.2f}" for each in np.mean(rows, axis=0)]
+        cells += [f"{beyond[label]:.1e}", f"{calls[label] / count:g}"]
+        print(f"| {label} | {' | '.join(cells)} |")
 
 
 def sheet(
@@ -179,7 +209,8 @@ def sheet(
         **({"depth 1": lambda case: case.control("depth")} if "depth" in names else {}),
     }
     pictures = [
-        edit(engine, cases, controls=each, num_inference_steps=steps) for each in columns.values()
+        pixels(edit(engine, cases, controls=each, num_inference_steps=steps))
+        for each in columns.values()
     ]
     rows: list[list[tuple[Any, str]]] = []
     for i, case in enumerate(cases):
