@@ -3,6 +3,7 @@
     python examples/benchmarks/measure_controls.py edges           # what follows the edges
     python examples/benchmarks/measure_controls.py spill           # what a control's mask holds
     python examples/benchmarks/measure_controls.py sheet -o controls.png
+    python examples/benchmarks/measure_controls.py masks -o control-masks.png
 
 Prints Markdown tables; ``examples/controls.md`` shows them.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,33 +149,44 @@ def edges(
         print(f"| `{name}` | {' | '.join(cells)} |")
 
 
+def half(size: int) -> np.ndarray:
+    """A control's mask over the left half of a picture."""
+    mask = np.zeros((size, size), np.float32)
+    mask[:, : size // 2] = 1
+    return mask
+
+
+WAYS: Mapping[str, Callable[[Insertion], Control]] = {
+    "everywhere": lambda case: case.control("canny"),
+    "the left half, `exact=False`": lambda case: case.control(
+        "canny", mask=half(len(case.image)), exact=False
+    ),
+    "the left half": lambda case: case.control("canny", mask=half(len(case.image))),
+}
+"""The ways in which a control's mask may hold, with all of the picture repainted."""
+
+
+def everything(case: Insertion) -> np.ndarray:
+    """A strength map that repaints the whole picture."""
+    return np.ones(case.image.shape[:2], np.float32)
+
+
 def spill(engine: InpaintEngine, *, first: int, count: int, steps: int) -> None:
     """How far a control reaches beyond its mask, where all of the picture is repainted."""
     cases = list(insertions(first, count))
-    size = cases[0].image.shape[0]
-    edge, cell = size // 2, engine.backbone.cell
-    everywhere = np.ones((size, size), np.float32)
-    left = np.zeros_like(everywhere)
-    left[:, :edge] = 1
-    run = {"mask": None, "strength_map": everywhere, "num_inference_steps": steps}
+    edge, cell = len(cases[0].image) // 2, engine.backbone.cell
+    run = {"mask": None, "strength_map": everything, "num_inference_steps": steps}
     bands = {"its half": (0, edge)} | {
         f"{near} to {far} px beyond": (edge + near, edge + far)
         for near, far in ((0, 8), (8, 16), (16, 32), (32, 64))
     }
-    ways: dict[str, dict[str, Any]] = {
-        "everywhere": {},
-        "the left half, `exact=False`": {"mask": left, "exact": False},
-        "the left half": {"mask": left},
-    }
-    moved: dict[str, list[list[float]]] = {label: [] for label in ways}
-    beyond, calls = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
+    moved: dict[str, list[list[float]]] = {label: [] for label in WAYS}
+    beyond, calls = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0)
     for start in range(0, count, 10):
         block = cases[start : start + 10]
         plain = edit(engine, block, **run)
-        for label, way in ways.items():
-            steered = edit(
-                engine, block, **run, controls=lambda case, w=way: case.control("canny", **w)
-            )
+        for label, control in WAYS.items():
+            steered = edit(engine, block, **run, controls=control)
             for a, b in zip(pixels(plain), pixels(steered), strict=True):
                 change = np.abs(a.astype(float) - b).mean(axis=2)
                 moved[label].append([change[:, x:y].mean() for x, y in bands.values()])
@@ -190,31 +202,49 @@ def spill(engine: InpaintEngine, *, first: int, count: int, steps: int) -> None:
     print(f"| mask | {' | '.join(bands)} | latents beyond | model calls |")
     print(f"|---|{'---:|' * (len(bands) + 2)}")
     for label, rows in moved.items():
-        cells = [f"{each:.2f}" for each in np.mean(rows, axis=0)]
-        cells += [f"{beyond[label]:.1e}", f"{calls[label] / count:g}"]
+        cells = [f"{each:.1f}" for each in np.mean(rows, axis=0)]
+        cells += [f"{beyond[label]:.2g}", f"{calls[label] / count:g}"]
         print(f"| {label} | {' | '.join(cells)} |")
 
 
-def sheet(
-    engine: InpaintEngine, path: Path, names: Sequence[str], *, first: int, steps: int
-) -> None:
-    """Five scenes: without a control, with canny at three scales, with the others, the truth."""
-    cases = list(insertions(first, 5))
+def sheet(engine: InpaintEngine, path: Path, *, first: int, steps: int) -> None:
+    """Five scenes: without a control, with canny at two scales, with depth, the truth."""
     columns: Mapping[str, Any] = {
         "differential": None,
-        **{
-            f"canny {scale:g}": lambda case, s=scale: case.control("canny", scale=s)
-            for scale in (0.5, 1.0)
-        },
-        **({"depth 1": lambda case: case.control("depth")} if "depth" in names else {}),
+        "canny 0.5": lambda case: case.control("canny", scale=0.5),
+        "canny 1": lambda case: case.control("canny"),
+        "depth 1": lambda case: case.control("depth"),
     }
-    pictures = [
-        pixels(edit(engine, cases, controls=each, num_inference_steps=steps))
-        for each in columns.values()
-    ]
+    cases = list(insertions(first, 5))
+    maps = [case.mask.astype(np.float32) for case in cases]
+    draw(engine, path, columns, cases, maps, num_inference_steps=steps)
+
+
+def masks(engine: InpaintEngine, path: Path, *, first: int, steps: int) -> None:
+    """Three scenes, all repainted: without a control, and with canny by its mask."""
+    named = {f"canny, {label.replace('`', '')}": way for label, way in WAYS.items()}
+    run = {"mask": None, "strength_map": everything, "num_inference_steps": steps}
+    cases = list(insertions(first, 3))
+    maps = [half(len(case.image)) for case in cases]
+    draw(engine, path, {"differential": None, **named}, cases, maps, **run)
+
+
+def draw(
+    engine: InpaintEngine,
+    path: Path,
+    columns: Mapping[str, Any],
+    cases: Sequence[Insertion],
+    maps: Sequence[np.ndarray],
+    **run: Any,
+) -> None:
+    """A sheet of the cases: what is given, a column for each of the controls, the truth.
+
+    ``maps``: what is laid over each picture.
+    """
+    pictures = [pixels(edit(engine, cases, controls=each, **run)) for each in columns.values()]
     rows: list[list[tuple[Any, str]]] = []
     for i, case in enumerate(cases):
-        given = [overlay_map(case.image, case.mask.astype(np.float32))]
+        given = [overlay_map(case.image, maps[i])]
         given.append(Image.fromarray(annotate(case.truth.image, "canny")))
         made = [Image.fromarray(each[i]) for each in pictures]
         rows.append([(each, "") for each in (*given, *made, Image.fromarray(case.truth.image))])
@@ -226,7 +256,7 @@ def sheet(
 def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", choices=["edges", "spill", "sheet"])
+    parser.add_argument("part", choices=["edges", "spill", "sheet", "masks"])
     parser.add_argument("--count", type=int, help="scenes [default: 200, and 20 for spill]")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -238,13 +268,14 @@ def main() -> None:
     torch.set_flush_denormal(True)
     engine = InpaintEngine.from_pretrained(device="cpu")
     first, steps = options.first_seed, options.steps
-    names = options.strategies.split(",")
     if options.part == "edges":
+        names = options.strategies.split(",")
         edges(engine, names, first=first, count=options.count or 200, steps=steps)
     elif options.part == "spill":
         spill(engine, first=first, count=options.count or 20, steps=steps)
     else:
-        sheet(engine, options.output, names, first=first, steps=steps)
+        part = sheet if options.part == "sheet" else masks
+        part(engine, options.output, first=first, steps=steps)
 
 
 if __name__ == "__main__":
