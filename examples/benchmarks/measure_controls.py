@@ -202,7 +202,7 @@ def spill(engine: InpaintEngine, *, first: int, count: int, steps: int) -> None:
     print(f"| mask | {' | '.join(bands)} | latents beyond | model calls |")
     print(f"|---|{'---:|' * (len(bands) + 2)}")
     for label, rows in moved.items():
-        cells = [f"{each:.1f}" for each in np.mean(rows, axis=0)]
+        cells = [f"{each:.2f}" for each in np.mean(rows, axis=0)]
         cells += [f"{beyond[label]:.2g}", f"{calls[label] / count:g}"]
         print(f"| {label} | {' | '.join(cells)} |")
 
@@ -221,10 +221,12 @@ def sheet(engine: InpaintEngine, path: Path, *, first: int, steps: int) -> None:
 
 
 def masks(engine: InpaintEngine, path: Path, *, first: int, steps: int) -> None:
-    """Three scenes, all repainted: without a control, and with canny by its mask."""
+    """Three scenes, all repainted: without a control, and with canny by its mask. Not the first
+    one, whose left half is empty.
+    """
     named = {f"canny, {label.replace('`', '')}": way for label, way in WAYS.items()}
     run = {"mask": None, "strength_map": everything, "num_inference_steps": steps}
-    cases = list(insertions(first, 3))
+    cases = list(insertions(first, 4))[1:]
     maps = [half(len(case.image)) for case in cases]
     draw(engine, path, {"differential": None, **named}, cases, maps, **run)
 
