@@ -43,10 +43,14 @@ class Control:
         scale: weight of the control's residuals, see :data:`Scale`; 0 is off.
         start, end: the share of the run, in [0, 1], in which the control is on: from ``start``
             until before ``end``, so that two controls can take turns without sharing a step.
-        mask: where the control holds: a strength map of the picture's size, 1 = fully. Features
-            beyond it are left alone; what they see of their neighbours is not.
+        mask: where the control holds: a strength map of the picture's size, 1 = fully.
         mode: for ControlNet-Union: its number, or the name of the control whose number it is.
             Needed if neither ``model`` nor ``image`` tells.
+        exact: outside the mask the latents are those of the edit without this control (with the
+            controls before it in the list). That edit is denoised beside it, in the same calls:
+            each masked control costs one more run, unless its mask covers all that is repainted.
+            False only multiplies what the control adds by the mask, which costs nothing more, but
+            the network carries the change on. No effect without a mask, nor with ``compat``.
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
@@ -59,6 +63,7 @@ class Control:
     end: float = 1.0
     mask: Any = None
     mode: int | str | None = None
+    exact: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str) and self.info is None and not _is_place(self.model):
@@ -74,6 +79,8 @@ class Control:
             raise UnknownNameError("annotator", self.image, (*list_annotators(), *HOLES))
         self._check_scale()
         self._check_window()
+        if not isinstance(self.exact, bool):
+            raise InputError(f"{self}: exact must be True or False, not {self.exact!r}.")
         mode: object = self.mode
         if isinstance(mode, str):
             get_control(mode)
@@ -214,6 +221,7 @@ class Control:
             "start": self.start,
             "end": self.end,
             "mask": self.mask is not None,
+            "exact": self.exact,
             "mode": self.mode,
         }
 

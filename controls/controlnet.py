@@ -1,16 +1,16 @@
 """ControlNets in the loop: the networks of an edit's controls, bound to its jobs.
 
 A :class:`ControlStack` is made once for an edit: networks found and checked, control images made.
-:meth:`ControlStack.bind` gives each job its own :class:`BoundControl` objects, which the loop asks
-for residuals at every step (ControlNet: Zhang et al. 2023, "Adding Conditional Control to
-Text-to-Image Diffusion Models").
+:meth:`ControlStack.cut` makes a cut-out's stack of it, and :meth:`ControlStack.bind` each job's own
+:class:`BoundControl` objects, which the loop asks for residuals at every step (ControlNet: Zhang et
+al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models").
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -62,15 +62,21 @@ class _Entry:
     """1 3 H W each, one for all pictures or one for each."""
     mask: torch.Tensor | None
     """1 1 H W in [0, 1], or None where the control holds everywhere."""
+    exact: bool = False
+    """Nothing may change outside the mask."""
+    row: int = 0
+    """The first of a job's rows that it acts on."""
 
 
 @dataclass(frozen=True)
 class ControlStack:
-    """The controls of one edit, ready for its jobs."""
+    """The controls of one edit, or of one of its cut-outs, ready for the jobs."""
 
     entries: Sequence[_Entry]
     device: torch.device
     guess_mode: bool = False
+    companions: int = 0
+    """Rows that a job needs before the picture's own: see :mod:`engine.companions`."""
 
     @classmethod
     def of(
@@ -87,6 +93,38 @@ class ControlStack:
         entries = [_entry(control, net, scene) for control, net in zip(controls, nets, strict=True)]
         return cls(entries, model.device, guess_mode)
 
+    def cut(self, box: Box, repainted: torch.Tensor, schedules: Sequence[Schedule]) -> ControlStack:
+        """The controls of a cut-out, where it is seen what their masks ask of its jobs: nothing of
+        one that can change nothing here, a companion of an exact one that covers a part.
+
+        Args:
+            box: the part of the scene's padded canvas that is cut out.
+            repainted: 1 1 h w, bool: where the edit changes anything, on the latent grid.
+            schedules: of the job and of those that follow it.
+        """
+        entries, companions = [], 0
+        for entry in self.entries:
+            mask, row = entry.mask, 0
+            if mask is not None:
+                mask = cut(mask, box)
+                reached = _shrunk(mask, repainted.shape[-2:]) > 0
+                if not (reached & repainted if entry.exact else reached).any():
+                    continue
+                partly = entry.exact and bool((repainted & ~reached).any())
+                if partly and any(any(_weights(entry.control, each)) for each in schedules):
+                    companions += 1
+                    row = companions
+            images = [cut(image, box) for image in entry.images]
+            entries.append(replace(entry, images=images, mask=mask, row=row))
+        return replace(self, entries=entries, companions=companions)
+
+    def regions(self, size: Sequence[int]) -> torch.Tensor:
+        """Where each of the rows after the companions' first may differ from the one before it:
+        r-1 1 h w, bool, on a latent grid of ``size``. A mask grows to whole cells.
+        """
+        masks = [each.mask for each in self.entries if each.mask is not None and each.row]
+        return torch.cat([_shrunk(mask, size) > 0 for mask in masks]).to(self.device)
+
     def bind(
         self,
         schedule: Schedule,
@@ -95,7 +133,6 @@ class ControlStack:
         which: int = 0,
         rows: int = 1,
         size: tuple[int, int] | None = None,
-        box: Box | None = None,
     ) -> list[BoundControl]:
         """The controls of one job, in order; those that are on at no step are left out.
 
@@ -103,13 +140,13 @@ class ControlStack:
             schedule: the job's own.
             guided: the job's batch is its unconditional rows, then its conditional ones.
             which: the picture's number in the edit.
-            rows: pictures in the job.
-            size: (height, width) in px of the job's canvas, where it is not the scene's (a stage
-                at another scale, a cut-out); control images are resized to it.
-            box: the part of the scene's padded canvas that the job works on; None is all.
+            rows: of the job: its pictures, or a picture's companions and itself.
+            size: (height, width) in px of the job's canvas, where it is not the stack's (a stage
+                at another scale, an enlarged cut-out); control images are resized to it.
         """
         groups: dict[Any, list[_Entry]] = {}
         for number, entry in enumerate(self.entries):
+            _warn_of_empty_window(entry.control, schedule)
             # Controls of one ControlNet-Union network share a forward, as it was trained; one with
             # a mask has its own, since its residuals must be told apart.
             shares = entry.mode is not None and entry.mask is None
@@ -117,12 +154,12 @@ class ControlStack:
         bound = []
         for group in groups.values():
             fused = len(group) > 1
-            net = group[0].net
+            net, mask, first = group[0].net, group[0].mask, group[0].row
             guess_mode = self.guess_mode or bool(net.config.global_pool_conditions)
             copies = 2 if guided and not guess_mode else 1
             branches = [
                 _Branch(
-                    image=self._rows(entry, which, size, box, rows, copies),
+                    image=self._images(entry, which, size, copies * (rows - first)),
                     weights=_weights(entry.control, schedule),
                     mode=entry.mode,
                 )
@@ -133,12 +170,13 @@ class ControlStack:
             if not always and not any(any(branch.weights) for branch in branches):
                 continue
             kind = BoundControl if group[0].mode is None else BoundUnion
-            mask = group[0].mask
             bound.append(
                 kind(
                     net,
                     branches,
-                    mask=None if mask is None else cut(mask, box).to(self.device),
+                    mask=None if mask is None else mask.to(self.device),
+                    rows=rows,
+                    first=first,
                     guided=guided,
                     guess_mode=guess_mode,
                     always=always,
@@ -146,21 +184,14 @@ class ControlStack:
             )
         return bound
 
-    def _rows(
-        self,
-        entry: _Entry,
-        which: int,
-        size: tuple[int, int] | None,
-        box: Box | None,
-        rows: int,
-        copies: int,
+    def _images(
+        self, entry: _Entry, which: int, size: tuple[int, int] | None, rows: int
     ) -> torch.Tensor:
-        """The control image for every row of the network's batch, as diffusers repeats it."""
-        image = cut(entry.images[which % len(entry.images)], box)
+        """The control image for every row of the network's batch."""
+        image = entry.images[which % len(entry.images)]
         if size is not None and tuple(image.shape[-2:]) != tuple(size):
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-        image = image.repeat_interleave(rows, dim=0).to(self.device, entry.net.dtype)
-        return torch.cat([image] * copies) if copies > 1 else image
+        return image.to(self.device, entry.net.dtype).repeat(rows, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -181,6 +212,8 @@ class BoundControl:
         net: the ``ControlNetModel``.
         branches: its control image; several for ControlNet-Union.
         mask: 1 1 H W in [0, 1], multiplied into the residuals at each resolution.
+        rows: of the job; those before ``first`` are left alone.
+        first: the first row that is acted on.
         guided: batches are unconditional rows, then conditional ones.
         guess_mode: read only the conditional rows, add nothing to the others, and weight the
             residuals from 0.1 (finest) to 1 (coarsest).
@@ -193,6 +226,8 @@ class BoundControl:
         branches: Sequence[_Branch],
         *,
         mask: torch.Tensor | None = None,
+        rows: int = 1,
+        first: int = 0,
         guided: bool = False,
         guess_mode: bool = False,
         always: bool = False,
@@ -202,6 +237,8 @@ class BoundControl:
         self.guess_mode = guess_mode
         self.always = always
         self.half = guided and guess_mode
+        self.rows = rows
+        self.first = first
         self._mask = mask
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}
 
@@ -216,11 +253,9 @@ class BoundControl:
         if not active:
             return {}
         dtype = self.net.dtype
-        # A step outside the guidance's interval has conditional rows only.
-        half = self.half and scaled.shape[0] > active[0].image.shape[0]
 
         def rows(tensor: torch.Tensor) -> torch.Tensor:
-            return (tensor.chunk(2)[1] if half else tensor).to(dtype)
+            return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
         added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
         sample = rows(scaled)
@@ -243,6 +278,12 @@ class BoundControl:
             "mid_block_additional_residual": levels[-1],
         }
 
+    def _acted_on(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The rows (B ...) that residuals are for, by copy and row: c r ..."""
+        copies: torch.Tensor = tensor.unflatten(0, (-1, self.rows))
+        # A step outside the guidance's interval has conditional rows only.
+        return copies[int(self.half and len(copies) == 2) :, self.first :]
+
     def _active(self, step: Step) -> list[_Branch]:
         return [each for each in self.branches if self.always or each.weights[step.index]]
 
@@ -251,7 +292,8 @@ class BoundControl:
         where the control is off. What is equal here gives equal residuals.
         """
         active = [(b.image, b.weights[step.index], b.mode) for b in self._active(step)]
-        return (self.net, self.guess_mode, self.half, self._mask, active) if active else ()
+        settings = (self.net, self.guess_mode, self.half, self.rows, self.first, self._mask)
+        return (*settings, active) if active else ()
 
     def _condition(
         self, active: Sequence[_Branch], index: int, sample: torch.Tensor
@@ -270,14 +312,16 @@ class BoundControl:
         if residual.shape[-2:] != size:  # pooled (the shuffle ControlNets): one value per channel
             residual = residual.expand(-1, -1, *size)
         if residual.shape[0] < scaled.shape[0]:
-            residual = torch.cat([torch.zeros_like(residual), residual])
+            some, residual = residual, residual.new_zeros(scaled.shape[0], *residual.shape[1:])
+            places = self._acted_on(residual)
+            places.copy_(some.view_as(places))
         return residual.to(scaled.dtype)
 
     def _mask_at(self, size: tuple[int, int]) -> torch.Tensor:
         """The mask (1 1 h w) averaged over the area of each feature."""
         if size not in self._masks:
             assert self._mask is not None  # noqa: S101 - the caller asked
-            self._masks[size] = F.interpolate(self._mask, size=size, mode="area")
+            self._masks[size] = _shrunk(self._mask, size)
         return self._masks[size]
 
 
@@ -385,6 +429,11 @@ def _sizes(net: Any, height: int, width: int) -> list[tuple[int, int]]:
 # --- control images and weights ------------------------------------------------------------------
 
 
+def _shrunk(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """A mask (1 1 H W) averaged over the area of each feature of a grid (height, width)."""
+    return F.interpolate(mask, size=tuple(size), mode="area")
+
+
 def _entry(control: Control, net: Any, scene: Scene) -> _Entry:
     kinds = getattr(net.config, "num_control_type", None)
     if kinds is None and control.mode is not None:
@@ -395,7 +444,7 @@ def _entry(control: Control, net: Any, scene: Scene) -> _Entry:
     if mask is None and not covers:
         # The control image ends where the picture does: it says nothing about the new canvas.
         mask = scene.place_mask(torch.ones(scene.inner.height, scene.inner.width))
-    return _Entry(control, net, mode, images, mask)
+    return _Entry(control, net, mode, images, mask, control.exact and control.mask is not None)
 
 
 def _images(control: Control, scene: Scene) -> tuple[list[torch.Tensor], bool]:
@@ -418,26 +467,32 @@ def _images(control: Control, scene: Scene) -> tuple[list[torch.Tensor], bool]:
     return [pixels for pixels, _ in placed], all(covers for _, covers in placed)
 
 
-def _weights(control: Control, schedule: Schedule) -> tuple[float, ...]:
-    """The control's weight at each model call; 0 outside its window.
+def _on(control: Control, schedule: Schedule) -> list[bool]:
+    """Whether each model call lies in the control's window.
 
     The window is on the time that strength maps are on: the share of the run's steps that lie
     behind. In parity mode it is diffusers' own, which counts model calls and leaves a call out if
     any part of it lies outside.
     """
-    calls, last = len(schedule), max(schedule.num_steps - 1, 1)
-    weights = []
-    for step in schedule.steps:
-        if schedule.parity:
-            i = step.index
-            on = not (i / calls < control.start or (i + 1) / calls > control.end)
-        else:
-            on = control.start <= step.position / schedule.num_steps < control.end
-        weights.append(control.weight_at(min(step.position / last, 1.0)) if on else 0.0)
-    if not any(weights) and control.scale != 0:
+    start, end, calls = control.start, control.end, len(schedule)
+    if schedule.parity:
+        return [not (i / calls < start or (i + 1) / calls > end) for i in range(calls)]
+    return [start <= step.position / schedule.num_steps < end for step in schedule.steps]
+
+
+def _weights(control: Control, schedule: Schedule) -> tuple[float, ...]:
+    """The control's weight at each model call; 0 outside its window."""
+    last = max(schedule.num_steps - 1, 1)
+    return tuple(
+        control.weight_at(min(step.position / last, 1.0)) if on else 0.0
+        for step, on in zip(schedule.steps, _on(control, schedule), strict=True)
+    )
+
+
+def _warn_of_empty_window(control: Control, schedule: Schedule) -> None:
+    if control.scale != 0 and not any(_on(control, schedule)):
         warnings.warn(
             f"{control} is on at none of the {schedule.num_steps} steps: none begins between "
             f"{control.start:g} and {control.end:g} of the run.",
             stacklevel=2,
         )
-    return tuple(weights)

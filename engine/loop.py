@@ -117,7 +117,7 @@ class Job:
 
     @property
     def calls(self) -> int:
-        """Network evaluations so far, one for each of its pictures and steps."""
+        """Network evaluations so far, one for each row of its latents and step."""
         return (self.index - self.begin) * self.latents.shape[0]
 
     @property

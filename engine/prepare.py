@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,11 @@ from engine.canvas import (
     to_tensor,
 )
 from engine.colour import match_colours, restore_round_trip
+from engine.companions import HeldOutside, Lockstep, repeated
 from engine.crop import Cutter, Region
 from engine.errors import InputError
 from engine.guidance import Guidance
-from engine.loop import Job
+from engine.loop import Job, Observer
 from engine.masks import (
     is_hard,
     load_mask,
@@ -126,8 +127,9 @@ class Plan:
 
         ``jobs``: one strategy's last ones, in the order in which they were made.
         """
-        of_one_size = len({job.latents.shape for job in jobs}) == 1
-        latents = torch.cat([job.latents for job in jobs]) if of_one_size else None
+        own = [_own(job.latents) for job in jobs]
+        of_one_size = len({each.shape for each in own}) == 1
+        latents = torch.cat(own) if of_one_size else None
         if request.output_type == "latent":
             return latents, latents
         finished: list[NDArray[np.uint8]] = []
@@ -142,7 +144,7 @@ class Plan:
             for (number, region), job in zip(regions, queue, strict=False):
                 with clock.phase("decode"), torch.no_grad():
                     # One at a time: memory, and the same bits whatever else is in the request.
-                    pixels = self._decoded(job.latents, region)
+                    pixels = self._decoded(_own(job.latents), region)
                     lossy = self._round_trip(which, number, request)
                 with clock.phase("paste"):
                     pixels = self._matched(pixels, lossy, which, region, request)
@@ -227,11 +229,16 @@ class Plan:
         cell, box = self.backbone.cell, region.box
         size = (alpha.shape[-1] * cell, alpha.shape[-2] * cell)
         smooth = cv2.resize(
-            alpha[0, 0].float().cpu().numpy(),
+            _own(alpha)[0, 0].float().cpu().numpy(),
             (box.width, box.height) if region.scaled else size,
             interpolation=cv2.INTER_LINEAR,
         )
         return crop(np.asarray(smooth, np.float32).clip(0, 1), Box(0, 0, box.width, box.height))
+
+
+def _own(rows: torch.Tensor) -> torch.Tensor:
+    """A job's picture (1 ...), without its companions."""
+    return rows[-1:]
 
 
 def prepare_edit(
@@ -258,8 +265,11 @@ def prepare_edit(
     scene = inputs.scene(request)
     asked = check_references(request.ip_adapter_image)
     desk.references = ReferenceStack.of(asked, backbone, scene)
-    for name, each in controls.items():
-        desk.stacks[name] = ControlStack.of(each, backbone, scene, guess_mode=request.guess_mode)
+    for strategy in strategies:
+        several = controls.get(strategy.name, ())
+        desk.stacks[strategy.name] = ControlStack.of(
+            several, backbone, scene, guess_mode=request.guess_mode
+        )
     jobs = []
     with torch.no_grad():
         with clock.phase("text"):
@@ -330,11 +340,24 @@ class _Desk:
     ) -> Job:
         """The job of stage ``number`` for one view of a picture, from its original."""
         stage = strategy.stages[number]
+        stack = self.stack(strategy, view)
         x0 = self.original(view, stage.scale)
         start = None
         if stage.strategy.start != "noise" and self.request.latents is None:
             start = self.filled(self.prefill_of(strategy), view, stage.scale)
-        return self._job(strategy, number, image, view, generator, x0, start)
+        if stack.companions:
+            rows = stack.companions + 1
+            x0, generator = x0.repeat(rows, 1, 1, 1), Lockstep.of(generator, rows)
+        return self._job(strategy, number, image, view, generator, stack, x0, start)
+
+    def stack(self, strategy: AnyStrategy, view: _View) -> ControlStack:
+        """The controls of a strategy's jobs for one view."""
+        whole = self.stacks[strategy.name]
+        if not whole.entries:
+            return whole
+        grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
+        schedules = [self.make_schedule(stage.strength) for stage in strategy.stages]
+        return whole.cut(view.box, grid > 0, schedules)
 
     def prefill_of(self, strategy: AnyStrategy) -> str:
         """The name of what a strategy's hole is filled with before its first step."""
@@ -352,11 +375,12 @@ class _Desk:
         image: int,
         view: _View,
         generator: Any,
+        stack: ControlStack,
         x0: torch.Tensor,
         start: torch.Tensor | None = None,
     ) -> Job:
-        """``x0``: the clean latents of what is held; ``start``: of what the run starts from, where
-        that is something else.
+        """``stack``: the view's controls; ``x0``: the clean latents of what is held, for each of
+        its rows; ``start``: of what the run starts from, where that is something else.
         """
         stage = strategy.stages[number]
         network = self.backbone.network(stage.strategy.network)
@@ -371,22 +395,27 @@ class _Desk:
             network=stage.strategy.network,
             masked_image_latents=lambda: self.masked(view, stage.scale, strength_map),
         )
+        parts, state = stage.strategy, stage.strategy.prepare(context)
         cond, uncond = self.conditioning(stage, view)
-        stack = self.stacks.get(strategy.name)
+        rows = stack.companions + 1
+        if stack.companions:
+            parts = replace(parts, parts=(*parts.parts, HeldOutside()))
+            state = (*state, stack.regions(x0.shape[-2:]))
+            cond, uncond = repeated(cond, rows), None if uncond is None else repeated(uncond, rows)
 
         def follow(finished: Job) -> Job:
             following = strategy.stages[number + 1]
             x0 = finished.latents
             if following.scale != stage.scale:
                 x0 = self.rescaled(view, x0, following.scale)
-            return self._job(strategy, number + 1, image, view, generator, x0)
+            return self._job(strategy, number + 1, image, view, generator, stack, x0)
 
         job = Job(
             name=strategy.name,
             network=network,
             schedule=schedule,
-            strategy=stage.strategy,
-            state=stage.strategy.prepare(context),
+            strategy=parts,
+            state=state,
             latents=self._start(stage.strategy, context, x0 if start is None else start),
             cond=cond,
             uncond=uncond,
@@ -396,29 +425,35 @@ class _Desk:
                 schedule,
                 guided=uncond is not None,
                 which=view.picture,
+                rows=rows,
                 size=strength_map.shape,
-                box=view.box,
-            )
-            if stack
-            else (),
-            observer=self.request.callback,
+            ),
+            observer=self._observer(),
             image=image,
             follow=follow if number + 1 < len(strategy.stages) else None,
         )
         self.admit(job)
         return job
 
+    def _observer(self) -> Observer | None:
+        """The caller's callback, which is shown the picture alone."""
+        callback = self.request.callback
+        if callback is None:
+            return None
+        return lambda shot: callback(replace(shot, latents=_own(shot.latents)))
+
     def _start(
         self, strategy: Strategy, context: StrategyContext, x0: torch.Tensor
     ) -> torch.Tensor:
         if self.request.latents is not None:
             given: torch.Tensor = self.request.latents.to(context.init_latents)
-            if given.shape != context.init_latents.shape:
+            needed = _own(context.init_latents).shape
+            if given.shape != needed:
                 raise InputError(
                     f"latents of shape {tuple(given.shape)} given; this picture's are "
-                    f"{tuple(context.init_latents.shape)}."
+                    f"{tuple(needed)}."
                 )
-            return given.clone()
+            return given.repeat(len(context.init_latents), 1, 1, 1)
         if strategy.start == "noise":
             return context.schedule.start_from_noise(context.noise)
         return context.schedule.start(x0, context.noise)
@@ -488,8 +523,12 @@ class _Desk:
         target = self._pixels(view, scale)
         changed = torch.from_numpy(view.map_at(scale, self.backbone.align) > 0)
         with self.clock.phase("encode"):
-            pixels = _resize(self.backbone.decode(latents).float().cpu(), target.shape[-2:])
-            return self.backbone.encode(torch.where(changed, pixels.clamp(-1, 1), target))
+            # One at a time, as in Plan.finish.
+            decoded = [self.backbone.decode(each).float().cpu() for each in latents.split(1)]
+            resized = [_resize(each, target.shape[-2:]).clamp(-1, 1) for each in decoded]
+            return torch.cat(
+                [self.backbone.encode(each.where(changed, target)) for each in resized]
+            )
 
     def _pixels(self, view: _View, scale: float) -> torch.Tensor:
         return _resize(view.pixels, view.size_at(scale, self.backbone.align))

@@ -30,7 +30,8 @@ class EditResult:
     timings: dict[str, float]
     """Seconds by phase: text, encode, denoise, decode, paste, total."""
     model_calls: int
-    """Network evaluations, counted for each picture (guided ones count once)."""
+    """Network evaluations, counted for each picture (guided ones count once) and for each companion
+    that a control's mask asks for."""
     skipped_calls: int = 0
     """Those left out because all pixels were still held."""
     reused_calls: int = 0

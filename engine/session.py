@@ -33,7 +33,7 @@ class Session:
     - a strength map that changes where strengths are low, with ``differential``: the steps before
       those pixels are released are not computed again;
     - a control's later window, scale or weights, or a ``guidance_end``: from the first step on that
-      differs;
+      differs (adding or leaving out a masked control starts anew: it comes with a companion);
     - ``feather`` and whatever else is done to the finished picture: no step.
 
     A cancelled render counts for the steps that it had.

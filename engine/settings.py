@@ -93,6 +93,7 @@ class RecordedControl:
     start: float
     end: float
     mask: InputFile | None
+    exact: bool
 
     @classmethod
     def of(cls, control: Control, *, beside: Path) -> RecordedControl:
@@ -105,6 +106,7 @@ class RecordedControl:
             start=control.start,
             end=control.end,
             mask=InputFile.of(Path(control.mask), beside=beside) if control.mask else None,
+            exact=control.exact,
         )
 
     @classmethod

@@ -29,14 +29,16 @@ class StrategyContext:
 
     schedule: Schedule
     init_latents: torch.Tensor
-    """b c h w, the clean latents of the input image."""
+    """b c h w, the clean latents of the input image; a row for each companion
+    (:mod:`engine.companions`), whose earlier stages differ, and the picture's own last."""
     noise: torch.Tensor
     """b c h w, the one noise tensor of this edit: the known region is always noised with it."""
     strength_map: torch.Tensor
     """b 1 h w or 1 1 h w, float32 in [0, 1], 1 = repaint, on the latent grid."""
     network: Network
     masked_image_latents: Callable[[], torch.Tensor]
-    """Latents (b c h w) of the image with mid grey where it is repainted, encoded on call."""
+    """Latents (b c h w or 1 c h w) of the image with mid grey where it is repainted, encoded on
+    call."""
 
 
 class Part:

@@ -98,6 +98,7 @@ def test_annotate_lists_all_names(go):
         (EDIT + "--control canny --control-mask canny=black.png", 2, "is 0 everywhere"),
         (EDIT + "--control canny --control-mask depth=half.png", 2, "there is no --control depth"),
         (EDIT + "--control canny --control-mask half.png", 2, "takes NAME=FILE"),
+        (EDIT + "--control canny --loose-masks", 2, "about --control-mask, and there is none"),
         (EDIT + "--control canny=edges.png -o edges.png", 2, "edges.png is an input"),
         (EDIT + "--control canny --control-mask canny=half.png -o half.png", 2, "is an input"),
         (
@@ -142,6 +143,17 @@ def test_controls_change_the_edit_and_scale_0_does_not(go, files):
     assert np.array_equal(pixels("on.png")[outside], files.picture[outside])
     go((EDIT + "--control canny --guess-mode").format("guessed"))
     assert not np.array_equal(pixels("on.png"), pixels("guessed.png"))
+
+
+def test_a_control_mask_is_exact_or_loose_and_so_again(go):
+    for name, option in (("exact", ""), ("loose", "--loose-masks")):
+        masked = f"--control canny=edges.png --control-mask canny=half.png {option}"
+        go((EDIT + masked).format(name))
+        record = json.loads(read_metadata(Path(f"{name}.png"))["edit"])
+        assert record["controls"][0]["exact"] == (name == "exact")
+        go(f"edit --from {name}.png -o again.png")
+        assert np.array_equal(pixels("again.png"), pixels(f"{name}.png"))
+    assert not np.array_equal(pixels("exact.png"), pixels("loose.png"))
 
 
 def test_a_png_remembers_its_controls_and_repeats_them(go, nets):

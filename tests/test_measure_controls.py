@@ -53,3 +53,16 @@ def test_insertions_are_held_out_and_repeat(bench):
         assert not (changed & ~a.mask).any()  # the mask holds all that is to come
         for name in ("canny", "depth"):
             assert a.control(name).image.shape == a.image.shape
+
+
+def test_beyond_its_mask_a_control_changes_no_latent(bench, pocket, capsys):
+    """The real ControlNet, at the least that shows it: one scene, three steps."""
+    bench.spill(pocket, first=bench.FIRST_SEED, count=1, steps=3)
+    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[-3:]]
+    everywhere, loose, exact = ([float(cell) for cell in row[1:]] for row in rows)
+    *pixels, beyond, calls = exact
+    assert beyond < 1e-3
+    assert min(loose[-2], everywhere[-2]) > 0.1
+    assert pixels[0] > 0.5 * everywhere[0]
+    assert max(pixels[2:]) < 0.5 * min(loose[2:5])
+    assert (calls, loose[-1], everywhere[-1]) == (6, 3, 3)

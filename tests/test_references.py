@@ -193,6 +193,16 @@ def test_it_composes_with_a_control(engine):
     assert not torch.equal(two, edit(engine, controls=controls))
 
 
+def test_a_masked_control_leaves_it_alone_outside(engine):
+    """The companion is told of the reference, with its mask."""
+    mask = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
+    mask[:, :32] = 1
+    reference = Reference(PICTURES[0], mask=mask.T)
+    controls = [Control(tiny_controls.controlnet(tiny.unet()), tiny.picture(seed=11), mask=mask)]
+    change = edit(engine, reference, controls=controls) - edit(engine, reference)
+    assert change[..., 4:].abs().max() < 5e-4 < change[..., :4].abs().max()
+
+
 def test_a_controlnet_from_a_file_beside_an_adapter(engine, tmp_path):
     """Its configuration is taken from the UNet's, which the adapter has changed."""
     save_file(tiny_controls.controlnet(tiny.unet()).state_dict(), tmp_path / "net.safetensors")

@@ -168,7 +168,16 @@ CONTROLS: dict[str, Any] = {
     "control_mask": Annotated[
         list[str] | None,
         typer.Option(
-            help="Where that control holds, white = fully; may be repeated.", metavar="NAME=FILE"
+            help="Where that control holds, white = fully; may be repeated. Elsewhere the edit is "
+            "what it is without that control, for one more run.",
+            metavar="NAME=FILE",
+        ),
+    ],
+    "loose_masks": Annotated[
+        bool | None,
+        typer.Option(
+            "--loose-masks",
+            help="No more runs for control masks; their controls' effect spreads beyond them.",
         ),
     ],
 }
@@ -232,7 +241,7 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
                 photo=values["photo"],
                 region=_region(**{name: values[name] for name in REGION}),
                 settings=_settings(**{name: values[name] for name in SETTINGS}),
-                controls=_controls(**{name: values[name] or [] for name in CONTROLS}),
+                controls=_controls(**{name: values[name] for name in CONTROLS}),
                 options=parse_options(values["option"] or []),
                 load=given(**{name: values[name] for name in LOAD}),
                 output=values["output"],
@@ -298,19 +307,26 @@ def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:
     return given(mask=mask, strength_map=strength_map)
 
 
-def _controls(control: Sequence[str], control_mask: Sequence[str]) -> list[list[Control]]:
+def _controls(
+    control: Sequence[str] | None,
+    control_mask: Sequence[str] | None,
+    loose_masks: bool | None,
+) -> list[list[Control]]:
     """Each ``--control``, with its ``--control-mask``."""
+    if loose_masks and not control_mask:
+        raise InputError("--loose-masks is about --control-mask, and there is none.")
     if not control and not control_mask:
         return []
     from controls import Control
 
-    masks = dict(_pair(text, "--control-mask", "NAME=FILE") for text in control_mask)
-    parsed = [Control.parse(text) for text in control]
+    masks = dict(_pair(text, "--control-mask", "NAME=FILE") for text in control_mask or ())
+    parsed = [Control.parse(text) for text in control or ()]
     names = {several[0].model for several in parsed}
     if unused := masks.keys() - names:
         raise InputError(f"--control-mask {min(unused)}=...: there is no --control {min(unused)}.")
+    exact = not loose_masks
     return [
-        [dataclasses.replace(each, mask=masks.get(each.model)) for each in several]
+        [dataclasses.replace(each, mask=masks.get(each.model), exact=exact) for each in several]
         for several in parsed
     ]
 

@@ -3,6 +3,7 @@
     python examples/benchmarks/measure_controls.py edges           # what follows the edges
     python examples/benchmarks/measure_controls.py spill           # what a control's mask holds
     python examples/benchmarks/measure_controls.py sheet -o controls.png
+    python examples/benchmarks/measure_controls.py masks -o control-masks.png
 
 Prints Markdown tables; ``examples/controls.md`` shows them.
 """
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,9 @@ from engine.files import save_image
 from engine.metrics import colour_inside
 from engine.pocket import world
 from engine.sheet import labelled_grid, overlay_map
+
+if TYPE_CHECKING:
+    from engine.results import EditResult
 
 FIRST_SEED = 1_400_000
 """Held-out scenes: training used seeds below 1,000,000."""
@@ -85,7 +89,7 @@ def edge_f1(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return 2 * precision * recall / max(precision + recall, 1e-9)
 
 
-def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> list[np.ndarray]:
+def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> list[EditResult]:
     """The cases' results; ``settings`` that are functions are asked for each case's own."""
     edits = [
         {
@@ -97,7 +101,17 @@ def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> 
         }
         for case in cases
     ]
-    return [np.asarray(result.images[0]) for result in engine.edit_many(edits)]
+    return engine.edit_many(edits)
+
+
+def pixels(results: Sequence[EditResult]) -> list[np.ndarray]:
+    """The results' pictures: H W 3, 0 to 255."""
+    return [np.asarray(result.images[0]) for result in results]
+
+
+def latents(results: Sequence[EditResult]) -> torch.Tensor:
+    """The results' latents: b c h w."""
+    return torch.cat([each.latents for each in results if each.latents is not None])
 
 
 def edges(
@@ -111,8 +125,8 @@ def edges(
         for name in names:
             strategy, _, control = name.partition("+")
             controls = (lambda case, c=control: case.control(c)) if control else None
-            results = edit(
-                engine, block, strategy=strategy, controls=controls, num_inference_steps=steps
+            results = pixels(
+                edit(engine, block, strategy=strategy, controls=controls, num_inference_steps=steps)
             )
             figures[name] += [
                 (
@@ -135,55 +149,104 @@ def edges(
         print(f"| `{name}` | {' | '.join(cells)} |")
 
 
+def half(size: int) -> np.ndarray:
+    """A control's mask over the left half of a picture."""
+    mask = np.zeros((size, size), np.float32)
+    mask[:, : size // 2] = 1
+    return mask
+
+
+WAYS: Mapping[str, Callable[[Insertion], Control]] = {
+    "everywhere": lambda case: case.control("canny"),
+    "the left half, `exact=False`": lambda case: case.control(
+        "canny", mask=half(len(case.image)), exact=False
+    ),
+    "the left half": lambda case: case.control("canny", mask=half(len(case.image))),
+}
+"""The ways in which a control's mask may hold, with all of the picture repainted."""
+
+
+def everything(case: Insertion) -> np.ndarray:
+    """A strength map that repaints the whole picture."""
+    return np.ones(case.image.shape[:2], np.float32)
+
+
 def spill(engine: InpaintEngine, *, first: int, count: int, steps: int) -> None:
     """How far a control reaches beyond its mask, where all of the picture is repainted."""
     cases = list(insertions(first, count))
-    size = cases[0].image.shape[0]
-    everywhere = np.ones((size, size), np.float32)
-    left = np.zeros_like(everywhere)
-    left[:, : size // 2] = 1
-    run = {"mask": None, "strength_map": everywhere, "num_inference_steps": steps}
-    bands = {"its half": (0, 64), "0 to 16 px beyond": (64, 80), "16 to 32 px": (80, 96)}
-    bands |= {"32 to 64 px": (96, 128)}
-    change: dict[str, list[list[float]]] = {"everywhere": [], "the left half": []}
+    edge, cell = len(cases[0].image) // 2, engine.backbone.cell
+    run = {"mask": None, "strength_map": everything, "num_inference_steps": steps}
+    bands = {"its half": (0, edge)} | {
+        f"{near} to {far} px beyond": (edge + near, edge + far)
+        for near, far in ((0, 8), (8, 16), (16, 32), (32, 64))
+    }
+    moved: dict[str, list[list[float]]] = {label: [] for label in WAYS}
+    beyond, calls = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0)
     for start in range(0, count, 10):
         block = cases[start : start + 10]
         plain = edit(engine, block, **run)
-        for label, mask in (("everywhere", None), ("the left half", left)):
-            steered = edit(
-                engine, block, **run, controls=lambda case, m=mask: case.control("canny", mask=m)
-            )
-            for a, b in zip(plain, steered, strict=True):
-                moved = np.abs(a.astype(float) - b).mean(axis=2)
-                change[label].append([moved[:, x:y].mean() for x, y in bands.values()])
+        for label, control in WAYS.items():
+            steered = edit(engine, block, **run, controls=control)
+            for a, b in zip(pixels(plain), pixels(steered), strict=True):
+                change = np.abs(a.astype(float) - b).mean(axis=2)
+                moved[label].append([change[:, x:y].mean() for x, y in bands.values()])
+            apart = (latents(plain) - latents(steered))[..., edge // cell :].abs()
+            beyond[label] = max(beyond[label], float(apart.max()))
+            calls[label] += sum(each.model_calls for each in steered)
+        print(f"{start + len(block)} of {count}", file=sys.stderr, flush=True)
     print(
         "Mean change, in grey levels of 255, that `canny` makes to `differential` over the whole "
-        f"picture, by its mask; {count} scenes from seed {first}, {steps} steps\n"
+        "picture, by its mask; beside it the largest change of a latent value beyond the left half "
+        f"and the model calls of an edit; {count} scenes from seed {first}, {steps} steps\n"
     )
-    print(f"| mask | {' | '.join(bands)} |\n|---|{'---:|' * len(bands)}")
-    for label, rows in change.items():
-        print(f"| {label} | {' | '.join(f'{each:.1f}' for each in np.mean(rows, axis=0))} |")
+    print(f"| mask | {' | '.join(bands)} | latents beyond | model calls |")
+    print(f"|---|{'---:|' * (len(bands) + 2)}")
+    for label, rows in moved.items():
+        cells = [f"{each:.2f}" for each in np.mean(rows, axis=0)]
+        cells += [f"{beyond[label]:.2g}", f"{calls[label] / count:g}"]
+        print(f"| {label} | {' | '.join(cells)} |")
 
 
-def sheet(
-    engine: InpaintEngine, path: Path, names: Sequence[str], *, first: int, steps: int
-) -> None:
-    """Five scenes: without a control, with canny at three scales, with the others, the truth."""
-    cases = list(insertions(first, 5))
+def sheet(engine: InpaintEngine, path: Path, *, first: int, steps: int) -> None:
+    """Five scenes: without a control, with canny at two scales, with depth, the truth."""
     columns: Mapping[str, Any] = {
         "differential": None,
-        **{
-            f"canny {scale:g}": lambda case, s=scale: case.control("canny", scale=s)
-            for scale in (0.5, 1.0)
-        },
-        **({"depth 1": lambda case: case.control("depth")} if "depth" in names else {}),
+        "canny 0.5": lambda case: case.control("canny", scale=0.5),
+        "canny 1": lambda case: case.control("canny"),
+        "depth 1": lambda case: case.control("depth"),
     }
-    pictures = [
-        edit(engine, cases, controls=each, num_inference_steps=steps) for each in columns.values()
-    ]
+    cases = list(insertions(first, 5))
+    maps = [case.mask.astype(np.float32) for case in cases]
+    draw(engine, path, columns, cases, maps, num_inference_steps=steps)
+
+
+def masks(engine: InpaintEngine, path: Path, *, first: int, steps: int) -> None:
+    """Three scenes, all repainted: without a control, and with canny by its mask. Not the first
+    one, whose left half is empty.
+    """
+    named = {f"canny, {label.replace('`', '')}": way for label, way in WAYS.items()}
+    run = {"mask": None, "strength_map": everything, "num_inference_steps": steps}
+    cases = list(insertions(first, 4))[1:]
+    maps = [half(len(case.image)) for case in cases]
+    draw(engine, path, {"differential": None, **named}, cases, maps, **run)
+
+
+def draw(
+    engine: InpaintEngine,
+    path: Path,
+    columns: Mapping[str, Any],
+    cases: Sequence[Insertion],
+    maps: Sequence[np.ndarray],
+    **run: Any,
+) -> None:
+    """A sheet of the cases: what is given, a column for each of the controls, the truth.
+
+    ``maps``: what is laid over each picture.
+    """
+    pictures = [pixels(edit(engine, cases, controls=each, **run)) for each in columns.values()]
     rows: list[list[tuple[Any, str]]] = []
     for i, case in enumerate(cases):
-        given = [overlay_map(case.image, case.mask.astype(np.float32))]
+        given = [overlay_map(case.image, maps[i])]
         given.append(Image.fromarray(annotate(case.truth.image, "canny")))
         made = [Image.fromarray(each[i]) for each in pictures]
         rows.append([(each, "") for each in (*given, *made, Image.fromarray(case.truth.image))])
@@ -195,7 +258,7 @@ def sheet(
 def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", choices=["edges", "spill", "sheet"])
+    parser.add_argument("part", choices=["edges", "spill", "sheet", "masks"])
     parser.add_argument("--count", type=int, help="scenes [default: 200, and 20 for spill]")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -207,13 +270,14 @@ def main() -> None:
     torch.set_flush_denormal(True)
     engine = InpaintEngine.from_pretrained(device="cpu")
     first, steps = options.first_seed, options.steps
-    names = options.strategies.split(",")
     if options.part == "edges":
+        names = options.strategies.split(",")
         edges(engine, names, first=first, count=options.count or 200, steps=steps)
     elif options.part == "spill":
         spill(engine, first=first, count=options.count or 20, steps=steps)
     else:
-        sheet(engine, options.output, names, first=first, steps=steps)
+        part = sheet if options.part == "sheet" else masks
+        part(engine, options.output, first=first, steps=steps)
 
 
 if __name__ == "__main__":
