@@ -139,7 +139,9 @@ class Plan:
             which = len(finished) // request.num_images
             picture = self.pictures[which] if self.pictures is not None else None
             width, height = self.size
-            canvas = picture.rgb if picture else np.zeros((height, width, 3), np.uint8)
+            canvas = np.zeros((height, width, 3), np.uint8)
+            if picture:
+                canvas = _underlay(picture.rgb, request.expand)
             regions = enumerate(self.regions[which % len(self.regions)])
             for (number, region), job in zip(regions, queue, strict=False):
                 with clock.phase("decode"), torch.no_grad():
@@ -665,8 +667,7 @@ class _Inputs:
             regions=regions,
             prefill_maps=maps if prefill is None else [prefill] * len(maps),
             alphas=[
-                paste_alpha(each, request.feather) if opacity is None else opacity * (each > 0)
-                for each in maps
+                _alpha(each, request) if opacity is None else opacity * (each > 0) for each in maps
             ],
             pictures=pictures,
             views=views,
@@ -747,6 +748,35 @@ def _expanded(
         for picture in pictures
     ]
     return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
+
+
+def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
+    """The given picture's rows and columns of an expanded canvas of ``shape`` (H, W, ...)."""
+    left, top, right, bottom = by
+    return slice(top, shape[0] - bottom), slice(left, shape[1] - right)
+
+
+def _alpha(strength_map: NDArray[np.float32], request: EditRequest) -> NDArray[np.float32]:
+    """The paste's opacity (H W). New canvas is faded in over twice the feather: nothing that stood
+    there is lost by it.
+    """
+    alpha = paste_alpha(strength_map, request.feather)
+    if request.expand is None:
+        return alpha
+    wide = paste_alpha(strength_map, 2 * request.feather)
+    inner = _inner(request.expand, alpha.shape)
+    wide[inner] = alpha[inner]
+    return wide
+
+
+def _underlay(rgb: NDArray[np.uint8], by: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:
+    """What an edit is pasted over (H W 3): on new canvas the border's own colours go on. The mirror
+    that the model starts from takes every gradient back; of a slope that may go on or end, a level
+    is the better guess (seam error of 32 outpaintings 14.0, mirrored 15.8).
+    """
+    if by is None:
+        return rgb
+    return np.pad(rgb[_inner(by, rgb.shape)], (*_sides(by), (0, 0)), mode="edge")
 
 
 def schedule_maker(
