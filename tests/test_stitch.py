@@ -99,6 +99,17 @@ def test_poisson_takes_a_cast_out_and_does_not_move_the_edit(box):
         assert error < 20  # at the picture's border the edit keeps its own colours
 
 
+def test_poisson_meets_no_colours_at_the_frame():
+    """What the original has under an edit that goes on to the picture's end is no border of it."""
+    original = np.full((64, 96, 3), 90, np.uint8)
+    mask = np.zeros((64, 96), bool)
+    mask[:, 60:] = mask[40:, :] = True
+    original[:, 66:] = original[46:, :] = (250, 20, 20)  # a thing in the mask, cut by the frame
+    edited = np.full_like(original, 120)
+    result = poisson(original, edited, mask).astype(int)
+    assert np.abs(result[mask] - 120).max() <= 30  # from the border's 90 to its own
+
+
 def test_multiband_keeps_the_inside():
     original, edited, mask = picture(0), picture(1), support((8, 8, 88, 72))
     result = multiband(original, edited, mask) * 255
