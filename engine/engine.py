@@ -96,8 +96,12 @@ class InpaintEngine:
         return cls(backbone_for(pipe, network), str(name))
 
     def strategies(self) -> list[str]:
-        """Names of the registered strategies that the loaded networks can run."""
-        return [n for n in list_strategies() if get_strategy(n).network in self.backbone.networks]
+        """Names of the registered strategies that the loaded networks can run and that are for any
+        kind of edit.
+        """
+        infos = [get_strategy(name) for name in list_strategies()]
+        able = (each for each in infos if each.network in self.backbone.networks)
+        return [each.name for each in able if not each.only]
 
     def edit(
         self,

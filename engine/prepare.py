@@ -367,6 +367,8 @@ class _Desk:
             return self.request.prefill
         if self.inputs.latents is not None:
             return "original"
+        if strategy.prefill != "auto":
+            return strategy.prefill
         first = strategy.stages[0]
         return choose_prefill(self.inputs.maps, self.request.strength * first.strength)
 

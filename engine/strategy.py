@@ -104,6 +104,7 @@ class Strategy:
 
     name: str
     parts: tuple[Part, ...]
+    prefill: ClassVar[str] = "auto"
 
     def __post_init__(self) -> None:
         networks = {part.network for part in self.parts} - {None}
@@ -206,6 +207,8 @@ class StagedStrategy:
     stages: tuple[Stage, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     """What it was built with, for the record."""
+    prefill: str = "auto"
+    """What the hole is filled with before the first stage, where the edit does not say."""
 
     def __post_init__(self) -> None:
         if not self.stages:

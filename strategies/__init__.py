@@ -16,6 +16,7 @@ from strategies.registry import (
     options_of,
     register,
 )
+from strategies.remove import remove
 from strategies.soft_blend import SoftBlend
 from strategies.staged import staged
 
@@ -31,6 +32,7 @@ __all__ = [
     "list_strategies",
     "options_of",
     "register",
+    "remove",
     "staged",
 ]
 
@@ -83,5 +85,17 @@ register(
         cost="1 model call a step of each stage: 1.5 times an edit's by default",
         paper="after diffusers issue 7038",
         build=staged,
+    )
+)
+register(
+    StrategyInfo(
+        name="remove",
+        description="fills the hole from its surroundings, then redraws it in part; "
+        "takes things away and puts nothing in their place",
+        cost="a third of an edit's model calls, and a fill",
+        paper="as krita-ai-diffusion and Fooocus take things away",
+        build=remove,
+        network="inpaint",
+        only="removal",
     )
 )

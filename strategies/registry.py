@@ -35,6 +35,10 @@ class StrategyInfo:
     build: Callable[..., Part | StagedStrategy]
     paper: str = ""
     network: Network = "base"
+    only: str = ""
+    """The one kind of edit that it is for, if there is one. Such a strategy runs where it is named,
+    and is left out where all are tried.
+    """
 
     @property
     def options(self) -> dict[str, tuple[Any, str]]:

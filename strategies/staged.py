@@ -33,15 +33,12 @@ def staged(
     for what, values in numbers.items():
         if len(values) != len(names):
             raise InputError(f"{len(names)} stages, but {len(values)} {what}: one for each.")
-    built = [create_strategy(name) for name in names]
-    single = [each for each in built if isinstance(each, Strategy)]
-    if len(single) < len(built):
-        raise InputError("a stage cannot be staged itself.")
+    strategies = [single(name) for name in names]
     return StagedStrategy(
         "staged",
         tuple(
             Stage(*each)
-            for each in zip(single, numbers["strengths"], numbers["scales"], strict=True)
+            for each in zip(strategies, numbers["strengths"], numbers["scales"], strict=True)
         ),
         {"stages": ",".join(names), **{k: ",".join(map(str, v)) for k, v in numbers.items()}},
     )
@@ -52,6 +49,14 @@ staged.help = {  # type: ignore[attr-defined]
     "strengths": "strength of each stage, in (0, 1]",
     "scales": "size of each stage over the full size, in (0, 1]; the last is 1",
 }
+
+
+def single(name: str) -> Strategy:
+    """The strategy ``name`` (composed ones too), which must be of one stage."""
+    built = create_strategy(name)
+    if not isinstance(built, Strategy):
+        raise InputError("a stage cannot be staged itself.")
+    return built
 
 
 def _split(values: str | Sequence[object]) -> list[str]:

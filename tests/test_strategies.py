@@ -9,6 +9,11 @@ import pytest
 import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
+from engine.evaluate import open_suite
+from engine.masks import paste_alpha
+from engine.metrics import colour_inside
+from engine.prepare import _alpha, _underlay
+from engine.request import EditRequest
 from engine.schedule import Schedule, fresh_scheduler, list_schedulers
 from engine.strategy import Part, Strategy, StrategyContext
 from strategies import (
@@ -445,6 +450,74 @@ class TestStaged:
             create_strategy("inpaint9+staged")
 
 
+class TestRemove:
+    def test_it_fills_and_redraws_in_part(self, engine):
+        hole = np.asarray(tiny.box_mask()) / np.float32(255)
+        done = edit(engine, "remove", hole, num_inference_steps=20)
+        assert done.model_calls == 7  # .35 of 20
+        assert done.settings["prefilled"] == "patch"
+        assert done.settings["options"] == {"stage": "inpaint9", "redraw": 0.35, "fill": "patch"}
+        same = edit(
+            engine, "inpaint9", hole, num_inference_steps=20, strength=0.35, prefill="patch"
+        )
+        assert np.array_equal(done.images, same.images)
+
+    def test_options_and_an_edits_own_fill(self, engine):
+        hole = np.asarray(tiny.box_mask()) / np.float32(255)
+        how = {"stage": "differential", "redraw": 0.5}
+        done = edit(engine, "remove", hole, prefill="neutral", **how)
+        assert done.settings["prefilled"] == "neutral"
+        assert done.model_calls == STEPS // 2
+        assert edit(engine, "remove", hole, fill="ns", **how).settings["prefilled"] == "ns"
+
+    def test_it_runs_where_it_is_named(self, engine):
+        assert "remove" in list_strategies()
+        assert "remove" not in engine.strategies()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"stage": "staged"}, "cannot be staged itself"),
+            ({"redraw": 0}, "above 0"),
+            ({"redraw": "half"}, "above 0"),
+            ({"fill": "patsh"}, "patch"),
+        ],
+    )
+    def test_bad_options(self, options, message):
+        with pytest.raises(InputError, match=message):
+            create_strategy("remove", **options)
+
+    def test_nothing_comes_in_its_place(self):
+        """Of two balloons taken from an evening sky, a whole run makes suns."""
+        engine = InpaintEngine.from_pretrained(device="cpu")
+        seeds = (1_200_006, 1_200_011)
+        suites = [open_suite("pocket", first_seed=seed, size=128) for seed in seeds]
+        cases = [suite.cases("removal", 1)[0] for suite in suites]
+        errors = {}
+        for name in ("inpaint9", "remove"):
+            results = engine.edit_many(
+                [
+                    {
+                        "image": case.image,
+                        "mask": case.strength_map,
+                        "prompt": case.prompt,
+                        "strategy": name,
+                        "num_inference_steps": 12,
+                        "seed": 6,
+                    }
+                    for case in cases
+                ]
+            )
+            errors[name] = np.mean(
+                [
+                    colour_inside(np.asarray(each.images[0]), case.truth, case.strength_map > 0)
+                    for each, case in zip(results, cases, strict=True)
+                    if case.truth is not None
+                ]
+            )
+        assert errors["remove"] < errors["inpaint9"] / 2
+
+
 class TestExpand:
     @pytest.mark.parametrize("strategy", [*list_strategies(), "inpaint9+blend"])
     def test_the_canvas_grows_and_the_picture_stays(self, engine, strategy):
@@ -460,6 +533,20 @@ class TestExpand:
         assert got.shape == (64 + 5, 64 + 13 + 8, 3)
         assert np.array_equal(got[:64, 13 : 13 + 64], np.asarray(tiny.picture()))
         assert got[:, :9].std() > 0
+
+    def test_the_new_canvas_goes_on_from_the_border(self):
+        """A slope is levelled out under the fade, which is twice as wide as elsewhere."""
+        slope = np.repeat(np.arange(0, 200, 10, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
+        under = _underlay(np.pad(slope, ((0, 0), (8, 8), (0, 0)), mode="symmetric"), (8, 0, 8, 0))
+        assert (under[:, :8] == 0).all()
+        assert (under[:, -8:] == 190).all()
+        assert np.array_equal(under[:, 8:-8], slope)
+        strength_map = np.ones((16, 36), np.float32)
+        strength_map[:, 8:20] = 0
+        request = EditRequest(image="", mask="", prompt="", expand=(8, 0, 8, 0), feather=4)
+        alpha = _alpha(strength_map, request)[5]
+        assert np.allclose(alpha[7::-1], paste_alpha(strength_map, 8)[5, 7::-1])
+        assert alpha[20] == paste_alpha(strength_map, 4)[5, 20]
 
     def test_together_with_a_mask(self, engine):
         mask = np.asarray(tiny.box_mask())
