@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -546,7 +547,7 @@ class InpaintEngine:
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
-            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "versions": dict(_versions()),
         }
 
 
@@ -562,6 +563,12 @@ def _with_previews(request: EditRequest, backbone: Backbone) -> EditRequest:
     if callback is None:
         return request
     return replace(request, callback=lambda shot: callback(replace(shot, show=show)))
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what decides about pixels; to look them up takes as long as a scheduler's step."""
+    return {name: version(name) for name in ("torch", "diffusers")}
 
 
 def _spared(chains: Sequence[Sequence[Job]], *, resumed: bool) -> int:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MAX_CELLS = 8 * 128 * 128
 """Latent positions (rows x h x w) in one shared call: 8 rows of a 1024-px SDXL picture."""
 CPU_CELLS = 12 * 16 * 16
-"""The same on a CPU: 12 rows of a 128-px picture, from where on more rows of a call make none of
-them cheaper (measured by ``examples/benchmarks/run.py --rows batch``) and all of them later."""
+"""The same on a CPU: 12 rows of a 128-px picture. More rows make none of them cheaper there, and
+all of them later (``row_s`` of the row ``arrivals`` in ``examples/benchmarks/run.py``)."""
 
 ModelInput: TypeAlias = tuple[torch.Tensor, torch.Tensor, Mapping[str, Any]]
 """Sample, timesteps and residuals of a job's rows."""

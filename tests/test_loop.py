@@ -360,9 +360,22 @@ def test_a_failing_model_call_is_one_jobs_own(engine):
     assert torch.allclose(good[0].latents, solo(engine, "blend"), atol=TOLERANCE)
 
 
+def tensor_bytes() -> int:
+    """Memory of all tensors that Python knows, what they share counted once."""
+    gc.collect()
+    storages = {}
+    for each in gc.get_objects():
+        if type(each) in {torch.Tensor, torch.nn.Parameter}:
+            storage = each.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
 def test_two_hundred_random_jobs(engine):
     """Random strategies, schedulers, steps, arrivals, cancellations and failures: every job that
     survives has its own run's result, and nothing is left behind."""
+    engine.clear_cache()
+    before = tensor_bytes()
     rng = np.random.default_rng(5)
     names = ["blend", "differential", "soft-blend", "inpaint9", "staged"]
     asked: list[dict] = [
@@ -407,8 +420,10 @@ def test_two_hundred_random_jobs(engine):
         assert last.error is None
         assert torch.allclose(last.latents, alone[key], atol=TOLERANCE, rtol=TOLERANCE)
     assert not loop.active
-    del jobs, job, last, made, own
-    gc.collect()
+    latents = jobs[0].latents.nbytes
+    del jobs, job, last, made, own, single, alone
+    engine.clear_cache()
+    assert tensor_bytes() - before < latents
     assert not alive, "the loop holds on to jobs that have left"
 
 

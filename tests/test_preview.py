@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,9 @@ from engine.pocket import world
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
 from strategies import create_strategy
+
+if TYPE_CHECKING:
+    from engine.types import Snapshot
 
 
 @pytest.fixture
@@ -70,9 +75,12 @@ def test_previews_come_close_to_the_result(pocket, scene):
 def test_a_watched_run_has_the_same_pixels_and_decodes_no_more(pocket, scene, monkeypatch):
     want = edit(pocket, scene)
     decodes, decode = [], pocket.pipe.vae.decode
-    monkeypatch.setattr(
-        pocket.pipe.vae, "decode", lambda *a, **k: (decodes.append(1), decode(*a, **k))[1]
-    )
+
+    def counted(*args, **kwargs):
+        decodes.append(1)
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(pocket.pipe.vae, "decode", counted)
     got = edit(pocket, scene, callback=lambda shot: shot.preview() and None)
     assert np.array_equal(np.asarray(got.images[0]), np.asarray(want.images[0]))
     assert len(decodes) == 1
@@ -80,10 +88,11 @@ def test_a_watched_run_has_the_same_pixels_and_decodes_no_more(pocket, scene, mo
 
 @pytest.mark.parametrize("scheduler", ["euler", "ddim", "dpmpp-2m", "heun"])
 def test_the_prediction_of_the_last_step_is_the_result(pocket, scene, scheduler):
-    shots = []
+    shots: list[Snapshot] = []
     arguments = {"scheduler": scheduler, "strategy": "blend", "output_type": "latent"}
     everywhere = {"mask": None, "strength_map": np.ones((128, 128))}
     result = edit(pocket, scene, **everywhere, callback=shots.append, **arguments)
+    assert shots[-1].denoised is not None
     assert torch.allclose(shots[-1].denoised, result.latents, atol=0.05)
 
 
@@ -93,7 +102,8 @@ def test_large_previews_are_made_smaller(pocket):
 
 
 def test_a_tiny_vae_draws_them(pocket, scene, tmp_path):
-    vae, seen = tiny_vae(), []
+    vae = tiny_vae()
+    seen: list[Snapshot] = []
     vae.save_pretrained(tmp_path / "tiny")
     before = pocket.backbone.previewer
     try:
@@ -120,7 +130,7 @@ def test_what_makes_no_previews_is_refused(pocket, tmp_path):
 
 
 def test_a_bare_loop_has_no_model_to_show(pocket, scene):
-    shots = []
+    shots: list[Snapshot] = []
     request = EditRequest(
         image=scene.image, mask=scene.mask, prompt="", num_inference_steps=1, callback=shots.append
     )
