@@ -443,23 +443,27 @@ def arriving(bench: Bench, count: int = 16) -> list[Arrival]:
 
 
 def serve(
-    bench: Bench, arrivals: Sequence[Arrival], *, together: bool
+    engine: InpaintEngine,
+    clock: Callable[[], float],
+    arrivals: Sequence[Arrival],
+    *,
+    together: bool,
 ) -> tuple[list[float], list[torch.Tensor]]:
     """Latency and latents of each edit, through one loop or one after another, nothing remembered
     from before. Time is the work's own, and jumps to the next arrival where there is nothing to do.
     """
-    bench.engine.clear_cache()
+    engine.clear_cache()
     now, waiting = 0.0, list(enumerate(arrivals))
     running: dict[int, Any] = {}
     latency = [0.0] * len(arrivals)
     latents: list[Any] = [None] * len(arrivals)
     loop = Loop()
     while waiting or running:
-        began = bench.clock()
+        began = clock()
         while waiting and waiting[0][1].at <= now and (together or not running):
             number, each = waiting.pop(0)
             strategy = create_strategy(each.strategy)
-            running[number] = prepare_edit(bench.engine.backbone, each.request, [strategy], Clock())
+            running[number] = prepare_edit(engine.backbone, each.request, [strategy], Clock())
             loop.submit(running[number].jobs)
         if not running:
             now = waiting[0][1].at
@@ -469,9 +473,9 @@ def serve(
         for number in done:
             plan = running.pop(number)
             plan.finish(plan.jobs, arrivals[number].request, Clock())
-            latency[number] = now + bench.clock() - began - arrivals[number].at
+            latency[number] = now + clock() - began - arrivals[number].at
             latents[number] = plan.jobs[0].latents
-        now += bench.clock() - began
+        now += clock() - began
     return latency, latents
 
 
@@ -481,7 +485,7 @@ def arrivals(bench: Bench) -> Row:
     runs = {True: [], False: []}  # type: dict[bool, list[tuple[list[float], list[torch.Tensor]]]]
     for _ in range(max(1, bench.repeats // 2)):
         for together, several in runs.items():
-            several.append(serve(bench, edits, together=together))
+            several.append(serve(bench.engine, bench.clock, edits, together=together))
 
     def spent(together: bool, measure: Callable[[list[float]], Any]) -> float:
         return median(float(measure(latency)) for latency, _ in runs[together])
@@ -489,6 +493,8 @@ def arrivals(bench: Bench) -> Row:
     def late(latency: list[float]) -> Any:
         return np.percentile(latency, 95)
 
+    same = InpaintEngine.from_pretrained(device="cpu").optimise("same-bits")
+    exact = [serve(same, bench.clock, edits, together=each)[1] for each in (True, False)]
     pairs = list(zip(runs[True][0][1], runs[False][0][1], strict=True))
     return row(
         "arrivals",
@@ -502,6 +508,9 @@ def arrivals(bench: Bench) -> Row:
         details={
             "mean_s": {"softpaint": spent(True, np.mean), "peer": spent(False, np.mean)},
             "latents_difference": max(float((one - two).abs().max()) for one, two in pairs),
+            "latents_difference_same_bits": max(
+                float((one - two).abs().max()) for one, two in zip(*exact, strict=True)
+            ),
             "row_s": bench.row_seconds(),
         },
     )
