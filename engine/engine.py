@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,8 +15,14 @@ from engine.errors import InputError
 from engine.loop import Loop
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
-from engine.models.loading import default_inpaint_model, resolve_device, resolve_dtype
+from engine.models.loading import (
+    default_inpaint_model,
+    load_preview_vae,
+    resolve_device,
+    resolve_dtype,
+)
 from engine.models.optimise import optimise
+from engine.models.preview import Previewer
 from engine.parity import prepare_like_diffusers
 from engine.prepare import Clock, Plan, draw_seed, prepare_edit
 from engine.request import EditRequest
@@ -24,8 +32,6 @@ from engine.strategy import AnyStrategy, StagedStrategy, Strategy
 from strategies import create_strategy, get_strategy, list_strategies, options_of
 
 if TYPE_CHECKING:
-    import os
-
     from engine.loop import Job
 
 
@@ -225,8 +231,8 @@ class InpaintEngine:
             compat: ``"diffusers"`` reproduces the random draws, mask rounding and blending of
                 diffusers' inpainting pipelines to the bit, without paste (strategies ``blend``
                 and ``inpaint9``; ``differential`` is untouched by it but for the draws).
-            callback: called with a :class:`~engine.types.Snapshot` after every step; returning
-                False cancels.
+            callback: called with a :class:`~engine.types.Snapshot` after every step, whose
+                ``preview()`` is a picture to look at; returning False cancels.
             progress: show a progress bar; None shows it on a terminal.
             **options: the strategy's options by name.
 
@@ -324,6 +330,23 @@ class InpaintEngine:
             InputError: an unknown option, or one that this device cannot have.
         """
         optimise(self.backbone, options or ("speed",))
+        return self
+
+    def preview_with(self, model: Any) -> InpaintEngine:
+        """Make the previews of snapshots with a tiny VAE, which draws shapes; without one they are
+        a projection of the latents to colours.
+
+        Args:
+            model: a folder or hub id of diffusers' ``AutoencoderTiny`` (``madebyollin/taesdxl``,
+                ``madebyollin/taesd``), a loaded one, or None for the projection.
+
+        Raises:
+            ModelError: it is missing, unreachable or made for other latents.
+        """
+        if isinstance(model, str | os.PathLike):
+            channels, dtype = self.backbone.latent_channels, self.backbone.dtype
+            model = load_preview_vae(model, channels, dtype, self.backbone.device)
+        self.backbone.previewer = Previewer(self.backbone, model)
         return self
 
     def clear_cache(self) -> None:
@@ -438,7 +461,8 @@ class InpaintEngine:
         clock, loop = Clock(), Loop()
         plans: list[tuple[Plan, dict[str, tuple[Control, ...]]]] = []
         backbone = backbone or self.backbone
-        for request, strategies, _ in asked:
+        for given, strategies, _ in asked:
+            request = _with_previews(given, backbone)
             controls = {name: _controls_of(name, request) for name in strategies}
             several = list(strategies.values())
             plan: Plan
@@ -503,6 +527,7 @@ class InpaintEngine:
                 "denoising_start",
                 "denoising_end",
                 "guess_mode",
+                "skip",
             ),
             *("region", "context", "native_size", "zoom", "prefill", "paste"),
         )
@@ -526,7 +551,7 @@ class InpaintEngine:
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
-            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "versions": dict(_versions()),
         }
 
 
@@ -534,6 +559,20 @@ def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
     """The controls of a strategy's run: the request's, then those in the strategy's name."""
     named = split_controls(name, list_strategies())[1]
     return check_controls(request.controls) + check_controls(named)
+
+
+def _with_previews(request: EditRequest, backbone: Backbone) -> EditRequest:
+    """The request with a callback whose snapshots can be looked at."""
+    callback, show = request.callback, backbone.previewer.picture
+    if callback is None:
+        return request
+    return replace(request, callback=lambda shot: callback(replace(shot, show=show)))
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what decides about pixels; to look them up takes as long as a scheduler's step."""
+    return {name: version(name) for name in ("torch", "diffusers")}
 
 
 def _spared(chains: Sequence[Sequence[Job]], *, resumed: bool) -> int:
@@ -558,9 +597,11 @@ def _run_with_progress(loop: Loop, progress: bool | None) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    total = max(len(job.schedule) - job.index for job in loop.active)
     with Progress(console=Console(stderr=True, force_terminal=True), transient=True) as bar:
-        task = bar.add_task("denoising", total=total)
+        task, left = bar.add_task("denoising", total=None), loop.steps_left
+        done = 0
         while loop.active:
             loop.step()
-            bar.advance(task)
+            left, before = loop.steps_left, left
+            done += max(before - left, 0)  # a later stage brings its own steps
+            bar.update(task, completed=done, total=done + left)

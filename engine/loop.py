@@ -8,9 +8,11 @@ submitted at any time and leave when they are finished, cancelled or failed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from engine.types import Step
 
 MAX_CELLS = 8 * 128 * 128
-"""Latent positions in one shared call: 8 rows of a 1024-px SDXL picture, 512 of a 128-px one."""
+"""Latent positions (rows x h x w) in one shared call: 8 rows of a 1024-px SDXL picture."""
+CPU_CELLS = 12 * 16 * 16
+"""The same on a CPU: 12 rows of a 128-px picture. More rows make none of them cheaper there, and
+all of them later (``row_s`` of the row ``arrivals`` in ``examples/benchmarks/run.py``)."""
 
 ModelInput: TypeAlias = tuple[torch.Tensor, torch.Tensor, Mapping[str, Any]]
 """Sample, timesteps and residuals of a job's rows."""
@@ -183,19 +188,26 @@ class Job:
         step = self.schedule.steps[self.index]
         guidance = self.guidance_at(step)
         prediction = guidance.combine(*output.chunk(2)) if guidance else output
-        if self.strategy.rewrites_denoised:
+        denoised = None
+        if self.strategy.rewrites_denoised or self.observer is not None:
             denoised = self.schedule.to_denoised(prediction, self.latents, step)
-            denoised = self.strategy.denoised(self.state, denoised, self.latents, step)
-            prediction = self.schedule.from_denoised(denoised, self.latents, step)
+            if self.strategy.rewrites_denoised:
+                denoised = self.strategy.denoised(self.state, denoised, self.latents, step)
+                prediction = self.schedule.from_denoised(denoised, self.latents, step)
         stepped = self.schedule.step(prediction, self.latents, step, self.generator)
         self.latents = self.strategy.after_step(self.state, stepped, step)
         self.index += 1
         if self.trace is not None:
             self.trace.record(self, stepped)
         if self.observer is not None:
-            total, timestep = len(self.schedule), float(step.timestep)
             shot = Snapshot(
-                self.name, step.index, total, timestep, self.latents.clone(), self.image
+                self.name,
+                step.index,
+                len(self.schedule),
+                float(step.timestep),
+                self.latents.clone(),
+                self.image,
+                denoised,
             )
             if self.observer(shot) is False:
                 raise CancelledError(f"{self.name} was cancelled after step {self.index}.")
@@ -205,10 +217,11 @@ class Loop:
     """Advances jobs together until none is left.
 
     Args:
-        max_cells: at most this many latent positions (rows x h x w) in one shared call.
+        max_cells: at most this many latent positions (rows x h x w) in one shared call; None is
+            :data:`MAX_CELLS` or :data:`CPU_CELLS`, and less where memory is short.
     """
 
-    def __init__(self, max_cells: int = MAX_CELLS) -> None:
+    def __init__(self, max_cells: int | None = None) -> None:
         self.max_cells = max_cells
         self.active: list[Job] = []
         self.calls = 0
@@ -219,6 +232,11 @@ class Loop:
         """Let jobs enter; they take part from the next step on."""
         self.active.extend(jobs)
 
+    @property
+    def steps_left(self) -> int:
+        """Of all active jobs together, later stages left out."""
+        return sum(len(job.schedule) - job.index for job in self.active)
+
     def run(self) -> None:
         """Step until every job has left."""
         while self.active:
@@ -226,7 +244,11 @@ class Loop:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One model call for every active job. A job that fails leaves with its ``error`` set."""
+        """One model call for each kind of active jobs: for the first to come, as many as it takes.
+
+        The others wait until a place is free: a run that shares its time with all that came after
+        it ends with the last of them. A job that fails leaves with its ``error`` set.
+        """
         for batch in list(self._batches()):
             inputs = [_guard(job, job.model_input) for job in batch]
             ready = [job for job in batch if job.error is None]
@@ -288,7 +310,8 @@ class Loop:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = (rows + 1) // 2
-        self.max_cells = min(self.max_cells, half * height * width)
+        cells = half * height * width
+        self.max_cells = cells if self.max_cells is None else min(self.max_cells, cells)
         parts = [
             self._predict(
                 network,
@@ -302,22 +325,25 @@ class Loop:
         return torch.cat(parts)
 
     def _batches(self) -> Iterator[list[Job]]:
-        """Active jobs in groups that share a call, in order of arrival."""
+        """The first active jobs of each group that can share a call, in order of arrival."""
         groups: dict[tuple[Any, ...], list[Job]] = {}
         for job in self.active:
-            if job.done:  # all of it was known when it entered
-                continue
-            groups.setdefault(job.batch_key, []).append(job)
+            if not job.done:  # else all of it was known when it entered
+                groups.setdefault(job.batch_key, []).append(job)
         for group in groups.values():
-            height, width = group[0].latents.shape[-2:]
-            limit = max(1, self.max_cells // (height * width))
-            batch: list[Job] = []
-            for job in group:
-                if batch and sum(each.rows for each in batch) + job.rows > limit:
-                    yield batch
-                    batch = []
-                batch.append(job)
-            yield batch
+            rows = list(accumulate(job.rows for job in group))
+            yield group[: max(1, bisect_right(rows, self._row_limit(group[0], rows[-1])))]
+
+    def _row_limit(self, job: Job, wanted: int) -> int:
+        """At most so many rows like ``job``'s in one call, where ``wanted`` would share it."""
+        height, width = job.latents.shape[-2:]
+        limit = self.max_cells
+        if limit is None:
+            limit = CPU_CELLS if job.latents.device.type == "cpu" else MAX_CELLS
+        rows = min(wanted, limit // (height * width))
+        if rows <= job.rows:  # a job alone is tried in any case
+            return rows
+        return min(rows, job.network.cells_at_hand() // (height * width))
 
     def _conditioning(self, batch: Sequence[Job]) -> Conditioning:
         """The batch's joined conditioning, kept while the same jobs stay together."""

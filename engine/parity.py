@@ -52,7 +52,7 @@ class ParityPlan(Plan):
         if request.output_type == "latent":
             return latents, latents
         with clock.phase("decode"), torch.no_grad():
-            decoded = self.backbone.decode(latents)
+            decoded = self.backbone.decode(latents, parity=True)
             images = self.processor.postprocess(decoded, output_type=request.output_type)
         return images, latents
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from engine.errors import InputError
-from engine.models.base import remembered
+from engine.models.remembered import Remembered
 from engine.trace import Trace, nbytes
 
 if TYPE_CHECKING:
     from engine.loop import Job
     from engine.models import Backbone
-    from engine.models.base import Remembered
     from engine.request import EditRequest
     from engine.results import Comparison, EditResult
 
 SESSION_BYTES = 512 * 2**20
 """What a session keeps by default: 40 renders of 30 steps of DPM++ 2M at 1024 px in float16."""
+DECODED = 4
+"""Decoded pictures that a session keeps beside them: 13 MB each at 1024 px."""
 
 
 class Session:
@@ -167,10 +168,10 @@ class _Remembering:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self.decoded: Remembered = []
+        self.decoded = Remembered(DECODED)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return remembered(self.decoded, latents, self._backbone.decode)
+        return self.decoded.get(latents, self._backbone.decode)

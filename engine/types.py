@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 Conditioning = Mapping[str, "torch.Tensor"]
 """What a network is told beside the latents, by the name of its argument; every tensor has one row
@@ -67,3 +68,18 @@ class Snapshot:
     """b c h w, after the step."""
     image: int = field(default=0)
     """Which of the request's images this is."""
+    denoised: torch.Tensor | None = None
+    """b c h w, the clean latents that this step's prediction implies."""
+    show: Callable[[torch.Tensor], Image.Image] | None = field(default=None, repr=False)
+    """Makes a picture of clean latents, where the model is known."""
+
+    def preview(self) -> Image.Image:
+        """A picture of what the run is heading for, of the whole of what the model sees (a cut-out
+        where one is edited), at most 512 px a side. Made on call, without the VAE's decoder.
+
+        Raises:
+            ValueError: this snapshot was made by a loop without an engine around it.
+        """
+        if self.show is None or self.denoised is None:
+            raise ValueError("this snapshot knows no model to make a preview with")
+        return self.show(self.denoised)

@@ -236,6 +236,40 @@ def test_a_drawn_seed_is_recorded_and_the_edit_repeats(edit, files):
     assert np.array_equal(out, pixels(again))
 
 
+def test_the_interval_of_guidance_and_skipping_are_recorded_and_repeated(edit, files):
+    interval = ("--guidance-start", "0.5", "--guidance-end", "0.9")
+    out = edit(*interval, "--no-skip", "--seed", "1")
+    record = json.loads(read_metadata(files.folder / "out.png")["edit"])
+    used = {key: record["edit"][key] for key in ("guidance_start", "guidance_end", "skip")}
+    assert used == {"guidance_start": 0.5, "guidance_end": 0.9, "skip": False}
+    again = files.folder / "again.png"
+    arguments = ["edit", "--from", str(files.folder / "out.png"), "-o", str(again)]
+    assert run(arguments) == 0
+    assert np.array_equal(out, pixels(again))
+    assert run([*arguments, "--guidance-start", "0", "--skip"]) == 0
+    assert not np.array_equal(out, pixels(again))
+    assert json.loads(read_metadata(again)["edit"])["edit"]["skip"]
+
+
+def test_previews_are_written_as_it_goes(edit, files, monkeypatch):
+    from engine import files as writing
+
+    written, save = [], writing.save_image
+
+    def noted(image, path, **more):
+        save(image, path, **more)
+        written.append(path.name)
+
+    monkeypatch.setattr(writing, "save_image", noted)
+    out = edit("--preview", str(files.folder / "now.png"), "--seed", "1")
+    assert written == ["now.png", "now.png", "out.png"]
+    preview = pixels(files.folder / "now.png")
+    assert preview.shape[:2] != out.shape[:2]  # the padded picture, as the model sees it
+    assert np.array_equal(out, edit("--seed", "1"))
+    edit("--preview", str(files.folder / "now.png"), "--num-images", "2")
+    assert (files.folder / "now-1.png").exists()
+
+
 def test_from_takes_overriding_options(edit, files):
     first = edit("--seed", "1", "--strategy", "differential", "--option", "strength_mode=absolute")
     again = files.folder / "again.png"
@@ -425,6 +459,10 @@ BAD_USE = {
     "expand by nothing": (EDIT + "--expand 0,0,0,0", "nothing to paint"),
     "output is the photo": (EDIT + "-o photo.png", "photo.png is an input"),
     "output is the mask": (EDIT + "-o mask.png", "mask.png is an input"),
+    "preview is the output": (EDIT + "--preview out.png", "out.png is another file of this edit"),
+    "preview of unknown kind": (EDIT + "--preview now.gif", r"\.gif.*known: \.png"),
+    "preview model alone": (EDIT + "--preview-model tiny", "there is none"),
+    "guidance ends before it starts": (EDIT + "--guidance-start .6 --guidance-end .5", "not lie"),
     "from nothing": ("edit --from photo.png -o out.png", "photo.png.*not written by Softpaint"),
     "from an absent file": ("edit --from absent.png -o out.png", "absent.png.*does not exist"),
     "show nothing": ("show photo.png", "photo.png.*not written by Softpaint"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from engine.colour import COLOURS, match_colours, restore_round_trip
+from engine.colour import COLOURS, _consensus, _Membrane, _window, match_colours, restore_round_trip
 from engine.errors import InputError, UnknownNameError
 from engine.pocket import world
 
@@ -301,3 +301,37 @@ def test_no_effect_with_compat_or_on_latents(pocket, day):
 def test_an_edit_refuses_an_unknown_method(pocket, day):
     with pytest.raises(UnknownNameError, match="field"):
         edit(pocket, day, mask=box(128, 30, 90, 40, 100), colour="fields")
+
+
+# --- the field's arithmetic ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (2, 9), (9, 2), (7, 11), (11, 7)])
+def test_the_membrane_is_the_solution_of_its_equations(grid):
+    from scipy.sparse.linalg import LaplacianNd
+
+    rng, count = np.random.default_rng(0), grid[0] * grid[1]
+    springs, forces = rng.uniform(0.001, 1, count), rng.normal(size=(count, 3))
+    laplacian = -LaplacianNd(grid, boundary_conditions="neumann").toarray().astype(float)
+    membrane = _Membrane(grid, 0.4)
+    for _ in range(2):  # it may be used again
+        field = membrane.pulled(springs, forces)
+        assert np.allclose((np.diag(springs) + 0.4 * laplacian) @ field, forces, atol=1e-12)
+
+
+@pytest.mark.parametrize("reach", [0.1, 1.7, 20.0])
+def test_the_consensus_looks_through_a_gaussian_window(reach):
+    from scipy.ndimage import gaussian_filter
+
+    rng, grid = np.random.default_rng(0), (9, 13)
+    error, weight = rng.normal(size=(117, 3)), rng.uniform(0, 1, 117)
+
+    def window(values):
+        return gaussian_filter(values.reshape(grid), reach, mode="constant", truncate=3).ravel()
+
+    mean, square = (
+        np.stack([window(each * weight) / window(weight) for each in moment.T], axis=1)
+        for moment in (error, error**2)
+    )
+    seen = _consensus(error, weight, [_window(count, reach) for count in grid])
+    assert np.allclose(seen, mean**3 / square, atol=1e-12)

@@ -118,10 +118,63 @@ def test_guided_and_unguided_jobs_share(engine, monkeypatch):
 
 def test_the_limit_splits_a_batch_in_order(engine, monkeypatch):
     sizes = count_calls(engine, monkeypatch)
+    jobs = jobs_for(engine, "blend", num_images=5)
     loop = Loop(max_cells=4 * 64)
-    loop.submit(jobs_for(engine, "blend", num_images=5))
+    loop.submit(jobs)
     loop.step()
-    assert sizes == [4, 4, 2]
+    assert [job.index for job in jobs] == [1, 1, 0, 0, 0]
+    loop.run()
+    assert sizes == [4] * 8 + [2] * 4
+
+
+def test_places_go_to_who_came_first(engine):
+    """A job that fits is not let past one that does not yet: it would wait for ever."""
+    (long,) = jobs_for(engine, "blend", num_inference_steps=4)
+    (short,) = jobs_for(engine, "blend", num_inference_steps=2)
+    (guided,) = jobs_for(engine, "blend", num_inference_steps=3)
+    (small,) = jobs_for(engine, "blend", num_inference_steps=1, guidance_scale=1.0)
+    (other,) = jobs_for(engine, "inpaint9", num_inference_steps=1)
+    loop, left = Loop(max_cells=5 * 64), []
+    loop.submit([long, short, guided, small, other])
+    while loop.active:
+        loop.step()
+        left.append([job.index for job in (long, short, guided, small, other)])
+    assert left == [
+        [1, 1, 0, 0, 1],
+        [2, 2, 0, 0, 1],
+        [3, 2, 1, 1, 1],
+        [4, 2, 2, 1, 1],
+        [4, 2, 3, 1, 1],
+    ]
+
+
+def test_a_call_takes_what_memory_has_room_for(engine, monkeypatch):
+    sizes = count_calls(engine, monkeypatch)
+    network = engine.backbone.network("base")
+    assert network.cells_at_hand() > 1e9  # a CPU's is not known
+    for room, rows in ((4 * 64, 4), (1, 2)):  # a job alone is tried in any case
+        monkeypatch.setattr(network, "cells_at_hand", lambda room=room: room)
+        loop = Loop()
+        loop.submit(jobs_for(engine, "blend", num_images=3))
+        loop.step()
+        assert sizes.pop() == rows
+
+
+def test_free_memory_is_counted_in_latent_positions(engine, monkeypatch):
+    network = engine.backbone.network("base")
+
+    class OnCuda:
+        device = torch.device("cuda")
+
+        @staticmethod
+        def element_size():
+            return 2
+
+    monkeypatch.setattr(network.unet, "parameters", lambda: iter([OnCuda()]))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3_000_000, 9_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 904_000)
+    assert network.cells_at_hand() == 4_096_000 // (32 * 32 * 2)
 
 
 def test_one_jobs_failure_leaves_the_others_alone(engine):
@@ -257,6 +310,9 @@ class ScarceMemory:
     def __init__(self, network, rows):
         self.network, self.rows, self.sizes = network, rows, []
 
+    def cells_at_hand(self):
+        return self.network.cells_at_hand()
+
     def predict(self, sample, *others):
         self.sizes.append(len(sample))
         if len(sample) > self.rows:
@@ -304,9 +360,22 @@ def test_a_failing_model_call_is_one_jobs_own(engine):
     assert torch.allclose(good[0].latents, solo(engine, "blend"), atol=TOLERANCE)
 
 
+def tensor_bytes() -> int:
+    """Memory of all tensors that Python knows, what they share counted once."""
+    gc.collect()
+    storages = {}
+    for each in gc.get_objects():
+        if type(each) in {torch.Tensor, torch.nn.Parameter}:
+            storage = each.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
 def test_two_hundred_random_jobs(engine):
     """Random strategies, schedulers, steps, arrivals, cancellations and failures: every job that
     survives has its own run's result, and nothing is left behind."""
+    engine.clear_cache()
+    before = tensor_bytes()
     rng = np.random.default_rng(5)
     names = ["blend", "differential", "soft-blend", "inpaint9", "staged"]
     asked: list[dict] = [
@@ -351,8 +420,10 @@ def test_two_hundred_random_jobs(engine):
         assert last.error is None
         assert torch.allclose(last.latents, alone[key], atol=TOLERANCE, rtol=TOLERANCE)
     assert not loop.active
-    del jobs, job, last, made, own
-    gc.collect()
+    latents = jobs[0].latents.nbytes
+    del jobs, job, last, made, own, single, alone
+    engine.clear_cache()
+    assert tensor_bytes() - before < latents
     assert not alive, "the loop holds on to jobs that have left"
 
 

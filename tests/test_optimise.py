@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 
 from engine import InpaintEngine, InputError
 from engine.errors import UnknownNameError
 from engine.models.optimise import LEVELS, OPTIONS
+from engine.pocket import world
 from tests import tiny
 
 
@@ -66,6 +70,72 @@ def test_every_block_of_a_kind_is_compiled_once():
     ]
     assert blocks
     assert all(module._compiled_call_impl is not None for module in blocks)
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch needs a C++ compiler"
+)
+def test_compiled_blocks_change_the_last_bits_only():
+    engine = fresh()
+    want = edit(engine)
+    engine.optimise("compile")
+    assert torch.allclose(edit(engine), want, atol=5e-4, rtol=5e-4)
+
+
+def test_embeddings_of_steps_are_made_four_rows_at_a_time(monkeypatch):
+    engine = fresh()
+    want, seen = edit(engine), []
+    linear = torch.nn.functional.linear
+
+    def noted(rows, *others):
+        seen.append(rows.shape)
+        return linear(rows, *others)
+
+    engine.optimise("same-bits")
+    monkeypatch.setattr(torch.nn.functional, "linear", noted)
+    assert torch.allclose(edit(engine), want, atol=5e-4, rtol=5e-4)
+    flat = [shape for shape in seen if len(shape) == 2 and shape[0] != 1]
+    assert flat
+    assert all(rows % 4 == 0 for rows, _ in flat)
+
+
+def painted(engine: InpaintEngine) -> np.ndarray:
+    scene = world.demo_scenes()[0]
+    made = engine.edit(
+        image=scene.image, mask=scene.mask, prompt=scene.prompt, num_inference_steps=4, seed=1
+    )
+    return np.asarray(made.images[0]).astype(int)
+
+
+@pytest.mark.parametrize("option", ["channels-last", "fused-qkv", "vae-tiling", "same-bits"])
+def test_what_an_option_does_to_a_picture(pocket, option):
+    other = InpaintEngine.from_pretrained(device="cpu").optimise(option)
+    apart = np.abs(painted(other) - painted(pocket))
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_runs_on_a_cpu(pocket, dtype):
+    other = InpaintEngine.from_pretrained(device="cpu", dtype=dtype)
+    assert other.backbone.dtype == getattr(torch, dtype)
+    apart = np.abs(painted(other) - painted(pocket))
+    assert 0 < apart.mean() < 1
+    assert (
+        other.edit(
+            image=tiny.picture(),
+            mask=tiny.box_mask(),
+            prompt="",
+            num_inference_steps=1,
+            callback=lambda shot: shot.preview() and None,
+        ).settings["dtype"]
+        == dtype
+    )
+
+
+def test_every_option_says_what_it_does():
+    for option in OPTIONS.values():
+        assert all((option.gives, option.costs, option.pixels))
 
 
 def test_what_cannot_be_had_is_refused():

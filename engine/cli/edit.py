@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from controls import Control
     from engine.results import EditResult
     from engine.settings import EditRecord
+    from engine.types import Snapshot
 
 
 @app.command()
@@ -33,6 +34,16 @@ def edit(
             "--from", help="A result: repeat its edit; other options override.", metavar="PNG"
         ),
     ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="A small picture, written anew after every step.", metavar="FILE"),
+    ] = None,
+    preview_model: Annotated[
+        str | None,
+        typer.Option(
+            help="A tiny VAE that draws it, a folder or hub id; without one, colours only."
+        ),
+    ] = None,
 ) -> None:
     """Repaint part of a picture.
 
@@ -45,18 +56,46 @@ def edit(
       softpaint edit photo.png -s map.png -p "snow" -o out.png --model ./sdxl-base --steps 40
       softpaint edit photo.png -m mask.png -p "a barn" -o out.png --control canny=edges.png:0.8
       softpaint edit --from out.png --seed 8 -o other.png
+      softpaint edit photo.png -m mask.png -p "a boat" -o out.png --preview now.png
     """
     asked.settings |= given(strategy=strategy, num_images=num_images)
+    if preview_model is not None and preview is None:
+        raise InputError("--preview-model draws the --preview, and there is none.")
+    watch = Watch(preview, preview_model) if preview is not None else None
     if from_ is None:
-        _edit(asked, pick=None)
+        _edit(asked, watch, pick=None)
         return
     from engine.settings import EditRecord
 
     record = EditRecord.read(from_)
     # of several, this one; they are made together, to the same bits
     alone = "seed" not in asked.settings and num_images is None
-    result = _edit(_repeated(record, asked, beside=from_), pick=record.index if alone else None)
+    repeated = _repeated(record, asked, beside=from_)
+    result = _edit(repeated, watch, pick=record.index if alone else None)
     _note_differences(record, result, quiet=asked.quiet)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Where previews go, and the tiny VAE that draws them."""
+
+    output: Path
+    model: str | None
+
+    def check(self, taken: Sequence[Path | None]) -> None:
+        """Refuse what cannot be written, or is one of the edit's own files."""
+        from engine.files import check_writable
+
+        check_writable(self.output)
+        if self.output.resolve() in {each.resolve() for each in taken if each is not None}:
+            raise InputError(f"{self.output} is another file of this edit; give another --preview.")
+
+    def callback(self, count: int) -> Callable[[Snapshot], None]:
+        """Writes what a snapshot of one of ``count`` pictures shows."""
+        from engine.files import save_image
+
+        outputs = _numbered(self.output, count)
+        return lambda shot: save_image(shot.preview(), outputs[shot.image])
 
 
 def _repeated(record: EditRecord, asked: Asked, *, beside: Path) -> Asked:
@@ -76,7 +115,7 @@ def _repeated(record: EditRecord, asked: Asked, *, beside: Path) -> Asked:
     )
 
 
-def _edit(asked: Asked, pick: int | None) -> EditResult:
+def _edit(asked: Asked, watch: Watch | None, pick: int | None) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
     from engine.settings import EditRecord, InputFile, RecordedControl
 
@@ -87,13 +126,19 @@ def _edit(asked: Asked, pick: int | None) -> EditResult:
     strategy = settings.pop("strategy", "differential")
     controls = _one_each(asked.controls)
     check(asked, [strategy], outputs, settings)
-    result = load(asked.load).edit(
+    if watch is not None:
+        watch.check([photo, *asked.region.values(), *outputs])
+    engine = load(asked.load)
+    if watch is not None and watch.model is not None:
+        engine.preview_with(watch.model)
+    result = engine.edit(
         image=photo,
         strategy=strategy,
         controls=controls,
         **asked.region,
         **settings,
         **asked.options,
+        callback=watch.callback(count) if watch else None,
         progress=False if asked.quiet else None,
     )
     indices = range(count) if pick is None else [pick]

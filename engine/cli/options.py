@@ -89,6 +89,14 @@ SETTINGS: dict[str, Any] = {
         float | None,
         typer.Option("--guidance-rescale", help="0 to 1, against overexposure. [default: 0]"),
     ],
+    "guidance_start": Annotated[
+        float | None,
+        typer.Option(help="Share of the run, 0 to 1, from which it is guided. [default: 0]"),
+    ],
+    "guidance_end": Annotated[
+        float | None,
+        typer.Option(help="And until which; steps outside cost half. [default: 1]"),
+    ],
     "strength": Annotated[
         float | None, typer.Option(help="Above 0, to 1: strength of the whole edit. [default: 1]")
     ],
@@ -113,6 +121,13 @@ SETTINGS: dict[str, Any] = {
     "guess_mode": Annotated[
         bool | None,
         typer.Option("--guess-mode", help="Controls lead, the prompt hardly matters."),
+    ],
+    "skip": Annotated[
+        bool | None,
+        typer.Option(
+            "--skip/--no-skip",
+            help="Leave out the steps that cannot change a pixel. [default: skip]",
+        ),
     ],
     "region": Annotated[
         str | None,

@@ -94,6 +94,26 @@ def load_inpaint_network(model: str | os.PathLike[str], dtype: Any, device: Any)
     return Network(unet.to(device))
 
 
+def load_preview_vae(model: str | os.PathLike[str], channels: int, dtype: Any, device: Any) -> Any:
+    """The ``AutoencoderTiny`` in a folder or behind a hub id.
+
+    Raises:
+        ModelError: there is none, or it is made for latents of other than ``channels`` channels.
+    """
+    from diffusers import AutoencoderTiny
+
+    source = _locate(model, index="config.json")
+    if "AutoencoderTiny" not in _guarded(lambda: _config_file(source).read_text("utf-8"), model):
+        raise ModelError(f"{model} holds no AutoencoderTiny (such as madebyollin/taesdxl does).")
+    vae = _guarded(lambda: AutoencoderTiny.from_pretrained(str(source), dtype=dtype), model)
+    if vae.config.latent_channels != channels:
+        raise ModelError(
+            f"{model} is for latents of {vae.config.latent_channels} channels; this model's have "
+            f"{channels}."
+        )
+    return vae.to(device).eval()
+
+
 def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device: Any) -> Any:
     """A ControlNet or ControlNet-Union for models with this ``unet``.
 
