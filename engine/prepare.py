@@ -444,7 +444,12 @@ class _Desk:
         callback = self.request.callback
         if callback is None:
             return None
-        return lambda shot: callback(replace(shot, latents=_own(shot.latents)))
+
+        def observe(shot: Snapshot) -> Any:
+            denoised = None if shot.denoised is None else _own(shot.denoised)
+            return callback(replace(shot, latents=_own(shot.latents), denoised=denoised))
+
+        return observe
 
     def _start(
         self, strategy: Strategy, context: StrategyContext, x0: torch.Tensor
