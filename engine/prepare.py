@@ -19,32 +19,23 @@ from PIL import Image
 from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
-from controls.scene import Scene
 from engine.canvas import (
     Box,
     Picture,
     crop,
-    load_image,
-    pad_to_multiple,
-    paste,
     to_pixels,
-    to_tensor,
 )
 from engine.colour import match_colours, restore_round_trip
 from engine.companions import HeldOutside, Lockstep, repeated
-from engine.crop import Cutter, Region
 from engine.errors import InputError
 from engine.guidance import Guidance
+from engine.inputs import Inputs, View, resize_pixels, underlay
 from engine.loop import Job, Observer
 from engine.masks import (
     is_hard,
-    load_mask,
-    load_strength_map,
-    paste_alpha,
-    resize_map,
     to_latent_grid,
 )
-from engine.prefill import choose_prefill, find_prefill, prefilled
+from engine.prefill import choose_prefill, find_prefill
 from engine.schedule import Schedule, fresh_scheduler
 from engine.stitch import PasteRule, stitch
 from engine.strategy import AnyStrategy, Stage, Strategy, StrategyContext
@@ -53,9 +44,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from controls import Control
+    from engine.crop import Region
     from engine.models import Backbone
     from engine.request import EditRequest
-    from engine.types import Conditioning
+    from engine.types import Conditioning, Snapshot
 
 
 class Clock:
@@ -141,7 +133,7 @@ class Plan:
             width, height = self.size
             canvas = np.zeros((height, width, 3), np.uint8)
             if picture:
-                canvas = _underlay(picture.rgb, request.expand)
+                canvas = underlay(picture.rgb, request.expand)
             regions = enumerate(self.regions[which % len(self.regions)])
             for (number, region), job in zip(regions, queue, strict=False):
                 with clock.phase("decode"), torch.no_grad():
@@ -161,7 +153,7 @@ class Plan:
         """Pixels (H W 3) of a region's latents, at the size of its box."""
         pixels = self.backbone.decode(latents)
         if region.scaled:
-            pixels = _resize(pixels.float(), (region.box.height, region.box.width))
+            pixels = resize_pixels(pixels.float(), (region.box.height, region.box.width))
         return crop(to_pixels(pixels)[0], Box(0, 0, region.box.width, region.box.height))
 
     def _round_trip(
@@ -257,7 +249,7 @@ def prepare_edit(
     ``admit`` sees every job before its first step, those of later stages too, and may move it on;
     None leaves out the held steps, if the request lets it.
     """
-    inputs = _Inputs.of(request, backbone)
+    inputs = Inputs.of(request, backbone)
     make_schedule = schedule_maker(backbone, request)
     for strategy in strategies:
         for stage in strategy.stages:
@@ -307,7 +299,7 @@ class _Desk:
         self,
         backbone: Backbone,
         request: EditRequest,
-        inputs: _Inputs,
+        inputs: Inputs,
         make_schedule: Callable[..., Schedule],
         clock: Clock,
         admit: Callable[[Job], None] | None = None,
@@ -326,8 +318,8 @@ class _Desk:
         self._texts: dict[
             tuple[tuple[int, int], bool, Box | None], tuple[Conditioning, Conditioning | None]
         ] = {}
-        self._originals: dict[tuple[_View, float], torch.Tensor] = {}
-        self._filled: dict[tuple[_View, float, str], torch.Tensor] = {}
+        self._originals: dict[tuple[View, float], torch.Tensor] = {}
+        self._filled: dict[tuple[View, float, str], torch.Tensor] = {}
         self.admit = admit or self._skip_held
         self.stacks: dict[str, ControlStack] = {}
         """The controls of each strategy's jobs, by its name."""
@@ -338,7 +330,7 @@ class _Desk:
             job.skip_to(job.first_needed())
 
     def job(
-        self, strategy: AnyStrategy, number: int, image: int, view: _View, generator: Any
+        self, strategy: AnyStrategy, number: int, image: int, view: View, generator: Any
     ) -> Job:
         """The job of stage ``number`` for one view of a picture, from its original."""
         stage = strategy.stages[number]
@@ -352,7 +344,7 @@ class _Desk:
             x0, generator = x0.repeat(rows, 1, 1, 1), Lockstep.of(generator, rows)
         return self._job(strategy, number, image, view, generator, stack, x0, start)
 
-    def stack(self, strategy: AnyStrategy, view: _View) -> ControlStack:
+    def stack(self, strategy: AnyStrategy, view: View) -> ControlStack:
         """The controls of a strategy's jobs for one view."""
         whole = self.stacks[strategy.name]
         if not whole.entries:
@@ -377,7 +369,7 @@ class _Desk:
         strategy: AnyStrategy,
         number: int,
         image: int,
-        view: _View,
+        view: View,
         generator: Any,
         stack: ControlStack,
         x0: torch.Tensor,
@@ -467,7 +459,7 @@ class _Desk:
             return context.schedule.start_from_noise(context.noise)
         return context.schedule.start(x0, context.noise)
 
-    def conditioning(self, stage: Stage, view: _View) -> tuple[Conditioning, Conditioning | None]:
+    def conditioning(self, stage: Stage, view: View) -> tuple[Conditioning, Conditioning | None]:
         """Text and references, encoded once for each size of picture."""
         network = self.backbone.network(stage.strategy.network)
         size = view.size_at(stage.scale, self.backbone.align)
@@ -487,7 +479,7 @@ class _Desk:
             self._texts[key] = cond, uncond
         return self._texts[key]
 
-    def original(self, view: _View, scale: float) -> torch.Tensor:
+    def original(self, view: View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view, encoded once for each size."""
         if (view, scale) not in self._originals:
             with self.clock.phase("encode"):
@@ -505,7 +497,7 @@ class _Desk:
         """The same by the numbers of a picture and of its region."""
         return self.original(self.inputs.views_of(which)[number], 1)
 
-    def filled(self, name: str, view: _View, scale: float) -> torch.Tensor:
+    def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view whose hole is prefilled, made once for each size."""
         if name == "original":
             return self.original(view, scale)
@@ -514,10 +506,10 @@ class _Desk:
             with self.clock.phase("encode"):
                 pixels = self.inputs.filled(view, find_prefill(name))
                 size = view.size_at(scale, self.backbone.align)
-                self._filled[key] = self.backbone.encode(_resize(pixels, size))
+                self._filled[key] = self.backbone.encode(resize_pixels(pixels, size))
         return self._filled[key]
 
-    def masked(self, view: _View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
+    def masked(self, view: View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
         """Latents of a view with mid grey in place of what is repainted."""
         if self.inputs.latents is not None:
             raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
@@ -525,7 +517,7 @@ class _Desk:
         with self.clock.phase("encode"):
             return self.backbone.encode(self._pixels(view, scale) * keep)
 
-    def rescaled(self, view: _View, latents: torch.Tensor, scale: float) -> torch.Tensor:
+    def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's result brought to another size, with the original's own pixels where nothing
         is repainted.
         """
@@ -534,256 +526,13 @@ class _Desk:
         with self.clock.phase("encode"):
             # One at a time, as in Plan.finish.
             decoded = [self.backbone.decode(each).float().cpu() for each in latents.split(1)]
-            resized = [_resize(each, target.shape[-2:]).clamp(-1, 1) for each in decoded]
+            resized = [resize_pixels(each, target.shape[-2:]).clamp(-1, 1) for each in decoded]
             return torch.cat(
                 [self.backbone.encode(each.where(changed, target)) for each in resized]
             )
 
-    def _pixels(self, view: _View, scale: float) -> torch.Tensor:
-        return _resize(view.pixels, view.size_at(scale, self.backbone.align))
-
-
-def _resize(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """``pixels`` (b c h w) at ``size`` (height, width), bicubic with antialiasing."""
-    if tuple(pixels.shape[-2:]) == tuple(size):
-        return pixels
-    return torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """A region of a picture as the model sees it."""
-
-    picture: int
-    """Its number in the request."""
-    region: Region
-    strength_map: NDArray[np.float32]
-    """H W in [0, 1], scaled and padded."""
-    pixels: torch.Tensor
-    """1 3 H W in [-1, 1], scaled and padded; empty where latents were given."""
-
-    @classmethod
-    def of(
-        cls,
-        picture: int,
-        region: Region,
-        strength_map: NDArray[np.float32],
-        rgb: NDArray[np.uint8] | None,
-        align: int,
-    ) -> _View:
-        """Cut ``region`` out of a picture (H W 3; None for latents) and its map (H W)."""
-        cut = crop(strength_map, region.box)
-        padded = pad_to_multiple(resize_map(cut, region.size), align)[0]
-        pixels = torch.empty(0)
-        if rgb is not None:
-            pixels = _model_pixels(crop(rgb, region.box), region, align)
-        return cls(picture, region, padded, pixels)
-
-    @property
-    def box(self) -> Box:
-        """What the view covers of the picture's padded canvas."""
-        box, (height, width) = self.region.box, self.strength_map.shape
-        if self.region.scaled:
-            return box
-        return Box(box.left, box.top, box.left + width, box.top + height)
-
-    def size_at(self, scale: float, align: int) -> tuple[int, int]:
-        """(height, width) at ``scale``, multiples of ``align``."""
-        height, width = self.strength_map.shape
-        if scale == 1:
-            return height, width
-        return max(1, round(height * scale / align)) * align, max(
-            1, round(width * scale / align)
-        ) * align
-
-    def map_at(self, scale: float, align: int) -> NDArray[np.float32]:
-        """The map at ``scale``; a hard one grows, so that nothing is lost."""
-        height, width = self.size_at(scale, align)
-        return resize_map(self.strength_map, (width, height))
-
-
-def _model_pixels(rgb: NDArray[np.uint8], region: Region, align: int) -> torch.Tensor:
-    """What is cut out for ``region`` (H W 3), scaled and padded: 1 3 H W in [-1, 1]."""
-    if not region.scaled:
-        return to_tensor(pad_to_multiple(rgb, align)[0])
-    return _resize(to_tensor(rgb), region.size[::-1]).clamp(-1, 1)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The checked pictures (or latents) and maps of a request."""
-
-    size: tuple[int, int]
-    """(width, height) in px."""
-    count: int
-    maps: list[NDArray[np.float32]]
-    """H W each; one for all pictures, or one for each."""
-    regions: list[list[Region]]
-    """Of each map."""
-    prefill_maps: list[NDArray[np.float32]]
-    """What is prefilled, and how strongly: H W each in [0, 1], as many as maps."""
-    alphas: list[NDArray[np.float32]]
-    """The paste's opacity: H W each, as many as maps; 0 where the strength is."""
-    pictures: list[Picture] | None
-    views: list[_View]
-    """Of all pictures, in order."""
-    align: int
-    latents: torch.Tensor | None
-    """b c h w, where they were given in place of pictures."""
-
-    @classmethod
-    def of(cls, request: EditRequest, backbone: Backbone) -> _Inputs:
-        latents = _as_latents(request.image, backbone)
-        pictures = None
-        if latents is None:
-            pictures = _load_pictures(request.image)
-            size, count, align = pictures[0].size, len(pictures), backbone.align
-        else:
-            count, _, height, width = latents.shape
-            size, align = (width * backbone.cell, height * backbone.cell), backbone.cell
-            _refuse_for_latents(request)
-        context, prefill, opacity = (
-            _load_extra(request, name, size)
-            for name in ("context_mask", "prefill_mask", "paste_mask")
-        )
-        maps = _load_maps(request, size, count)
-        if request.expand is not None and pictures is not None:
-            pictures, maps = _expanded(pictures, maps, request.expand)
-            size = pictures[0].size
-        cutter = Cutter(
-            request.native_size or backbone.native_size, align, request.context, request.zoom
-        )
-        rule = "full" if latents is not None else request.region_rule
-        surroundings = None if context is None else context > 0
-        regions = [cutter.regions(each, rule, surroundings) for each in maps]
-        views = [
-            _View.of(
-                i,
-                region,
-                maps[i % len(maps)],
-                pictures[i].rgb if pictures else None,
-                align,
-            )
-            for i in range(count)
-            for region in regions[i % len(maps)]
-        ]
-        return cls(
-            size=size,
-            count=count,
-            maps=maps,
-            regions=regions,
-            prefill_maps=maps if prefill is None else [prefill] * len(maps),
-            alphas=[
-                _alpha(each, request) if opacity is None else opacity * (each > 0) for each in maps
-            ],
-            pictures=pictures,
-            views=views,
-            align=align,
-            latents=latents,
-        )
-
-    def views_of(self, picture: int) -> list[_View]:
-        return [view for view in self.views if view.picture == picture]
-
-    def filled(self, view: _View, fill: Callable[..., NDArray[np.uint8]]) -> torch.Tensor:
-        """A view's pixels with its hole prefilled, as strongly as the prefill map says."""
-        assert self.pictures is not None  # noqa: S101 - refused where latents were given
-        box = view.region.box
-        rgb = crop(self.pictures[view.picture].rgb, box)
-        weight = crop(self.prefill_maps[view.picture % len(self.prefill_maps)], box)
-        filled = paste(rgb, prefilled(fill, rgb, weight > 0), weight)
-        return _model_pixels(filled, view.region, self.align)
-
-    def scene(self, request: EditRequest) -> Scene:
-        """What controls need to know of the pictures."""
-        width, height = self.size
-        left, top, right, bottom = request.expand or (0, 0, 0, 0)
-        return Scene(
-            self.size,
-            None if self.pictures is None else [picture.rgb for picture in self.pictures],
-            self.maps,
-            self.align,
-            Box(left, top, width - right, height - bottom),
-        )
-
-
-def _refuse_for_latents(request: EditRequest) -> None:
-    for name in ("expand", "context_mask", "prefill_mask", "paste_mask"):
-        if getattr(request, name) is not None:
-            raise InputError(f"{name} needs pixels; latents were given as image.")
-    for name, value in (("region", request.region == "mask"), ("paste", request.paste != "alpha")):
-        if value:
-            raise InputError(
-                f"{name}={getattr(request, name)!r} needs pixels; latents were given as image."
-            )
-    if request.prefill not in {"auto", "original"}:
-        raise InputError("prefill needs pixels; latents were given as image.")
-
-
-def _load_extra(
-    request: EditRequest, name: str, size: tuple[int, int]
-) -> NDArray[np.float32] | None:
-    """The map under ``name``, if it is given. On an expanded canvas the new area is 1, but it is
-    no context.
-    """
-    if getattr(request, name) is None:
-        return None
-    loaded = load_strength_map(getattr(request, name), size)
-    if request.expand is None:
-        return loaded
-    value = float(name != "context_mask")
-    return np.pad(loaded, _sides(request.expand), constant_values=value)
-
-
-def _sides(by: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(left, top, right, bottom) as numpy's pad takes it."""
-    left, top, right, bottom = by
-    return (top, bottom), (left, right)
-
-
-def _expanded(
-    pictures: list[Picture], maps: list[NDArray[np.float32]], by: tuple[int, int, int, int]
-) -> tuple[list[Picture], list[NDArray[np.float32]]]:
-    """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
-    sides = _sides(by)
-    grown = [
-        Picture(
-            np.pad(picture.rgb, (*sides, (0, 0)), mode="symmetric"),
-            None if picture.alpha is None else np.pad(picture.alpha, sides, constant_values=255),
-            picture.info,
-        )
-        for picture in pictures
-    ]
-    return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
-
-
-def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
-    """The given picture's rows and columns of an expanded canvas of ``shape`` (H, W, ...)."""
-    left, top, right, bottom = by
-    return slice(top, shape[0] - bottom), slice(left, shape[1] - right)
-
-
-def _alpha(strength_map: NDArray[np.float32], request: EditRequest) -> NDArray[np.float32]:
-    """The paste's opacity (H W). New canvas is faded in over twice the feather: nothing that stood
-    there is lost by it.
-    """
-    alpha = paste_alpha(strength_map, request.feather)
-    if request.expand is None:
-        return alpha
-    wide = paste_alpha(strength_map, 2 * request.feather)
-    inner = _inner(request.expand, alpha.shape)
-    wide[inner] = alpha[inner]
-    return wide
-
-
-def _underlay(rgb: NDArray[np.uint8], by: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:
-    """What an edit is pasted over (H W 3): on new canvas the border's own colours go on. The mirror
-    that the model starts from takes every gradient back; of a slope that may go on or end, a level
-    is the better guess (seam error of 32 outpaintings 14.0, mirrored 15.8).
-    """
-    if by is None:
-        return rgb
-    return np.pad(rgb[_inner(by, rgb.shape)], (*_sides(by), (0, 0)), mode="edge")
+    def _pixels(self, view: View, scale: float) -> torch.Tensor:
+        return resize_pixels(view.pixels, view.size_at(scale, self.backbone.align))
 
 
 def schedule_maker(
@@ -804,51 +553,6 @@ def schedule_maker(
         )
 
     return make
-
-
-def _as_latents(image: Any, backbone: Backbone) -> torch.Tensor | None:
-    """``image`` if it is a tensor of latents (b 4 h w), which diffusers tells apart likewise."""
-    shape: tuple[int, ...] = getattr(image, "shape", ())
-    if not hasattr(image, "detach") or len(shape) != 4 or shape[1] != backbone.latent_channels:
-        return None
-    if not bool(image.isfinite().all()):
-        raise InputError("the latents given as image hold NaN or infinite values.")
-    latents: torch.Tensor = image.detach()
-    return latents
-
-
-def _load_pictures(image: Any) -> list[Picture]:
-    """One picture, or those of a batch (b c h w tensor, b h w c array, or a list)."""
-    if isinstance(image, (list, tuple)):
-        if not image:
-            raise InputError("image is an empty list.")
-        pictures = [load_image(each) for each in image]
-    elif len(getattr(image, "shape", ())) == 4 and image.shape[0] > 1:
-        pictures = [load_image(each) for each in image]
-    else:
-        pictures = [load_image(image)]
-    if len({picture.size for picture in pictures}) > 1:
-        raise InputError("the pictures of one request must have one size; edit them one by one.")
-    return pictures
-
-
-def _load_maps(
-    request: EditRequest, size: tuple[int, int], count: int
-) -> list[NDArray[np.float32]]:
-    """One map for all pictures, or one for each."""
-    if request.mask is None and request.strength_map is None:
-        return [np.zeros((size[1], size[0]), np.float32)]
-    source = request.mask if request.mask is not None else request.strength_map
-    load: Any = load_mask if request.mask is not None else load_strength_map
-    if isinstance(source, (list, tuple)) or (
-        len(getattr(source, "shape", ())) == 4 and source.shape[0] > 1
-    ):
-        several = list(source)
-    else:
-        several = [source]
-    if len(several) not in (1, count):
-        raise InputError(f"{len(several)} maps for {count} pictures: give one, or one for each.")
-    return [load(each, size, invert=request.invert) for each in several]
 
 
 def _generators(request: EditRequest, count: int) -> tuple[list[int | None], list[Any]]:

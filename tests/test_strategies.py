@@ -10,9 +10,9 @@ import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
 from engine.evaluate import open_suite
+from engine.inputs import _alpha, underlay
 from engine.masks import paste_alpha
 from engine.metrics import colour_inside
-from engine.prepare import _alpha, _underlay
 from engine.request import EditRequest
 from engine.schedule import Schedule, fresh_scheduler, list_schedulers
 from engine.strategy import Part, Strategy, StrategyContext
@@ -537,7 +537,7 @@ class TestExpand:
     def test_the_new_canvas_goes_on_from_the_border(self):
         """A slope is levelled out under the fade, which is twice as wide as elsewhere."""
         slope = np.repeat(np.arange(0, 200, 10, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
-        under = _underlay(np.pad(slope, ((0, 0), (8, 8), (0, 0)), mode="symmetric"), (8, 0, 8, 0))
+        under = underlay(np.pad(slope, ((0, 0), (8, 8), (0, 0)), mode="symmetric"), (8, 0, 8, 0))
         assert (under[:, :8] == 0).all()
         assert (under[:, -8:] == 190).all()
         assert np.array_equal(under[:, 8:-8], slope)
