@@ -201,8 +201,8 @@ class InpaintEngine:
                 on latents and with ``compat``.
             invert: flip the map's polarity (1 = keep).
             feather: width in px of the fade inside the repainted region, over which the result
-                is laid on the original. Where the strength is 0, pixels stay as they were to the
-                bit.
+                is laid on the original; twice that on new canvas, where it is laid on the
+                border's colours. Where the strength is 0, pixels stay as they were to the bit.
             skip: leave out the steps in which every pixel is still held (a strength map whose
                 maximum is below 1): the same pixels for less work. The callback is not called for
                 them. False computes them.

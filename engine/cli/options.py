@@ -116,7 +116,10 @@ SETTINGS: dict[str, Any] = {
         bool | None, typer.Option("--invert/--no-invert", help="Repaint black instead of white.")
     ],
     "feather": Annotated[
-        float | None, typer.Option(help="Width of the soft seam, in pixels. [default: 4]")
+        float | None,
+        typer.Option(
+            help="Width of the soft seam, in pixels; on new canvas twice that. [default: 4]"
+        ),
     ],
     "guess_mode": Annotated[
         bool | None,
