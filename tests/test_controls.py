@@ -368,7 +368,7 @@ def test_every_strategy_takes_a_control_and_scale_0_is_none(engine, net, strateg
     assert torch.equal(edit(engine, [Control(net, PICTURES[0], 0.0)], strategy=strategy), plain)
     assert rows == []
     steered = edit(engine, [Control(net, PICTURES[0])], strategy=strategy)
-    assert len(rows) >= 4
+    assert rows
     assert not torch.equal(steered, plain)
 
 
