@@ -488,7 +488,9 @@ class TestRemove:
             create_strategy("remove", **options)
 
     def test_nothing_comes_in_its_place(self):
-        """Of two balloons taken from an evening sky, a whole run makes suns."""
+        """Of two balloons taken from an evening sky, a whole run makes suns. The scenes are picked
+        for that: which is nearer to the truth in the mean, only hundreds of scenes tell.
+        """
         engine = InpaintEngine.from_pretrained(device="cpu")
         seeds = (1_200_006, 1_200_011)
         suites = [open_suite("pocket", first_seed=seed, size=128) for seed in seeds]
