@@ -30,7 +30,7 @@ from engine.crop import Region
 from engine.errors import InputError
 from engine.guidance import Guidance
 from engine.loop import Job
-from engine.prepare import Clock, Plan, schedule_maker
+from engine.prepare import Clock, Plan, ScheduleMaker
 from engine.strategy import AnyStrategy, Strategy, StrategyContext
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def prepare_like_diffusers(
     height, width = mask.shape[-2:]
     network = backbone.network(strategy.network)
     guidance = Guidance(request.guidance_scale, request.guidance_rescale)
-    schedule = schedule_maker(backbone, request, parity=True)()
+    schedule = ScheduleMaker(backbone, request, parity=True)()
     generator = request.generator
     if generator is None and request.seed is not None:
         generator = torch.Generator("cpu").manual_seed(request.seed)

@@ -250,10 +250,10 @@ def prepare_edit(
     None leaves out the held steps, if the request lets it.
     """
     inputs = Inputs.of(request, backbone)
-    make_schedule = schedule_maker(backbone, request)
+    make_schedule = ScheduleMaker(backbone, request)
     for strategy in strategies:
         for stage in strategy.stages:
-            make_schedule(stage.strength)  # refuses bad numbers before any model work
+            make_schedule.check(stage.strength)
     seeds, generators = _generators(request, inputs.count * request.num_images)
     desk = _Desk(backbone, request, inputs, make_schedule, clock, admit)
     scene = inputs.scene(request)
@@ -535,24 +535,33 @@ class _Desk:
         return resize_pixels(view.pixels, view.size_at(scale, self.backbone.align))
 
 
-def schedule_maker(
-    backbone: Backbone, request: EditRequest, *, parity: bool = False
-) -> Callable[..., Schedule]:
-    """Makes fresh schedules, one for each job: schedulers keep state. Takes a stage's strength."""
+class ScheduleMaker:
+    """Makes fresh schedules, one for each job: schedulers keep state."""
 
-    def make(strength: float = 1.0) -> Schedule:
+    def __init__(self, backbone: Backbone, request: EditRequest, *, parity: bool = False) -> None:
+        self.backbone, self.request, self.parity = backbone, request, parity
+        self._spare: dict[float, Schedule] = {}
+
+    def check(self, strength: float) -> None:
+        """Refuse bad numbers before any model work; the schedule is kept for who asks first."""
+        if strength not in self._spare:
+            self._spare[strength] = self(strength)
+
+    def __call__(self, strength: float = 1.0) -> Schedule:
+        """``strength``: the stage's, in (0, 1]."""
+        if strength in self._spare:
+            return self._spare.pop(strength)
+        request = self.request
         return Schedule(
-            fresh_scheduler(request.scheduler, backbone.pipe.scheduler),
+            fresh_scheduler(request.scheduler, self.backbone.pipe.scheduler),
             request.num_inference_steps,
             request.strength * strength,
-            device=backbone.device,
+            device=self.backbone.device,
             eta=request.eta,
-            parity=parity,
+            parity=self.parity,
             denoising_start=request.denoising_start,
             denoising_end=request.denoising_end,
         )
-
-    return make
 
 
 def _generators(request: EditRequest, count: int) -> tuple[list[int | None], list[Any]]:

@@ -1239,11 +1239,13 @@ def classifier_accuracy(model: Any, count: int = 1000) -> dict[str, float]:
 
 
 def stage_unpack(options: argparse.Namespace) -> None:
-    """Write the exported model's weights as the checkpoints ``autoencoder.pt`` and ``unet.pt``,
-    from which the later stages start.
+    """Write the exported weights as the checkpoints ``autoencoder.pt`` and ``unet.pt``, from which
+    the later stages start, and ``gan.pt``.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    from engine.pocket.gan import load_gan
 
     folder = options.model_dir / "model"
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
@@ -1264,7 +1266,15 @@ def stage_unpack(options: argparse.Namespace) -> None:
         "spent": 0.0,
     }
     _save(state, options.out / "unet.pt")
-    print(f"{folder} unpacked to {options.out}")
+    gan = load_gan().requires_grad_(True)
+    state = {
+        "models": {"gan": gan.state_dict()},
+        "averaged": [p.detach().clone() for p in gan.parameters()],
+        "steps": 0,
+        "spent": 0.0,
+    }
+    _save(state, options.out / "gan.pt")
+    print(f"{options.model_dir} unpacked to {options.out}")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1631,51 +1641,62 @@ class PatchDiscriminator(nn.Module):
         return features
 
 
-def _emptied(seed: int) -> npt.NDArray[np.uint8]:
+def _holed_block(first: int, count: int) -> tuple[ImageBatch, ImageBatch, npt.NDArray[np.bool_]]:
+    """Scenes, the same without their things, and holes."""
     cv2.setNumThreads(1)
-    spec = world.sample_scene(seed)
-    for _ in range(len(spec.objects)):
-        spec = spec.without(0)
-    return world.render(spec, SIZE).image
+    pictures, empty, holes = [], [], []
+    for seed in range(first, first + count):
+        spec = world.sample_scene(seed)
+        scene = world.render(spec, SIZE)
+        mask = np.ones((SIZE, SIZE), bool)
+        for turn in range(100):  # of a wholly hidden picture there is nothing to go on from
+            mask, _ = random_mask(scene, np.random.default_rng([seed, turn]))
+            if not mask.all():
+                break
+        bare = dataclasses.replace(spec, objects=())
+        pictures.append(scene.image)
+        empty.append(world.render(bare, SIZE).image)
+        holes.append(mask)
+    return np.stack(pictures), np.stack(empty), np.stack(holes)
 
 
-def backgrounds(options: argparse.Namespace, count: int) -> ImageBatch:
-    """The first ``count`` training scenes without their objects, N 128 128 3, cached."""
-    path = options.out / "backgrounds.npy"
+def holed_scenes(options: argparse.Namespace) -> dict[str, npt.NDArray[Any]]:
+    """``--masks`` training scenes, their backgrounds and holes (N 128 128 ...), cached."""
+    path, block = options.out / "holes.npz", 250
     if not path.exists():
+        firsts = range(0, options.masks, block)
         with ProcessPoolExecutor(options.threads) as pool:
-            images = np.stack(list(pool.map(_emptied, range(count), chunksize=200)))
-        with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npy", delete=False) as file:
-            np.save(file, images)
+            parts = list(pool.map(_holed_block, firsts, [block] * len(firsts)))
+        pictures, empty, holes = map(np.concatenate, zip(*parts, strict=True))
+        with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npz", delete=False) as file:
+            np.savez(file, pictures=pictures, empty=empty, holes=holes)
         Path(file.name).replace(path)
-    cached: ImageBatch = np.load(path, mmap_mode="r")
-    return cached
+    return dict(np.load(path))
 
 
 def stage_gan(options: argparse.Namespace) -> None:
     """Train a GAN that fills holes with background: on scenes where what is hidden is what was
-    behind the objects, and on photographs. Losses as LaMa's: L1, non-saturating GAN with R1,
-    feature matching.
+    behind the objects, and on photographs. For the first six tenths of the time the loss is L1
+    alone, which finds the colours at half the price of a step; then LaMa's: L1, non-saturating GAN
+    with R1, feature matching, which find the grain.
     """
     from engine.pocket.gan import InpaintingGan
 
-    masks = make_masks(options)["masks"]
-    pictures, empty = scenes(options), backgrounds(options, len(masks))
-    photos = np.load(options.out / "photo_images.npy")
+    data, crops = holed_scenes(options), PhotoCrops(PHOTOGRAPHS, 2)
     gan = InpaintingGan().to(options.device).to(memory_format=torch.channels_last)
     critic = PatchDiscriminator().to(options.device).to(memory_format=torch.channels_last)
     judge = torch.optim.AdamW(critic.parameters(), lr=4e-4, betas=(0.5, 0.99))
-    run = Run("gan", {"gan": gan}, options, lr=1e-3, final=0.05, ema=0.998)
+    run = Run("gan", {"gan": gan}, options, lr=1e-3, final=0.02, ema=0.998)
     rng, batch = np.random.default_rng(7000 + run.steps), 16
     for _ in run.reporting(240, lambda: _report_gan(gan, run, options)):
         images, holes = [], []
         for _ in range(batch):
-            index = int(rng.integers(len(masks)))
-            hole = np.unpackbits(masks[rng.integers(len(masks))], axis=-1).astype(bool)
-            if rng.random() < 0.25:
-                image = photos[rng.integers(len(photos))]
+            index = int(rng.integers(len(data["holes"])))
+            hole = data["holes"][index if rng.random() < 0.5 else rng.integers(len(data["holes"]))]
+            if rng.random() < 0.12:
+                image, _ = crops.crop(SIZE)
             else:  # objects stay where they are seen, and are not painted where they are not
-                image = np.where(hole[..., None], empty[index], pictures[index])
+                image = np.where(hole[..., None], data["empty"][index], data["pictures"][index])
             flip = slice(None, None, int(rng.choice([-1, 1])))
             images.append(image[:, flip])
             holes.append(hole[:, flip])
@@ -1683,29 +1704,51 @@ def stage_gan(options: argparse.Namespace) -> None:
         mask = torch.from_numpy(np.stack(holes)[:, None]).float().to(options.device)
         with autocast(options):
             drawn = gan(real, mask).float()
-            scores = critic(drawn.detach(), mask)[-1].float()
-        # R1 needs second derivatives, which are exact only in float32
-        given = real.detach().requires_grad_(run.steps % 8 == 0)
-        with autocast(options) if run.steps % 8 else nullcontext():
-            known = critic(given, mask)[-1].float()
-        weight = F.interpolate(mask, known.shape[-2:], mode="area")
-        verdict = (F.softplus(scores) * weight).mean() + F.softplus(-known).mean()
-        if run.steps % 8 == 0:
-            (slope,) = torch.autograd.grad(known.sum(), given, create_graph=True)
-            verdict = verdict + 8 * 0.5 * 1e-2 * slope.square().sum((1, 2, 3)).mean()
-        judge.zero_grad(set_to_none=True)
-        verdict.backward()
-        judge.step()
-        critic.requires_grad_(False)
-        with autocast(options):
-            fake, truth = critic(drawn, mask), critic(real, mask)
-        critic.requires_grad_(True)
-        matched = sum(
-            F.l1_loss(a.float(), b.float()) for a, b in zip(fake[:-1], truth[:-1], strict=True)
-        )
-        fooled = (F.softplus(-fake[-1].float()) * weight).sum() / weight.sum().clamp(min=1)
-        plain = ((drawn - real).abs() * mask).sum() / mask.sum().clamp(min=1) / 3
-        run.step(10 * plain + 0.1 * fooled + 2 * matched, plain=plain, fooled=fooled)
+        # each picture counts alike, however small its hole
+        error = ((drawn - real).abs() * mask).mean(1, keepdim=True).sum((1, 2, 3))
+        plain = (error / mask.sum((1, 2, 3)).clamp(min=1)).mean()
+        if run.progress < 0.6:
+            run.step(10 * plain, plain=plain)
+            continue
+        fooled, matched = _against(critic, judge, real, drawn, mask, run.steps % 8 == 0, options)
+        run.step(10 * plain + 0.05 * fooled + matched, plain=plain, fooled=fooled)
+
+
+def _against(
+    critic: PatchDiscriminator,
+    judge: torch.optim.Optimizer,
+    real: torch.Tensor,
+    drawn: torch.Tensor,
+    mask: torch.Tensor,
+    penalised: bool,
+    options: argparse.Namespace,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of the critic; then what it makes the generator pay, and how far apart its features
+    of ``drawn`` and ``real`` are.
+    """
+    with autocast(options):
+        scores = critic(drawn.detach(), mask)[-1].float()
+    # R1 needs second derivatives, which are exact only in float32
+    given = real.detach().requires_grad_(penalised)
+    with nullcontext() if penalised else autocast(options):
+        known = critic(given, mask)[-1].float()
+    weight = F.interpolate(mask, known.shape[-2:], mode="area")
+    verdict = (F.softplus(scores) * weight).mean() + F.softplus(-known).mean()
+    if penalised:
+        (slope,) = torch.autograd.grad(known.sum(), given, create_graph=True)
+        verdict = verdict + 8 * 0.5 * 1e-2 * slope.square().sum((1, 2, 3)).mean()
+    judge.zero_grad(set_to_none=True)
+    verdict.backward()
+    judge.step()
+    critic.requires_grad_(False)
+    with autocast(options):
+        fake, truth = critic(drawn, mask), critic(real, mask)
+    critic.requires_grad_(True)
+    matched = torch.stack(
+        [F.l1_loss(a.float(), b.float()) for a, b in zip(fake[:-1], truth[:-1], strict=True)]
+    ).sum()
+    fooled = (F.softplus(-fake[-1].float()) * weight).sum() / weight.sum().clamp(min=1)
+    return fooled, matched
 
 
 @torch.no_grad()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from engine.errors import InputError
 from engine.models.ip_adapter import encode_images, image_projections, lend_adapters
 from engine.models.preview import Previewer
 from engine.models.remembered import Remembered
+from engine.models.upsampling import subpixel_upsampling
 
 if TYPE_CHECKING:
     import os
@@ -35,10 +37,10 @@ PICTURES = 32
 MAPS = 32
 """Maps of the first level's width that a UNet's forward holds at once, with a reserve: diffusers'
 SDXL holds 16, SD 1.5 26 (all tensors of a forward counted, attention without its scores)."""
-SETTINGS = {
+SETTINGS = (
     *("scaling", "_disable_adapters", "_active_adapter", "merged_adapters"),  # peft's layers
     *("processor", "scale"),  # attention, IP-Adapters'
-}
+)
 """What a module's output depends on beside its weights."""
 
 
@@ -167,8 +169,7 @@ class Backbone(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = next(iter(self.networks.values())).unet.dtype
-        return dtype
+        return _dtype(next(iter(self.networks.values())).unet)
 
     def network(self, kind: str) -> Network:
         """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""
@@ -282,7 +283,7 @@ class Backbone(ABC):
         import torch
 
         vae = self.pipe.vae
-        before = vae.dtype
+        before = _dtype(vae)
         if before == torch.float16 and vae.config.force_upcast:
             vae.to(torch.float32)
             try:
@@ -334,8 +335,10 @@ class Backbone(ABC):
         """
         with self._vae_precision() as dtype:
             unscaled = self._unscale_latents(latents.to(dtype))
-            unscaled = unscaled if parity else _laid_out(unscaled)
-            pixels: torch.Tensor = self.pipe.vae.decode(unscaled, return_dict=False)[0]
+            quick = unscaled.device.type == "cpu" and not parity
+            with subpixel_upsampling(self.pipe.vae) if quick else nullcontext():
+                laid = unscaled if parity else _laid_out(unscaled)
+                pixels: torch.Tensor = self.pipe.vae.decode(laid, return_dict=False)[0]
         return pixels
 
     def _scale_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -395,16 +398,32 @@ def _weights_state(module: Any) -> int:
     """A hash that changes when a module's weights, adapters or attention processors do. Weights
     that offloading moves about count by who they are, not by where.
     """
-    modules = list(module.modules())
-    moves = any(hasattr(each, "_hf_hook") for each in modules)
-    weights = (
-        (id(each), each._version, 0 if moves else each.data_ptr())  # noqa: SLF001
-        for each in module.parameters()
-    )
-    settings = (
-        (key, id(value) if key == "processor" else repr(value))
-        for each in modules
-        for key, value in vars(each).items()
-        if key in SETTINGS
-    )
+    every = [vars(each) for each in module.modules()]
+    moves = any("_hf_hook" in each for each in every)
+    weights = [
+        (id(weight), weight._version, 0 if moves else weight.data_ptr())  # noqa: SLF001
+        for each in every
+        for weight in each["_parameters"].values()
+        if weight is not None
+    ]
+    settings = [
+        (key, id(each[key]) if key == "processor" else repr(each[key]))
+        for each in every
+        for key in SETTINGS
+        if key in each
+    ]
     return hash((*weights, *settings))
+
+
+def _dtype(module: Any) -> torch.dtype:
+    """Diffusers' ``module.dtype``, which walks all layers, looked up once while the first weight's
+    type stays.
+    """
+    first = next(module.parameters()).dtype
+    known = _DTYPES.get(module)
+    if known is None or known[0] != first:
+        known = _DTYPES[module] = first, module.dtype
+    return known[1]
+
+
+_DTYPES: WeakKeyDictionary[Any, tuple[torch.dtype, torch.dtype]] = WeakKeyDictionary()
