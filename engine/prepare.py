@@ -316,7 +316,8 @@ class _Desk:
             request.guidance_end,
         )
         self._texts: dict[
-            tuple[tuple[int, int], bool, Box | None], tuple[Conditioning, Conditioning | None]
+            tuple[tuple[int, int], float | None, Box | None],
+            tuple[Conditioning, Conditioning | None],
         ] = {}
         self._originals: dict[tuple[View, float], torch.Tensor] = {}
         self._filled: dict[tuple[View, float, str], torch.Tensor] = {}
@@ -324,6 +325,12 @@ class _Desk:
         self.stacks: dict[str, ControlStack] = {}
         """The controls of each strategy's jobs, by its name."""
         self.references: ReferenceStack | None = None
+
+    def _guidance(self, stage: Stage) -> Guidance:
+        if self.guidance.scale <= 1 or stage.guidance == 1:
+            return self.guidance
+        scale = 1 + stage.guidance * (self.guidance.scale - 1)
+        return replace(self.guidance, scale=scale)
 
     def _skip_held(self, job: Job) -> None:
         if self.request.skip:
@@ -359,6 +366,8 @@ class _Desk:
             return self.request.prefill
         if self.inputs.latents is not None:
             return "original"
+        if strategy.prefill == "background":
+            return self.backbone.background_fill
         if strategy.prefill != "auto":
             return strategy.prefill
         first = strategy.stages[0]
@@ -415,7 +424,7 @@ class _Desk:
             latents=self._start(stage.strategy, context, x0 if start is None else start),
             cond=cond,
             uncond=uncond,
-            guidance=self.guidance,
+            guidance=self._guidance(stage),
             generator=generator,
             controls=stack.bind(
                 schedule,
@@ -463,7 +472,8 @@ class _Desk:
         """Text and references, encoded once for each size of picture."""
         network = self.backbone.network(stage.strategy.network)
         size = view.size_at(stage.scale, self.backbone.align)
-        key = (size, network.embeds_guidance, view.box if self.references else None)
+        embedded_scale = self._guidance(stage).scale if network.embeds_guidance else None
+        key = (size, embedded_scale, view.box if self.references else None)
         if key not in self._texts:
             cond, uncond = self.backbone.encode_prompt(
                 self.request.prompt,
@@ -471,8 +481,8 @@ class _Desk:
                 guided=self.guidance.active and not network.embeds_guidance,
                 size=size,
             )
-            if network.embeds_guidance:
-                embedded = self.backbone.guidance_embedding(self.guidance.scale)
+            if embedded_scale is not None:
+                embedded = self.backbone.guidance_embedding(embedded_scale)
                 cond = {**cond, "timestep_cond": embedded}
             if self.references is not None:
                 cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)

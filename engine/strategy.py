@@ -191,12 +191,17 @@ class Stage:
     """In (0, 1]; multiplied with the edit's own strength."""
     scale: float = 1.0
     """Side of the picture in this stage over its full side, in (0, 1]."""
+    guidance: float = 1.0
+    """In [0, 1]: how much of the edit's guidance above 1 this stage takes; 0 is unguided."""
 
     def __post_init__(self) -> None:
         for name in ("strength", "scale"):
-            value = getattr(self, name)
+            value: object = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value <= 1:
                 raise InputError(f"a stage's {name} must be above 0 and at most 1, not {value!r}.")
+        share: object = self.guidance
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise InputError(f"a stage's guidance must be from 0 to 1, not {share!r}.")
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,9 @@ class StagedStrategy:
     options: Mapping[str, Any] = field(default_factory=dict)
     """What it was built with, for the record."""
     prefill: str = "auto"
-    """What the hole is filled with before the first stage, where the edit does not say."""
+    """What the hole is filled with before the first stage, where the edit does not say: a name that
+    ``prefill=`` takes, or ``"background"``, the model's best guess of what stands behind things.
+    """
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -90,7 +90,7 @@ register(
 register(
     StrategyInfo(
         name="remove",
-        description="fills the hole from its surroundings, then redraws it in part; "
+        description="fills the hole with background, then redraws it in part; "
         "takes things away and puts nothing in their place",
         cost="a third of an edit's model calls, and a fill",
         paper="as krita-ai-diffusion and Fooocus take things away",

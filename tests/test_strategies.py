@@ -456,11 +456,43 @@ class TestRemove:
         done = edit(engine, "remove", hole, num_inference_steps=20)
         assert done.model_calls == 7  # .35 of 20
         assert done.settings["prefilled"] == "patch"
-        assert done.settings["options"] == {"stage": "inpaint9", "redraw": 0.35, "fill": "patch"}
+        assert done.settings["options"] == {
+            "stage": "inpaint9",
+            "redraw": 0.35,
+            "guidance": 0.25,
+            "fill": "background",
+        }
         same = edit(
-            engine, "inpaint9", hole, num_inference_steps=20, strength=0.35, prefill="patch"
+            engine,
+            "inpaint9",
+            hole,
+            num_inference_steps=20,
+            strength=0.35,
+            prefill="patch",
+            guidance_scale=2,  # a quarter of the way from 1 to 5
         )
         assert np.array_equal(done.images, same.images)
+
+    def test_its_share_of_the_guidance(self, engine):
+        hole = np.asarray(tiny.box_mask()) / np.float32(255)
+        done = {
+            share: edit(engine, "remove", hole, num_inference_steps=20, guidance=share)
+            for share in (0, 1)
+        }
+        plain = edit(engine, "remove", hole, num_inference_steps=20, guidance_scale=1)
+        assert np.array_equal(done[0].images, plain.images)
+        assert not np.array_equal(done[0].images, done[1].images)
+
+    def test_the_pocket_model_fills_with_its_gan(self):
+        scene = open_suite("pocket", first_seed=1_200_006, size=128).cases("removal", 1)[0]
+        done = InpaintEngine.from_pretrained(device="cpu").edit(
+            image=scene.image,
+            mask=scene.strength_map,
+            prompt=scene.prompt,
+            strategy="remove",
+            num_inference_steps=4,
+        )
+        assert done.settings["prefilled"] == "gan"
 
     def test_options_and_an_edits_own_fill(self, engine):
         hole = np.asarray(tiny.box_mask()) / np.float32(255)
@@ -480,6 +512,8 @@ class TestRemove:
             ({"stage": "staged"}, "cannot be staged itself"),
             ({"redraw": 0}, "above 0"),
             ({"redraw": "half"}, "above 0"),
+            ({"guidance": 1.5}, "from 0 to 1"),
+            ({"guidance": "half"}, "from 0 to 1"),
             ({"fill": "patsh"}, "patch"),
         ],
     )

@@ -36,7 +36,8 @@ def test_layers_follow_their_weights_and_are_left_as_they_were():
                 quick = layer(features)
             assert "forward" not in vars(layer)
             torch.testing.assert_close(quick, layer(features), atol=1e-5, rtol=0)
-            layer.conv.weight.mul_(-2)
+            for weight in layer.parameters():
+                weight.mul_(-2)
 
 
 def test_layers_are_left_as_they_were_after_an_error():

@@ -171,6 +171,15 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         return _dtype(next(iter(self.networks.values())).unet)
 
+    @property
+    def background_fill(self) -> str:
+        """The ``prefill`` that knows best what stands behind things: a GAN of the same world, where
+        there is one, or what surrounds the hole.
+        """
+        from engine.pocket.gan import gan_path
+
+        return "gan" if self.variant == "pocket" and gan_path() else "patch"
+
     def network(self, kind: str) -> Network:
         """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""
         if kind not in self.networks:

@@ -21,7 +21,7 @@ _CELL = 8
 
 
 class InpaintingGan(nn.Module):
-    """The generator. 1.2 M parameters."""
+    """The generator. 0.9 M parameters."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
