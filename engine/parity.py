@@ -71,7 +71,7 @@ def prepare_like_diffusers(
     processor, image, mask = _processed(backbone, request)
     latents_given = image.shape[1] == backbone.latent_channels
     height, width = mask.shape[-2:]
-    network = backbone.network(strategy.network)
+    network = backbone.network(strategy.network).like_diffusers
     guidance = Guidance(request.guidance_scale, request.guidance_rescale)
     schedule = ScheduleMaker(backbone, request, parity=True)()
     generator = request.generator

@@ -82,23 +82,6 @@ def test_compiled_blocks_change_the_last_bits_only():
     assert torch.allclose(edit(engine), want, atol=5e-4, rtol=5e-4)
 
 
-def test_embeddings_of_steps_are_made_four_rows_at_a_time(monkeypatch):
-    engine = fresh()
-    want, seen = edit(engine), []
-    linear = torch.nn.functional.linear
-
-    def noted(rows, *others):
-        seen.append(rows.shape)
-        return linear(rows, *others)
-
-    engine.optimise("same-bits")
-    monkeypatch.setattr(torch.nn.functional, "linear", noted)
-    assert torch.allclose(edit(engine), want, atol=5e-4, rtol=5e-4)
-    flat = [shape for shape in seen if len(shape) == 2 and shape[0] != 1]
-    assert flat
-    assert all(rows % 4 == 0 for rows, _ in flat)
-
-
 def painted(engine: InpaintEngine) -> np.ndarray:
     scene = world.demo_scenes()[0]
     made = engine.edit(
@@ -107,7 +90,7 @@ def painted(engine: InpaintEngine) -> np.ndarray:
     return np.asarray(made.images[0]).astype(int)
 
 
-@pytest.mark.parametrize("option", ["channels-last", "fused-qkv", "vae-tiling", "same-bits"])
+@pytest.mark.parametrize("option", ["channels-last", "fused-qkv", "vae-tiling"])
 def test_what_an_option_does_to_a_picture(pocket, option):
     other = InpaintEngine.from_pretrained(device="cpu").optimise(option)
     apart = np.abs(painted(other) - painted(pocket))

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
-    import torch
-
     from engine.models.base import Backbone
 
 
@@ -60,31 +58,6 @@ def _cpu_offload(backbone: Backbone) -> None:
         raise InputError(f"cpu-offload cannot be had here: {error}") from error
 
 
-def _same_bits(backbone: Backbone) -> None:
-    for unet in _unets(backbone):
-        for name, module in unet.named_modules():
-            embeds = name in {"time_embedding", "add_embedding"}
-            if embeds or name.endswith("time_emb_proj"):
-                module.forward = _in_fours(module.forward)
-
-
-def _in_fours(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """``forward`` (of tensors with a row for each picture) at a multiple of four rows: matrix
-    libraries take products of fewer than four rows, and what remains beyond fours, by other ways.
-    """
-    import torch
-
-    def filled(rows: Any) -> Any:
-        if not isinstance(rows, torch.Tensor):
-            return rows
-        return torch.cat([rows, rows[:1].expand(-len(rows) % 4, *rows.shape[1:])])
-
-    def padded(rows: torch.Tensor, *others: Any) -> torch.Tensor:
-        return forward(filled(rows), *map(filled, others))[: len(rows)]
-
-    return padded
-
-
 OPTIONS = {
     "channels-last": Option(
         _channels_last,
@@ -103,13 +76,6 @@ OPTIONS = {
         "the UNet's transformer blocks compiled by torch, once for all blocks of a kind",
         "a first call of tens of seconds, one more for each new size; a C++ compiler on a CPU",
         "1 in 50,000 is off by 1",
-    ),
-    "same-bits": Option(
-        _same_bits,
-        "an edit's pixels do not depend on what shares its model calls, which on a busy server is "
-        "chance (measured on CPUs, calls of fewer than 16 rows, one and two threads)",
-        "1% of a step; no bit parity with diffusers; load LoRAs first",
-        "last bits; edits alone and together are then the same to the bit",
     ),
     "vae-tiling": Option(
         _vae_tiling,
@@ -130,7 +96,6 @@ OPTIONS = {
 LEVELS = {
     "speed": ("channels-last",),
     "max-speed": ("channels-last", "fused-qkv", "compile"),
-    "reproducible": ("same-bits",),
     "memory": ("vae-tiling", "cpu-offload"),
 }
 """Options by what they are for."""

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from threading import RLock
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from engine.models.forwards import replaced_forwards
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["folded", "subpixel_upsampling", "upsampled"]
 
-_TURN = RLock()
 _KERNELS: WeakKeyDictionary[Any, tuple[Any, tuple[torch.Tensor, ...]]] = WeakKeyDictionary()
 """Of each convolution, folded, and the weights that they were folded from."""
 
 
-@contextmanager
-def subpixel_upsampling(module: Any) -> Iterator[None]:
+def subpixel_upsampling(module: Any) -> AbstractContextManager[None]:
     """Inside, the upsampling layers of ``module`` (diffusers' ``Upsample2D``) that double a picture
-    and convolve it 3 x 3 do it by :func:`upsampled`; results differ in the last bits. One thread at
-    a time: the layers are the pipeline's own, and as they were afterwards.
+    and convolve it 3 x 3 do it by :func:`upsampled`; results differ in the last bits.
 
     On CPUs the pocket's decoder takes a tenth less time.
     """
     from diffusers.models.upsampling import Upsample2D
 
-    with _TURN, ExitStack() as after:
-        for each in module.modules():
-            if isinstance(each, Upsample2D) and _serves(each):
-                after.callback(each.__dict__.pop, "forward", None)
-                vars(each)["forward"] = _Subpixel(each)
-        yield
+    return replaced_forwards(
+        (each, _Subpixel(each))
+        for each in module.modules()
+        if isinstance(each, Upsample2D) and _serves(each)
+    )
 
 
 def _serves(layer: Any) -> bool:

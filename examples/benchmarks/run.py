@@ -493,8 +493,6 @@ def arrivals(bench: Bench) -> Row:
     def late(latency: list[float]) -> Any:
         return np.percentile(latency, 95)
 
-    same = InpaintEngine.from_pretrained(device="cpu").optimise("same-bits")
-    exact = [serve(same, bench.clock, edits, together=each)[1] for each in (True, False)]
     pairs = list(zip(runs[True][0][1], runs[False][0][1], strict=True))
     return row(
         "arrivals",
@@ -508,9 +506,6 @@ def arrivals(bench: Bench) -> Row:
         details={
             "mean_s": {"softpaint": spent(True, np.mean), "peer": spent(False, np.mean)},
             "latents_difference": max(float((one - two).abs().max()) for one, two in pairs),
-            "latents_difference_same_bits": max(
-                float((one - two).abs().max()) for one, two in zip(*exact, strict=True)
-            ),
             "row_s": bench.row_seconds(),
         },
     )
