@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -428,9 +428,9 @@ def _load_torch(path: Path) -> tuple[Callable[..., Any], None]:
     import torch
 
     if path == POCKET_GAN:
-        from engine.pocket.gan import load_gan
+        from engine.pocket.gan import load_gan, self_ensemble
 
-        model: Any = load_gan()
+        model: Any = partial(self_ensemble, load_gan())
     else:
         with warnings.catch_warnings():
             # Deprecated for making models; LaMa and its kin are shipped in it all the same.

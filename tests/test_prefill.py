@@ -174,6 +174,16 @@ def test_pocket_gan_draws_backgrounds():
     assert errors["gan"].mean() < 0.5 * min(errors["neutral"].mean(), errors["noise"].mean())
 
 
+def test_pocket_gan_knows_no_left_and_right():
+    scene = world.render(world.sample_scene(1_900_003))
+    mask = world.grow(scene.masks[0], 4) > 0
+    filled = prefilled(find_prefill("gan"), scene.image, mask)
+    mirrored = prefilled(
+        find_prefill("gan"), np.ascontiguousarray(scene.image[:, ::-1]), mask[:, ::-1].copy()
+    )
+    assert np.abs(filled.astype(int) - mirrored[:, ::-1]).max() <= 1  # rounded twice
+
+
 def test_unknown_name():
     with pytest.raises(UnknownNameError, match="telea"):
         find_prefill("teela")
