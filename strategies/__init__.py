@@ -92,7 +92,7 @@ register(
         name="remove",
         description="fills the hole with background, then redraws it in part; "
         "takes things away and puts nothing in their place",
-        cost="a third of an edit's model calls, and a fill",
+        cost="a fifth of an edit's model calls, and a fill",
         paper="as krita-ai-diffusion and Fooocus take things away",
         build=remove,
         network="inpaint",

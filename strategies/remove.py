@@ -9,7 +9,7 @@ from strategies.staged import single
 
 def remove(
     stage: str = "inpaint9",
-    redraw: float = 0.35,
+    redraw: float = 0.2,
     guidance: float = 0.25,
     fill: str = "background",
 ) -> StagedStrategy:
@@ -22,7 +22,7 @@ def remove(
     Args:
         stage: name of a registered strategy, a composed one too; ``differential`` for models
             without a 9-channel network.
-        redraw: in (0, 1], multiplied with the edit's own strength.
+        redraw: in (0, 1], multiplied with the edit's own strength. From .3 on suns come back.
         guidance: in [0, 1], how much of the edit's guidance above 1 is taken: what is redrawn is
             there already, and guidance draws it in stronger colours than its surroundings'.
         fill: a name that ``prefill=`` takes, or ``background``: the pocket model's own GAN, and

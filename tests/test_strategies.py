@@ -454,11 +454,11 @@ class TestRemove:
     def test_it_fills_and_redraws_in_part(self, engine):
         hole = np.asarray(tiny.box_mask()) / np.float32(255)
         done = edit(engine, "remove", hole, num_inference_steps=20)
-        assert done.model_calls == 7  # .35 of 20
+        assert done.model_calls == 4  # .2 of 20
         assert done.settings["prefilled"] == "patch"
         assert done.settings["options"] == {
             "stage": "inpaint9",
-            "redraw": 0.35,
+            "redraw": 0.2,
             "guidance": 0.25,
             "fill": "background",
         }
@@ -467,7 +467,7 @@ class TestRemove:
             "inpaint9",
             hole,
             num_inference_steps=20,
-            strength=0.35,
+            strength=0.2,
             prefill="patch",
             guidance_scale=2,  # a quarter of the way from 1 to 5
         )
