@@ -35,6 +35,7 @@ LIGHTLY: Final = 0.25
 """Strengths below it count as lightly touched: the original is still what should be there."""
 _NODES: Final = 128  # of the field's own grid along the longer side
 _TOLERANCE: Final = 10.0  # Delta-E from the field at which an error has lost 3/4 of its weight
+_ALIKE: Final = 20.0  # the same for edit and original inside the mask, where both show through
 _LIMIT: Final = 40.0  # Delta-E; from half of it on, a difference is ever less a mere cast
 _SAME, _OTHER = 5.0, 12.0  # Delta-E to the ring's colours: a shade of them, a colour of its own
 _VOXEL: Final = 4.0  # Delta-E, side of the cells in which the ring's colours are looked up
@@ -46,6 +47,7 @@ def match_colours(
     original: NDArray[np.uint8],
     strength_map: NDArray[np.float32],
     *,
+    alpha: NDArray[np.float32] | None = None,
     method: str = "field",
     cell: float = 8.0,
 ) -> NDArray[np.uint8]:
@@ -66,6 +68,9 @@ def match_colours(
         decoded: ``uint8 (H, W, 3)``, what the VAE made of the finished latents.
         original: ``uint8 (H, W, 3)``.
         strength_map: ``(H, W)`` in [0, 1], 1 = repaint.
+        alpha: ``(H, W)`` in [0, 1], how opaque the edit will be laid over the original. Where it
+            lets the original through, ``field`` takes that for the truth too, as far as the edit
+            agrees with it. None: nowhere.
         method: One of :data:`COLOURS`.
         cell: Side of a latent cell in px, above 0.
 
@@ -79,10 +84,11 @@ def match_colours(
     """
     if method not in COLOURS:
         raise UnknownNameError("colour", method, COLOURS)
-    if decoded.shape != original.shape or strength_map.shape != original.shape[:2]:
+    alpha = np.ones_like(strength_map) if alpha is None else alpha
+    if decoded.shape != original.shape or {strength_map.shape, alpha.shape} != {decoded.shape[:2]}:
         raise InputError(
             f"shapes do not fit: decoded {decoded.shape}, original {original.shape}, "
-            f"strength map {strength_map.shape}"
+            f"strength map {strength_map.shape}, alpha {alpha.shape}"
         )
     trust = _trust(strength_map, cell)
     if method == "none" or not trust.any() or not (strength_map > 0).any():
@@ -90,8 +96,11 @@ def match_colours(
     box = _around((trust > 0) | (strength_map > 0))
     seen, should, known = _to_lab(decoded[box]), _to_lab(original[box]), trust[box]
     if method == "field":
-        field, agreed = colour_field(seen, should, known, strength_map[box], cell)
-        field *= _shared(seen, agreed)[..., None]
+        through = 1 - alpha[box]
+        # The fourth root hardly falls before the edit is opaque.
+        lent = np.where((known == 0) & (strength_map[box] > 0), through**0.25, 0)
+        field, agreed = colour_field(seen, should, known, lent, strength_map[box], cell)
+        field *= np.maximum(_shared(seen, agreed), through)[..., None]
         # As a difference, so that the rounding of the way to CIELAB and back cancels.
         matched = decoded[box] / np.float32(255) + (_to_rgb(seen + field) - _to_rgb(seen))
     elif np.count_nonzero(known > 0.5) < _MIN_RING:
@@ -129,6 +138,7 @@ def colour_field(
     seen: NDArray[np.float32],
     should: NDArray[np.float32],
     trust: NDArray[np.float32],
+    lent: NDArray[np.float32],
     strength_map: NDArray[np.float32],
     cell: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -142,10 +152,16 @@ def colour_field(
     harmonic, it is smooth away from it. d, half the depth of the edit and at least a cell, lets f
     turn to what the ring agrees on, and to nothing where it does not, far from it.
 
+    Inside the mask's border the edit often shows what was there before. How far it does is seen
+    from the field that the ring alone gives: what then still differs from the original was
+    repainted, and the rest of the border's inner side pulls too.
+
     Args:
         seen: CIELAB ``(H, W, 3)``, the decoded edit.
         should: CIELAB ``(H, W, 3)``, the original.
         trust: ``(H, W)`` in [0, 1], how much the original is the truth for the edit.
+        lent: ``(H, W)`` in [0, 1], 0 where ``trust`` is not: how much it may be the truth there,
+            if the edit agrees.
         strength_map: ``(H, W)`` in [0, 1].
         cell: Side of a latent cell in px.
 
@@ -156,10 +172,11 @@ def colour_field(
     pitch = max(1.0, max(height, width) / _NODES)
     grid = (max(2, round(height / pitch)), max(2, round(width / pitch)))
     # Means over the nodes' own pixels, weighted by trust.
-    weight: _Floats = _shrink(trust, grid)
-    error: _Floats = _shrink(trust[..., None] * (should - seen), grid)
-    error = (error / np.maximum(weight, 1e-6)[..., None]).reshape(-1, 3)
-    weight = weight.ravel() * _taper(error)
+    known = trust + lent
+    error: _Floats = _shrink(known[..., None] * (should - seen), grid)
+    error = (error / np.maximum(_shrink(known, grid), 1e-6)[..., None]).reshape(-1, 3)
+    credible = _taper(error)
+    weight, borrowed = (_shrink(each, grid).ravel() * credible for each in (trust, lent))
     if weight.max() < 1e-3:
         return np.zeros_like(seen), np.zeros_like(trust, dtype=bool)
 
@@ -172,12 +189,15 @@ def colour_field(
     fade = (length / max(depth / 2, cell)) ** 2
 
     field: _Floats = np.median(error[weight > 1e-3], axis=0, keepdims=True)
-    for tolerance in (2, 2, 1, 1, 1):
-        off = np.linalg.norm(error - field, axis=1) / (tolerance * _TOLERANCE)
-        agreement = 1 / (1 + off**2) ** 2
-        pull = weight * agreement
-        pulled = pull[:, None] * error + fade * _consensus(error, pull, windows)
-        field = membrane.pulled(pull + fade, pulled)
+    held: _Floats = np.zeros_like(weight)
+    for count, tolerance in enumerate((2, 2, 1, 1, 1)):
+        off = np.linalg.norm(error - field, axis=1)
+        if count == 2:  # the ring's own field stands well enough
+            held = borrowed / (1 + (off / _ALIKE) ** 2) ** 2
+        agreement = 1 / (1 + (off / (tolerance * _TOLERANCE)) ** 2) ** 2
+        pull = (weight + held) * agreement
+        agreed_on = _consensus(error, weight * agreement, windows)
+        field = membrane.pulled(pull + fade, pull[:, None] * error + fade * agreed_on)
     field *= _taper(field)[:, None]
     size = (width, height)
     smooth = cv2.resize(

@@ -182,12 +182,18 @@ class Plan:
         """A region's ``pixels`` (H W 3) with their colour error taken out."""
         if self.pictures is None:
             return pixels
-        original = crop(self.pictures[which].rgb, region.box)
-        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
+        rgb, box = self.pictures[which].rgb, region.box
+        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], box)
         if lossy is not None:
-            pixels = restore_round_trip(pixels, original, lossy, strength_map)
-        cell = self.backbone.cell * region.box.width / region.size[0]
-        return match_colours(pixels, original, strength_map, method=request.colour, cell=cell)
+            pixels = restore_round_trip(pixels, crop(rgb, box), lossy, strength_map)
+        return match_colours(
+            pixels,
+            crop(underlay(rgb, request.expand), box),
+            strength_map,
+            alpha=crop(self.alphas[which % len(self.alphas)], box),
+            method=request.colour,
+            cell=self.backbone.cell * box.width / region.size[0],
+        )
 
     def _stitched(
         self,

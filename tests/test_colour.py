@@ -12,6 +12,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from engine.colour import COLOURS, _consensus, _Membrane, _window, match_colours, restore_round_trip
 from engine.errors import InputError, UnknownNameError
+from engine.masks import paste_alpha
 from engine.pocket import world
 
 CORRECTIONS = [name for name in COLOURS if name != "none"]
@@ -202,6 +203,48 @@ def test_bad_input(meadow):
         match_colours(meadow, meadow, mask, method="histogramm")
     with pytest.raises(InputError, match="shapes do not fit"):
         match_colours(meadow[:64], meadow, mask)
+    with pytest.raises(InputError, match=r"alpha \(64, 128\)"):
+        match_colours(meadow, meadow, mask, alpha=mask[:64])
+
+
+# --- where the paste lets the original through -----------------------------------------------
+
+
+def drifting(pixels, by=9.0, seed=4):
+    """``pixels`` with an error that no ring tells of: blotches of 16 px."""
+    coarse = np.random.default_rng(seed).normal(0, by, (8, 8, 3)).astype(np.float32)
+    blotches = cv2.resize(coarse, pixels.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return (pixels + blotches).round().clip(0, 255).astype(np.uint8)
+
+
+def test_inside_the_border_an_edit_that_agrees_is_held_to_the_original(meadow):
+    mask = box(128, 40, 100, 30, 90)
+    alpha = paste_alpha(mask, 4)
+    decoded = drifting(meadow)
+    told, untold = (match_colours(decoded, meadow, mask, alpha=each) for each in (alpha, None))
+    ramp = (mask > 0) & (alpha < 0.95)
+    assert delta_e(told, meadow, ramp) < 0.5 * delta_e(untold, meadow, ramp)
+    assert delta_e(told, meadow, mask > 0) < delta_e(untold, meadow, mask > 0)
+
+
+def test_what_an_edit_took_away_does_not_come_back(meadow):
+    """A mask as tight as the thing that it removes: the original shows the thing to its border."""
+    with_thing, thing = with_ball(meadow, (60, 70), radius=24)
+    mask = thing.astype(np.float32)
+    alpha = paste_alpha(mask, 4)
+    told, untold = (match_colours(meadow, with_thing, mask, alpha=each) for each in (alpha, None))
+    assert delta_e(told, untold, mask > 0) < 0.1
+
+
+def test_alpha_changes_the_global_methods_not(meadow):
+    mask = box(128, 40, 100, 30, 90)
+    decoded, alpha = cast(meadow), paste_alpha(mask, 4)
+    for method in ("lab", "histogram"):
+        told, untold = (
+            match_colours(decoded, meadow, mask, alpha=each, method=method)
+            for each in (alpha, None)
+        )
+        assert (told == untold).all()
 
 
 # --- the round trip -------------------------------------------------------------------------

@@ -20,7 +20,8 @@ def test_forwards_are_put_back_in_order():
     plain = torch.nn.Identity()
 
     def fail_inside():
-        with replaced_forwards([(layer, abs), (plain, abs), (layer, round)]):
+        whole = torch.nn.Sequential(layer, plain)
+        with replaced_forwards(whole, [(layer, abs), (plain, abs), (layer, round)]):
             assert vars(layer)["forward"] is round
             raise ZeroDivisionError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from itertools import count, takewhile
@@ -16,6 +16,7 @@ from engine.models.forwards import in_fours, replaced_forwards
 from engine.models.ip_adapter import encode_images, image_projections, lend_adapters
 from engine.models.preview import Previewer
 from engine.models.remembered import Remembered
+from engine.models.text_projections import TextProjections
 from engine.models.upsampling import subpixel_upsampling
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Network:
     def __init__(self, unet: Any, *, parity: bool = False) -> None:
         self.unet = unet
         self.parity = parity
+        self._projections = TextProjections(unet)
 
     @cached_property
     def like_diffusers(self) -> Network:
@@ -122,13 +124,12 @@ class Network:
         if embeds := _numbered(conditioning, "image_embeds"):
             added["image_embeds"] = embeds
         masks = _numbered(conditioning, "ip_adapter_masks")
-        alike = self.parity or len(sample) % 4 == 0 or sample.device.type != "cpu"
-        changes = [] if alike else [(each, in_fours(each.forward)) for each in self._embedders]
-        with replaced_forwards(changes) if changes else nullcontext():
+        text = conditioning["encoder_hidden_states"]
+        with replaced_forwards(self.unet, self._changes(sample, text)):
             prediction: torch.Tensor = self.unet(
                 sample,
                 timesteps,
-                encoder_hidden_states=conditioning["encoder_hidden_states"],
+                encoder_hidden_states=text,
                 timestep_cond=conditioning.get("timestep_cond"),
                 added_cond_kwargs=added or None,
                 cross_attention_kwargs={"ip_adapter_masks": masks} if masks else None,
@@ -136,6 +137,15 @@ class Network:
                 **residuals,
             )[0]
         return prediction
+
+    def _changes(
+        self, sample: torch.Tensor, text: torch.Tensor
+    ) -> Iterator[tuple[Any, Callable[..., Any]]]:
+        """Layers that this call computes in another way."""
+        yield from self._projections.changes(text)
+        if not (self.parity or len(sample) % 4 == 0 or sample.device.type != "cpu"):
+            for each in self._embedders:
+                yield each, in_fours(each.forward)
 
 
 def _numbered(conditioning: Conditioning, name: str) -> list[torch.Tensor]:

@@ -6,21 +6,25 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["in_fours", "replaced_forwards"]
 
-_TURN = RLock()
+_TURNS: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
+"""Whose turn it is, of each whole network."""
 
 
 @contextmanager
-def replaced_forwards(changes: Iterable[tuple[Any, Callable[..., Any]]]) -> Iterator[None]:
-    """Inside, modules have other forwards; afterwards they are as they were, for they are the
-    pipeline's own. One thread at a time.
+def replaced_forwards(
+    whole: Any, changes: Iterable[tuple[Any, Callable[..., Any]]]
+) -> Iterator[None]:
+    """Inside, modules of ``whole`` have other forwards; afterwards they are as they were, for they
+    are the pipeline's own. One thread at a time, each network for itself.
     """
-    with _TURN:
+    with _TURNS.setdefault(whole, RLock()):
         before: list[tuple[dict[str, Any], Any]] = []
         try:
             for module, forward in changes:

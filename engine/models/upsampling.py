@@ -26,11 +26,8 @@ def subpixel_upsampling(module: Any) -> AbstractContextManager[None]:
     """
     from diffusers.models.upsampling import Upsample2D
 
-    return replaced_forwards(
-        (each, _Subpixel(each))
-        for each in module.modules()
-        if isinstance(each, Upsample2D) and _serves(each)
-    )
+    layers = [each for each in module.modules() if isinstance(each, Upsample2D) and _serves(each)]
+    return replaced_forwards(module, ((each, _Subpixel(each)) for each in layers))
 
 
 def _serves(layer: Any) -> bool:
