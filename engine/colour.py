@@ -90,8 +90,10 @@ def match_colours(
             f"shapes do not fit: decoded {decoded.shape}, original {original.shape}, "
             f"strength map {strength_map.shape}, alpha {alpha.shape}"
         )
+    if method == "none":
+        return decoded
     trust = _trust(strength_map, cell)
-    if method == "none" or not trust.any() or not (strength_map > 0).any():
+    if not trust.any() or not (strength_map > 0).any():
         return decoded
     box = _around((trust > 0) | (strength_map > 0))
     seen, should, known = _to_lab(decoded[box]), _to_lab(original[box]), trust[box]
