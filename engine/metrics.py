@@ -34,6 +34,7 @@ __all__ = [
     "colour_ring",
     "get_metric",
     "hue",
+    "lpips_outside",
     "measure",
     "mse",
     "prompt",
@@ -307,6 +308,16 @@ def brushbench_psnr(result: Pixels, original: Pixels, mask: Mask) -> float:
     return _decibel(brushbench_mse(result, original, mask))
 
 
+def lpips_outside(
+    result: Pixels, original: Pixels, mask: Mask, lpips: Callable[[Pixels, Pixels], float]
+) -> float:
+    """LPIPS of the unmasked part: what is masked is black in both pictures. NaN without any."""
+    if mask.all():
+        return nan
+    one, two = (np.where(mask[..., None], np.uint8(0), each) for each in (result, original))
+    return lpips(one, two)
+
+
 def _decibel(error: float) -> float:
     if np.isnan(error):
         return nan
@@ -364,6 +375,10 @@ class Sample:
     uncorrected: Pixels | None = None
     """The same edit without colour correction."""
     prompt: str | None = None
+    lpips: Callable[[Pixels, Pixels], float] | None = None
+    """A judge of two pictures' likeness, such as :class:`engine.evaluate.judges.Lpips`."""
+    clip: Callable[[Pixels, str], float] | None = None
+    """A judge of a picture and its text, such as :class:`engine.evaluate.judges.ClipScore`."""
     seconds: float | None = None
     model_calls: int | None = None
 
@@ -560,6 +575,30 @@ METRICS: Final[Mapping[str, Metric]] = {
             "share",
             "what the pocket classifier finds of the prompt",
             ("prompt",),
+        ),
+        Metric(
+            "lpips",
+            lambda s: s.lpips(s.result, s.truth),
+            "lower",
+            "distance",
+            "LPIPS of the whole picture",
+            ("truth", "lpips"),
+        ),
+        Metric(
+            "lpips_outside",
+            lambda s: lpips_outside(s.result, s.original, s.mask, s.lpips),
+            "lower",
+            "distance",
+            "LPIPS of the unmasked part, the rest black, as BrushBench's script has it",
+            ("lpips",),
+        ),
+        Metric(
+            "clip",
+            lambda s: s.clip(s.result, s.prompt),
+            "higher",
+            "of 100",
+            "cosine of CLIP's embeddings of picture and prompt",
+            ("prompt", "clip"),
         ),
         Metric("seconds", lambda s: s.seconds, "lower", "s", "time for one picture", ("seconds",)),
         Metric(

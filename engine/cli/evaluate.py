@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TASKS = ("removal", "insertion", "recolour", "outpaint")
 _PRINTED = (
     *("untouched", "seam", "colour_ring", "colour_inside", "saturation_loss", "colour_moved"),
-    *("strength_rank", "psnr_inside", "prompt", "seconds"),
+    *("strength_rank", "psnr_inside", "prompt", "lpips", "lpips_outside", "clip", "seconds"),
 )
 
 
@@ -64,6 +64,18 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The report's folder.", metavar="FOLDER")
     ] = Path("report"),
+    lpips: Annotated[
+        str | None,
+        typer.Option(
+            help="Also LPIPS: alex, squeeze or vgg. Wants softpaint\\[metrics] and torchvision's "
+            "weights.",
+            metavar="NET",
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="Also CLIP scores, by this model: a folder or hub id.", metavar="MODEL"),
+    ] = None,
     worst_by: Annotated[
         str | None, typer.Option(help="The metric that ranks the worst cases.", metavar="METRIC")
     ] = None,
@@ -88,7 +100,7 @@ def evaluate(
 
     Writes a web page, a CSV and the pictures into a folder, and prints tables of means. An
     interrupted run goes on where it was, and finished pictures are not made again when scenes,
-    tasks or strategies are added.
+    tasks, strategies, --lpips or --clip are added.
 
     \b
     Example:
@@ -96,7 +108,17 @@ def evaluate(
       softpaint evaluate --count 200 --peers diffusers --workers 2 --json means.json -o report
       softpaint evaluate --suite BrushBench --model ./sdxl-base --count 50
     """
-    from engine.evaluate import Plan, Store, choose, markdown, open_suite, rows_csv, summary_json
+    from engine.evaluate import (
+        Judges,
+        Plan,
+        Store,
+        choose,
+        judge,
+        markdown,
+        open_suite,
+        rows_csv,
+        summary_json,
+    )
     from engine.evaluate import evaluate as run
     from engine.files import check_writable, write_text
     from engine.metrics import get_metric
@@ -126,6 +148,8 @@ def evaluate(
     )
     if json_ is not None:
         check_writable(json_, image=False)
+    judges = Judges(lpips, clip)
+    loaded = judges.load(device or "cpu")
     store = Store(output, plan.settings())
     engine = load(arguments)
     chosen, compared = choose(engine, variants, diffusers=peers is not None)
@@ -140,6 +164,7 @@ def evaluate(
         workers=workers,
         say=lambda text: note(text, quiet=quiet),
     )
+    rows = judge(rows, cases, store, judges, loaded)
     write_text(output / "results.csv", rows_csv(rows))
     write_text(
         output / "index.html",

@@ -12,6 +12,7 @@
 """
 
 from engine.evaluate.bench import Plan, Variant, choose, evaluate
+from engine.evaluate.judges import Judges, judge
 from engine.evaluate.store import (
     Row,
     Store,
@@ -25,6 +26,7 @@ from engine.evaluate.suites import Case, Suite, open_suite, patches
 
 __all__ = [
     "Case",
+    "Judges",
     "Plan",
     "Row",
     "Store",
@@ -33,6 +35,7 @@ __all__ = [
     "Variant",
     "choose",
     "evaluate",
+    "judge",
     "markdown",
     "open_suite",
     "patches",

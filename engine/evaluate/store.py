@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -39,6 +39,8 @@ class Row:
     scene: str
     metrics: Mapping[str, float]
     """Those that are defined for this picture: every value is finite."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Whose weights gave those of :mod:`engine.evaluate.judges`."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -111,6 +113,10 @@ class Store:
     def add(self, row: Row, pixels: NDArray[np.uint8]) -> None:
         """Keep a picture (H W 3) and its row."""
         save_image(Image.fromarray(pixels), self.picture(*row.key))
+        self.amend(row)
+
+    def amend(self, row: Row) -> None:
+        """Keep a row of a picture that is here: the last one of a key counts."""
         with (self.folder / ROWS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
             file.flush()
