@@ -36,8 +36,8 @@ class StrategyInfo:
     paper: str = ""
     network: Network = "base"
     only: str = ""
-    """The one kind of edit that it is for, if there is one. Such a strategy runs where it is named,
-    and is left out where all are tried.
+    """The one kind of edit that it is for, if there is one. Such a strategy runs where it is named
+    and in evaluations' task of that name, and is left out where all are tried.
     """
 
     @property

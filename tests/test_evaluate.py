@@ -32,6 +32,7 @@ from engine.evaluate.suites import decode_runs
 from engine.metrics import METRICS
 from engine.models.peers import peer_pipeline, run_peer
 from engine.pocket import world
+from strategies import list_strategies
 from tests import tiny
 
 FIRST = 1_050_000
@@ -364,6 +365,19 @@ def test_rows_pictures_and_going_on(engine, suite, plan, tmp_path):
     assert len(grown) == 3 * 5
     assert len(said) == 5
     assert [row for row in grown if row in rows] == [row for row in rows if row.task == "removal"]
+
+
+def test_a_strategy_for_one_kind_of_edit_runs_in_its_task_only(engine, suite, plan, tmp_path):
+    cases = {task: suite.cases(task, 1) for task in ("removal", "insertion")}
+    variants, _ = choose(engine, None, diffusers=False)
+    store = Store(tmp_path, plan.settings())
+    rows = evaluate(engine, plan, cases, variants=variants, peers=[], store=store)
+    names = {task: [row.name for row in rows if row.task == task] for task in cases}
+    assert names["removal"] == sorted(list_strategies(), key=names["removal"].index)
+    assert names["insertion"] == [n for n in names["removal"] if n != "remove"]
+    named = [Variant("remove", "remove")]
+    rows = evaluate(engine, plan, cases, variants=named, peers=[], store=store)
+    assert [row.task for row in rows] == list(cases)
 
 
 def test_variants_are_checked_before_a_model_is_needed(engine):

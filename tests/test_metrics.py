@@ -250,7 +250,7 @@ def test_every_metric_prefers_the_truth(scene, mask):
         uncorrected=scene.image,
         prompt=scene.caption,
         lpips=lambda one, two: float(np.abs(one.astype(int) - two).mean()),
-        clip=lambda pixels, text: float(pixels.std()),  # a judge that likes it sharp
+        clip=lambda pixels, _text: float(pixels.std()),  # a judge that likes it sharp
         seconds=1.0,
         model_calls=10,
     )

@@ -51,7 +51,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Names with commas between, each with settings of its own if need be: "
-            "blend:feather=8. [default: all that the model can run]"
+            "blend:feather=8. [default: all that the model can run, remove in removal]"
         ),
     ] = None,
     peers: Annotated[

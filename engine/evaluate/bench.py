@@ -21,7 +21,7 @@ from engine.metrics import Sample, measure
 from engine.models.peers import PEERS, list_peers, peer_pipeline, run_peer
 from engine.request import EditRequest
 from engine.schedule import fresh_scheduler
-from strategies import create_strategy, list_strategies
+from strategies import create_strategy, get_strategy, list_strategies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +43,11 @@ class Variant:
     strategy: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of ``InpaintEngine.edit``, the strategy's options among them."""
+    only: str = ""
+    """The one task that it is run in, if there is one."""
+
+    def runs_in(self, task: str) -> bool:
+        return self.only in {"", task}
 
     def check(self) -> None:
         """Refuse what can be refused without a model.
@@ -95,13 +100,16 @@ class Plan:
 def choose(
     engine: InpaintEngine, variants: Sequence[Variant] | None, *, diffusers: bool
 ) -> tuple[list[Variant], list[str]]:
-    """The variants (all strategies that run if None) and the peers whose networks are loaded.
+    """The variants and the peers whose networks are loaded. Variants None: all strategies that run,
+    those that are for one kind of edit in the task of that name.
 
     Raises:
         InputError: a variant's network is not loaded, or a name is given twice.
     """
     if variants is None:
-        variants = [Variant(name, name) for name in engine.strategies()]
+        infos = [get_strategy(name) for name in list_strategies()]
+        able = [each for each in infos if each.network in engine.backbone.networks]
+        variants = [Variant(each.name, each.name, only=each.only) for each in able]
     for variant in variants:
         for stage in variant.build().stages:
             engine.backbone.network(stage.strategy.network)
@@ -274,9 +282,8 @@ def evaluate(
         The rows of these cases, variants and peers, in the order given, old and new.
     """
     ordered = sorted(variants, key=lambda each: each.settings.get("colour") != "none")
-    names = [*(variant.name for variant in ordered), *peers]
     blocks = [
-        _block(task, start, each[start : start + batch], names, store)
+        _block(task, start, each[start : start + batch], _names(task, ordered, peers), store)
         for task, each in cases.items()
         for start in range(0, len(each), batch)
     ]
@@ -292,13 +299,17 @@ def evaluate(
             f"{done} of {pictures} pictures: {row.task}, {row.name}, "
             f"{row.metrics['seconds']:.2f} s each"
         )
-    shown = [*(variant.name for variant in variants), *peers]
     return [
         store.rows[task, case.scene, name]
         for task, each in cases.items()
-        for name in shown
+        for name in _names(task, variants, peers)
         for case in each
     ]
+
+
+def _names(task: str, variants: Sequence[Variant], peers: Sequence[str]) -> list[str]:
+    """Who runs in ``task``."""
+    return [*(each.name for each in variants if each.runs_in(task)), *peers]
 
 
 def _block(
