@@ -106,6 +106,28 @@ def test_strength_rounds_to_the_nearest_step():
     assert steps_for_strength(30, 0.6) == 18
 
 
+@pytest.mark.parametrize("name", [None, *list_schedulers()])
+def test_fresh_schedulers_are_equal_and_apart(name, base):
+    first, second = (fresh_scheduler(name, base) for _ in range(2))
+    assert type(first) is type(second)
+    assert dict(first.config) == dict(second.config)
+    first.set_timesteps(4)
+    for key, value in vars(second).items():
+        if isinstance(value, torch.Tensor):
+            assert vars(first)[key].data_ptr() != value.data_ptr(), key
+    third = fresh_scheduler(name, base)
+    third.set_timesteps(4)
+    assert torch.equal(third.timesteps, first.timesteps)
+
+
+def test_a_changed_config_makes_other_schedulers(base):
+    before = fresh_scheduler("euler", base)
+    changed = fresh_scheduler(None, base)
+    changed.register_to_config(beta_end=0.5)
+    assert fresh_scheduler("euler", changed).config.beta_end == 0.5
+    assert fresh_scheduler("euler", base).config.beta_end == before.config.beta_end != 0.5
+
+
 def test_a_fresh_scheduler_shares_nothing(base):
     first = fresh_scheduler(base, base)
     assert first is not base
