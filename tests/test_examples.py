@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +33,32 @@ def test_example(path, tmp_path, monkeypatch):
     monkeypatch.setattr(STRATEGIES, "_infos", dict(STRATEGIES._infos))
     runpy.run_path(str(path), run_name="__main__")
     assert list(tmp_path.glob("*.png"))
+
+
+def train(*arguments):
+    command = [sys.executable, str(ROOT / "examples" / "train_pocket.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_training_stage_has_two_spellings(tmp_path):
+    """From any folder: the script finds its own modules."""
+    made: list[dict[str, bytes]] = []
+    for name in (["render"], ["--stage", "render"]):
+        out = tmp_path / str(len(made))
+        done = train(*name, "--scenes", "4", "--threads", "1", "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        made.append({each.name: each.read_bytes() for each in out.iterdir() if each.is_file()})
+    assert made[0] == made[1] != {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "name a stage"), (["vae", "--stage", "gan"], "two stages"), (["ganz"], "invalid choice")],
+)
+def test_a_training_without_one_stage_is_refused(arguments, message):
+    done = train(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_the_readmes_python_runs(files, monkeypatch):

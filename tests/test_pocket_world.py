@@ -239,5 +239,7 @@ def test_grow_and_feather() -> None:
 def test_scenes_of_the_reserved_range_are_never_used() -> None:
     """Seeds from nine million on belong to whoever judges the models from outside."""
     pattern = re.compile(r"(?<!\d)9[_,]?\d{3}[_,]?\d{3}(?!\d)")
-    for path in (*REPOSITORY.glob("engine/pocket/*.py"), REPOSITORY / "examples/train_pocket.py"):
+    modules = [*REPOSITORY.glob("engine/pocket/*.py"), REPOSITORY / "examples/train_pocket.py"]
+    modules += REPOSITORY.glob("examples/pocket_training/*.py")
+    for path in modules:
         assert not pattern.search(path.read_text(encoding="utf-8")), path

@@ -1,0 +1,212 @@
+"""Masks as people paint them, and the 9-channel UNet that sees them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from engine.pocket import world
+from examples.pocket_training.data import (
+    SIZE,
+    ImageBatch,
+    autocast,
+    quick_attention,
+    scenes,
+    sheet,
+)
+from examples.pocket_training.diffusion import Diffusion, TextToImage, new_unet
+from examples.pocket_training.run import Run, restore
+from examples.pocket_training.text import with_noise
+from examples.pocket_training.vae import encode, finished_vae
+
+
+def random_mask(
+    scene: world.Scene, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.bool_], int | None]:
+    """A mask as people paint them, H W, 1 = repaint, and the object that it is about (or None)."""
+    height, width = scene.image.shape[:2]
+    kind = rng.random()
+    mask: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
+    if kind < 0.45 and scene.masks:
+        index = int(rng.integers(len(scene.masks)))
+        thing = scene.masks[index]
+        if rng.random() < 0.5:
+            return world.grow(thing, int(rng.integers(1, 8))), index
+        rows, columns = np.flatnonzero(thing.any(1)), np.flatnonzero(thing.any(0))
+        pad = rng.integers(0, 12, 4)
+        mask[
+            max(rows[0] - pad[0], 0) : rows[-1] + pad[1] + 1,
+            max(columns[0] - pad[2], 0) : columns[-1] + pad[3] + 1,
+        ] = 1
+        return mask.astype(bool), index
+    if kind < 0.62:  # strokes of a brush
+        for _ in range(int(rng.integers(1, 4))):
+            points = np.cumsum(rng.normal(0, 18, (6, 2)), axis=0) + rng.uniform(20, 108, 2)
+            cv2.polylines(mask, [points.astype(np.int32)], False, 1, int(rng.integers(8, 26)))
+    elif kind < 0.8:  # a box or an ellipse
+        size, centre = rng.integers(16, 48, 2), rng.integers(16, 112, 2)
+        if rng.random() < 0.5:
+            corner = centre - size
+            cv2.rectangle(mask, corner.tolist(), (centre + size).tolist(), 1, -1)
+        else:
+            cv2.ellipse(
+                mask, centre.tolist(), size.tolist(), float(rng.uniform(0, 180)), 0, 360, 1, -1
+            )
+    elif kind < 0.92:  # the border: outpainting
+        first, last = rng.integers(8, 56), rng.integers(72, 120)
+        part = mask if rng.random() < 0.5 else mask.T
+        side = rng.random()
+        if side < 0.66:
+            part[:first] = 1
+        if side > 0.33:
+            part[last:] = 1
+    else:
+        mask[:] = 1
+    return mask.astype(bool), None
+
+
+def masked_pixels(images: ImageBatch, masks: npt.NDArray[np.bool_]) -> ImageBatch:
+    """Pictures whose holes are mid grey, as diffusers' pipelines give them to the VAE (0 in [-1,
+    1]).
+    """
+    holed = images.copy()
+    holed[masks] = 128
+    return holed
+
+
+def make_masks(options: argparse.Namespace) -> dict[str, npt.NDArray[Any]]:
+    """Cache masks and the latents of masked scenes: ``inpaint.npz``."""
+    path = options.out / "inpaint.npz"
+    if not path.exists():
+        vae, pictures, rng = finished_vae(options), scenes(options), np.random.default_rng(4)
+        count = min(options.masks, len(np.load(options.out / "latents.npy")))
+        masks = np.zeros((count, SIZE, SIZE), bool)
+        abouts = np.full(count, -1)
+        codes = []
+        for i in range(0, count, 32):
+            for j in range(i, min(i + 32, count)):
+                masks[j], about = random_mask(world.render(world.sample_scene(j), SIZE), rng)
+                abouts[j] = -1 if about is None else about
+            codes.append(
+                encode(
+                    vae,
+                    masked_pixels(pictures[i : i + 32][: count - i], masks[i : i + 32]),
+                    options,
+                )
+                .half()
+                .cpu()
+            )
+            if i % 3200 == 0:
+                print(f"{i} of {count} masked scenes", flush=True)
+        with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npz", delete=False) as file:
+            np.savez(
+                file,
+                masks=np.packbits(masks, axis=-1),
+                abouts=abouts,
+                codes=torch.cat(codes).numpy(),
+            )
+        Path(file.name).replace(path)
+    return dict(np.load(path))
+
+
+def widen(unet: Any, wide: Any) -> None:
+    """Copy a 4-channel UNet into a 9-channel one whose new input channels start at zero."""
+    state = unet.state_dict()
+    weight = state["conv_in.weight"]
+    state["conv_in.weight"] = torch.cat(
+        [weight, torch.zeros(len(weight), 5, 3, 3, device=weight.device)], 1
+    )
+    wide.load_state_dict(state)
+
+
+def stage_inpaint9(options: argparse.Namespace) -> None:
+    """Train a UNet that sees the mask and the masked picture: latents 4, mask 1 (1 = repaint),
+    masked latents 4.
+    """
+    base = TextToImage(options)
+    restore(base.models, options.out / "unet.pt", options.device)
+    data = make_masks(options)
+    latents = np.load(options.out / "latents.npy")[: len(data["codes"])]
+    unet = new_unet(9).to(options.device)
+    widen(base.unet, unet)
+    run = Run("inpaint9", {"unet": unet}, options, lr=6e-4, final=0.01, ema=0.998)
+    rng, diffusion, batch = (
+        np.random.default_rng(5000 + run.steps),
+        Diffusion(options.device),
+        options.batch,
+    )
+    for _ in run.reporting(420, lambda: _report_inpainting(base, unet, run, options)):
+        indices = rng.integers(0, len(latents), batch)
+        pixel_masks = torch.from_numpy(
+            np.unpackbits(data["masks"][indices], axis=-1)[:, None]
+        ).float()
+        nearest = pixel_masks[:, :, ::8, ::8]
+        mask = torch.where(
+            torch.rand(batch, 1, 1, 1) < 0.7, nearest, F.max_pool2d(pixel_masks, 8)
+        ).to(options.device)
+        captions = []
+        for index in indices:
+            spec, about = world.sample_scene(int(index)), int(data["abouts"][index])
+            caption = world.training_caption(spec, rng)
+            if about >= 0 and rng.random() < 0.6:
+                caption = spec.objects[about].phrase
+                if rng.random() < 0.4:
+                    rest = dataclasses.replace(spec, objects=(spec.objects[about],))
+                    caption = world.training_caption(rest, rng)
+            captions.append("" if rng.random() < 0.05 else with_noise(caption, rng))
+        clean = torch.from_numpy(latents[indices]).float().to(options.device)
+        codes = torch.from_numpy(data["codes"][indices]).float().to(options.device)
+        noisy, noise, timesteps = diffusion.noisy(clean)
+        with autocast(options), quick_attention(options):
+            with torch.no_grad():
+                embeddings, conditions = base.condition(captions, rng)
+            predicted = unet(
+                torch.cat([noisy, mask, codes], 1),
+                timesteps,
+                embeddings,
+                added_cond_kwargs=conditions,
+            ).sample
+        loss, plain = diffusion.loss(predicted, noise, timesteps)
+        run.step(loss, plain=plain)
+
+
+@torch.no_grad()
+def _report_inpainting(base: TextToImage, unet: Any, run: Run, options: argparse.Namespace) -> None:
+    """A sheet of the demo scenes: picture, hole, result, truth."""
+    from diffusers import StableDiffusionXLInpaintPipeline
+    from PIL import Image
+
+    unet.eval()
+    pipe: Any = StableDiffusionXLInpaintPipeline(
+        **{**base.pipeline(finished_vae(options)).components, "unet": unet}
+    )
+    pipe.set_progress_bar_config(disable=True)
+    rows = []
+    for demo in world.demo_scenes():
+        output = pipe(
+            demo.prompt,
+            image=Image.fromarray(demo.image),
+            mask_image=Image.fromarray(demo.mask.astype(np.uint8) * 255),
+            strength=1.0,
+            num_inference_steps=25,
+            guidance_scale=4.0,
+            generator=torch.Generator("cpu").manual_seed(0),
+            height=SIZE,
+            width=SIZE,
+            output_type="np",
+        )
+        result = np.round(output.images[0] * 255).astype(np.uint8)
+        truth = demo.truth if demo.truth is not None else demo.image
+        rows += [demo.image, masked_pixels(demo.image[None], demo.mask[None])[0], result, truth]
+    sheet(np.stack(rows), 4, options.out / f"{run.name}.png")
+    run.log("samples written")
+    unet.train()
