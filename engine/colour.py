@@ -13,7 +13,10 @@ about the smallest that an eye sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -40,6 +43,7 @@ _LIMIT: Final = 40.0  # Delta-E; from half of it on, a difference is ever less a
 _SAME, _OTHER = 5.0, 12.0  # Delta-E to the ring's colours: a shade of them, a colour of its own
 _VOXEL: Final = 4.0  # Delta-E, side of the cells in which the ring's colours are looked up
 _MIN_RING: Final = 8  # px, below which the global methods have nothing to measure
+_BLAS: Final = Lock()  # a limit is the whole process's, and who leaves puts back what was found
 
 
 def match_colours(
@@ -192,14 +196,15 @@ def colour_field(
 
     field: _Floats = np.median(error[weight > 1e-3], axis=0, keepdims=True)
     held: _Floats = np.zeros_like(weight)
-    for count, tolerance in enumerate((2, 2, 1, 1, 1)):
-        off = np.linalg.norm(error - field, axis=1)
-        if count == 2:  # the ring's own field stands well enough
-            held = borrowed / (1 + (off / _ALIKE) ** 2) ** 2
-        agreement = 1 / (1 + (off / (tolerance * _TOLERANCE)) ** 2) ** 2
-        pull = (weight + held) * agreement
-        agreed_on = _consensus(error, weight * agreement, windows)
-        field = membrane.pulled(pull + fade, pull[:, None] * error + fade * agreed_on)
+    with _one_blas_thread():
+        for count, tolerance in enumerate((2, 2, 1, 1, 1)):
+            off = np.linalg.norm(error - field, axis=1)
+            if count == 2:  # the ring's own field stands well enough
+                held = borrowed / (1 + (off / _ALIKE) ** 2) ** 2
+            agreement = 1 / (1 + (off / (tolerance * _TOLERANCE)) ** 2) ** 2
+            pull = (weight + held) * agreement
+            agreed_on = _consensus(error, weight * agreement, windows)
+            field = membrane.pulled(pull + fade, pull[:, None] * error + fade * agreed_on)
     field *= _taper(field)[:, None]
     size = (width, height)
     smooth = cv2.resize(
@@ -246,6 +251,23 @@ class _Membrane:
         if not self._across:
             return values
         return values.reshape(*grid, -1).swapaxes(0, 1).reshape(len(values), -1)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Inside, OpenBLAS (numpy's and scipy's own) has one thread: on matrices as small as a
+    membrane's more of them wait for each other and for torch's, and take twice the time.
+    """
+    with _BLAS, _blas().limit(limits=1):
+        yield
+
+
+@cache
+def _blas() -> Any:
+    import scipy.linalg  # noqa: F401 - what is not loaded yet is not found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(internal_api="openblas")
 
 
 def _window(count: int, reach: float) -> _Floats:

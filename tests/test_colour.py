@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -10,7 +12,16 @@ import pytest
 import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from engine.colour import COLOURS, _consensus, _Membrane, _window, match_colours, restore_round_trip
+from engine.colour import (
+    COLOURS,
+    _blas,
+    _consensus,
+    _Membrane,
+    _one_blas_thread,
+    _window,
+    match_colours,
+    restore_round_trip,
+)
 from engine.errors import InputError, UnknownNameError
 from engine.masks import paste_alpha
 from engine.pocket import world
@@ -360,6 +371,27 @@ def test_the_membrane_is_the_solution_of_its_equations(grid):
     for _ in range(2):  # it may be used again
         field = membrane.pulled(springs, forces)
         assert np.allclose((np.diag(springs) + 0.4 * laplacian) @ field, forces, atol=1e-12)
+
+
+def test_blas_has_one_thread_inside_and_its_own_afterwards():
+    """Of several threads of ours too, and after a failure."""
+    before = _threads()
+
+    def inside(fail):
+        with _one_blas_thread():
+            assert set(_threads()) <= {1}
+            time.sleep(0.01)
+            if fail:
+                raise ZeroDivisionError
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(inside, fail) for fail in (False, True) * 4]:
+            assert isinstance(future.exception(), ZeroDivisionError | None)
+    assert _threads() == before
+
+
+def _threads():
+    return [each.num_threads for each in _blas().lib_controllers]
 
 
 @pytest.mark.parametrize("reach", [0.1, 1.7, 20.0])
