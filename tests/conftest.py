@@ -1,4 +1,4 @@
-"""What the tests share: one pocket engine, a photograph, a small scene with its mask."""
+"""What the tests share: the pocket engine, a tiny one, a photograph, a small scene."""
 
 from __future__ import annotations
 
@@ -24,6 +24,22 @@ def pocket():
     from engine import InpaintEngine
 
     return InpaintEngine.from_pretrained(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """A tiny SDXL with both networks, a new one for each module of tests."""
+    from tests import tiny
+
+    return tiny.engine()
+
+
+@pytest.fixture(scope="module")
+def net(engine):
+    """A ControlNet for its base network."""
+    from tests import tiny_controls
+
+    return tiny_controls.controlnet(engine.backbone.network("base").unet)
 
 
 @pytest.fixture(scope="session")

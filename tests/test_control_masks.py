@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
 
 from controls import Control
-from engine import CancelledError, InpaintEngine
+from engine import CancelledError
 from engine.loop import Loop
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
@@ -18,6 +15,7 @@ from engine.schedule import list_schedulers
 from engine.strategy import Stage, StagedStrategy, Strategy
 from strategies import create_strategy, list_strategies
 from tests import tiny, tiny_controls
+from tests.tiny_controls import edited
 
 LEFT = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
 LEFT[:, :24] = 1.0
@@ -26,29 +24,6 @@ IN, OUT = (..., slice(0, 3)), (..., slice(3, None))
 ROUNDING = 5e-4
 """Latents of runs that share a call with other rows, as in test_loop: to the bit they are those of
 the companion in the same call, and no run without the control has a companion."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
-
-
-@pytest.fixture(scope="module")
-def net(engine) -> Any:
-    return tiny_controls.controlnet(engine.backbone.network("base").unet)
-
-
-def edited(engine, controls=None, **changes):
-    settings = {
-        "image": tiny.picture(),
-        "strength_map": np.ones((tiny.SIZE, tiny.SIZE), np.float32),
-        "prompt": "a red house",
-        "num_inference_steps": 4,
-        "seed": 2,
-        "output_type": "latent",
-    }
-    return engine.edit(**{**settings, **changes}, controls=controls)
 
 
 def canny(net, mask=LEFT, seed=11, **changes):

@@ -13,7 +13,6 @@ from diffusers import (
     StableDiffusionControlNetInpaintPipeline,
     StableDiffusionXLControlNetInpaintPipeline,
     StableDiffusionXLControlNetUnionInpaintPipeline,
-    StableDiffusionXLPipeline,
 )
 from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from diffusers.models.controlnets.multicontrolnet_union import MultiControlNetUnionModel
@@ -26,7 +25,7 @@ from controls import (
     list_controls,
     split_controls,
 )
-from engine import InpaintEngine, InputError, ModelError, UnknownNameError
+from engine import InputError, ModelError, UnknownNameError
 from engine.loop import Loop
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
@@ -321,31 +320,12 @@ def test_union_in_guess_mode_without_guidance(union_peer):
 
 
 @pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
-
-
-@pytest.fixture(scope="module")
-def net(engine) -> Any:
-    return tiny_controls.controlnet(engine.backbone.network("base").unet)
-
-
-@pytest.fixture(scope="module")
 def union(engine) -> Any:
     return tiny_controls.union(engine.backbone.network("base").unet)
 
 
 def edit(engine, controls=None, **changes):
-    request = {
-        "image": tiny.picture(),
-        "strength_map": np.ones((tiny.SIZE, tiny.SIZE), np.float32),
-        "prompt": "a red house",
-        "num_inference_steps": 4,
-        "seed": 2,
-        "output_type": "latent",
-    }
-    return engine.edit(**{**request, **changes}, controls=controls).latents
+    return tiny_controls.edited(engine, controls, **changes).latents
 
 
 def calls_of(net, monkeypatch):

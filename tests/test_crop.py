@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from diffusers import StableDiffusionXLPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from controls.scene import cut
-from engine import InpaintEngine
 from engine.canvas import Box, crop, load_image
 from engine.crop import MAX_ISLANDS, STRETCH, Cutter, Region
 from engine.errors import InputError, UnknownNameError
@@ -166,7 +164,7 @@ def test_every_repainted_pixel_is_given_back_once(
 
 @pytest.fixture(scope="module")
 def engine():
-    return InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+    return tiny.engine(inpaint=False)
 
 
 def request(**changes):

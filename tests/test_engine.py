@@ -22,12 +22,6 @@ from strategies import get_strategy, list_strategies
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
-
-
 def request(**changes):
     return {
         "image": tiny.picture(),

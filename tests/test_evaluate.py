@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLInpaintPipeline
 from PIL import Image
 
 from engine import InpaintEngine, InputError, UnknownNameError
@@ -37,13 +37,6 @@ from tests import tiny
 
 FIRST = 1_050_000
 TASKS = ["removal", "insertion", "recolour", "outpaint", "strength"]
-
-
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    """A tiny SDXL with both networks."""
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, tiny.unet(9, seed=1))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from engine import InpaintEngine
 from engine.loop import Loop
 from engine.prepare import Clock, prepare_edit
 from engine.request import EditRequest
@@ -24,14 +23,6 @@ SOME = [
 ]
 pytestmark = pytest.mark.filterwarnings("ignore::strategies.differential.FewStepsWarning")
 SCHEDULERS = pytest.mark.parametrize(("scheduler", "strategies"), SOME)
-
-
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    from diffusers import StableDiffusionXLPipeline
-
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
 
 
 def soft(low: float, high: float) -> np.ndarray:

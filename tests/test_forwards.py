@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
 
 from engine import InpaintEngine
 from engine.models.forwards import in_fours, replaced_forwards
@@ -73,7 +72,7 @@ def test_edits_alone_and_together_have_the_same_bits():
 
 def test_parity_has_diffusers_own_products(monkeypatch):
     """Calls of two rows: diffusers' embeddings have two as well."""
-    engine = InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+    engine = tiny.engine(inpaint=False)
     linear, seen = torch.nn.functional.linear, []
 
     def noted(rows, *others):

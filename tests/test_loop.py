@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import CancelledError, InpaintEngine
+from engine import CancelledError
 from engine.errors import MemoryLimitError
 from engine.loop import Loop, add_residuals, join_residuals
 from engine.prepare import Clock, prepare_edit
@@ -18,14 +18,6 @@ from engine.request import EditRequest
 from engine.schedule import fresh_scheduler
 from strategies import create_strategy
 from tests import tiny
-
-
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    from diffusers import StableDiffusionXLPipeline
-
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
 
 
 def jobs_for(engine, *names, **changes):

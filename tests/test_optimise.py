@@ -16,10 +16,7 @@ from tests import tiny
 
 
 def fresh() -> InpaintEngine:
-    from diffusers import StableDiffusionXLPipeline
-
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
+    return tiny.engine()
 
 
 def edit(engine):

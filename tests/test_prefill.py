@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
-from engine import InpaintEngine
 from engine.errors import InputError, ModelError, UnknownNameError
 from engine.pocket import world
 from engine.prefill import _load_gan, choose_prefill, find_prefill, list_prefills, prefilled
@@ -194,7 +192,7 @@ def test_unknown_name():
 
 @pytest.fixture(scope="module")
 def engine():
-    return InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+    return tiny.engine(inpaint=False)
 
 
 def edit(engine, **changes):

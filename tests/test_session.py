@@ -9,19 +9,11 @@ import pytest
 import torch
 
 from controls import Control
-from engine import CancelledError, InpaintEngine, InputError
+from engine import CancelledError, InputError
 from engine.schedule import Schedule, fresh_scheduler, list_schedulers
 from tests import tiny, tiny_controls
 
 STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    from diffusers import StableDiffusionXLPipeline
-
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
 
 
 def count_rows(engine, monkeypatch) -> list[int]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from engine import InpaintEngine
 from engine.strategy import Strategy
 from strategies import LatentBlend
 from tests import tiny
@@ -23,10 +22,8 @@ def bench():
 
 
 @pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    from diffusers import StableDiffusionXLPipeline
-
-    return InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+def engine():
+    return tiny.engine(inpaint=False)
 
 
 EDIT = {

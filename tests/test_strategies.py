@@ -35,14 +35,6 @@ STEPS = 4
 HOLDING = ["blend", "differential", "soft-blend", "inpaint9+blend", "inpaint9+differential"]
 
 
-@pytest.fixture(scope="module")
-def engine() -> InpaintEngine:
-    from diffusers import StableDiffusionXLPipeline
-
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
-
-
 def edit(engine, strategy, strength_map, **changes):
     return engine.edit(
         image=tiny.picture(),
@@ -338,9 +330,7 @@ class TestComposition:
             Strategy("odd", (Base(), InpaintUNet()))
 
     def test_a_network_that_is_not_loaded_is_refused(self):
-        from diffusers import StableDiffusionXLPipeline
-
-        engine = InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+        engine = tiny.engine(inpaint=False)
         assert engine.strategies() == ["blend", "differential", "soft-blend", "staged"]
         with pytest.raises(InputError, match="9-channel inpainting UNet, which is not loaded"):
             edit(engine, "inpaint9", flat(0.5))

@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -103,6 +108,12 @@ def modules(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> dict[s
     else:
         parts |= {"safety_checker": None, "feature_extractor": None}
     return parts
+
+
+def engine(*, inpaint: bool = True) -> InpaintEngine:
+    """A tiny SDXL, with a 9-channel network beside the other or without."""
+    pipe = StableDiffusionXLPipeline(**modules())
+    return InpaintEngine.from_pipe(pipe, unet(9, seed=1) if inpaint else None)
 
 
 def picture(size: int = SIZE, seed: int = 0) -> Image.Image:
