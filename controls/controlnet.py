@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from controls.control import HOLES, Control
 from controls.scene import cut
 from engine.errors import InputError, ModelError
+from engine.models.forwards import replaced_forwards
+from engine.models.text_projections import TextProjections
 
 if TYPE_CHECKING:
     from controls.scene import Scene
@@ -241,6 +243,9 @@ class BoundControl:
         self.first = first
         self._mask = mask
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}
+        self._projections = TextProjections(net)
+        self._text: tuple[torch.Tensor, torch.Tensor] | None = None
+        """The text as it comes, and the rows of it that are acted on."""
 
     def residuals(
         self, scaled: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning, step: Step
@@ -258,16 +263,20 @@ class BoundControl:
             return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
         added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
-        sample = rows(scaled)
-        down, middle = self.net(
-            sample,
-            timesteps[-sample.shape[0] :],
-            encoder_hidden_states=rows(conditioning["encoder_hidden_states"]),
-            guess_mode=self.guess_mode,
-            added_cond_kwargs=added or None,
-            return_dict=False,
-            **self._condition(active, step.index, sample),
-        )
+        sample, whole = rows(scaled), conditioning["encoder_hidden_states"]
+        if self._text is None or self._text[0] is not whole:
+            self._text = whole, rows(whole)
+        text = self._text[1]
+        with replaced_forwards(self.net, self._projections.changes(text)):
+            down, middle = self.net(
+                sample,
+                timesteps[-sample.shape[0] :],
+                encoder_hidden_states=text,
+                guess_mode=self.guess_mode,
+                added_cond_kwargs=added or None,
+                return_dict=False,
+                **self._condition(active, step.index, sample),
+            )
         sizes = _sizes(self.net, scaled.shape[-2], scaled.shape[-1])
         levels = [
             self._finish(level, size, scaled)

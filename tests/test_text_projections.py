@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from engine import InpaintEngine
 from engine.models.base import Network
 from engine.models.text_projections import TextProjections
 from engine.pocket import world
@@ -138,10 +137,13 @@ def test_it_is_forgotten_with_the_text(network):
     assert network._projections._memo is None
 
 
-def test_an_edit_projects_its_text_once(monkeypatch):
-    engine = InpaintEngine.from_pretrained(device="cpu")
-    network = engine.backbone.network("base")
-    width, calls = network.unet.config.cross_attention_dim, []
+@pytest.mark.parametrize("strategy", ["differential", "differential+canny"])
+def test_an_edit_projects_its_text_once(strategy, pocket, monkeypatch):
+    backbone = pocket.backbone
+    networks = [backbone.network("base").unet]
+    if "canny" in strategy:
+        networks.append(backbone.controlnet("pocket:canny"))
+    width, calls = backbone.unet_config.cross_attention_dim, []
     linear = torch.nn.functional.linear
 
     def noted(rows, *others):
@@ -151,7 +153,7 @@ def test_an_edit_projects_its_text_once(monkeypatch):
 
     scene = world.demo_scenes()[0]
     edit: dict[str, Any] = {"image": scene.image, "mask": scene.mask, "prompt": scene.prompt}
-    engine.edit(**edit, num_inference_steps=2)  # the prompt is encoded
+    pocket.edit(**edit, strategy=strategy, num_inference_steps=2)  # the prompt is encoded
     monkeypatch.setattr(torch.nn.functional, "linear", noted)
-    engine.edit(**edit, num_inference_steps=4)
-    assert len(calls) == len(layers(network))
+    pocket.edit(**edit, strategy=strategy, num_inference_steps=4)
+    assert len(calls) == sum(len(list(TextProjections(each)._layers())) for each in networks)

@@ -27,16 +27,17 @@ class _Memo:
 
 
 class TextProjections:
-    """What the cross-attentions of a UNet make of its text does not change from step to step: a
-    twentieth of the arithmetic in the pocket's UNet and in SDXL's at 512 px, a hundredth at 1024.
+    """What the cross-attentions of a network (UNet or ControlNet) make of its text does not change
+    from step to step: a twentieth of the arithmetic in the pocket's UNet and in SDXL's at 512 px, a
+    hundredth at 1024.
 
     It is kept for one text at a time, and no longer than that is in use: 27 MB a row for SDXL in
     float16. Layers that are no plain ``Linear`` (LoRAs, quantised weights), that carry hooks or
     whose block is compiled are left alone.
     """
 
-    def __init__(self, unet: Any) -> None:
-        self._unet = unet
+    def __init__(self, network: Any) -> None:
+        self._network = network
         self._memo: _Memo | None = None
 
     @cached_property
@@ -46,7 +47,7 @@ class TextProjections:
 
         return [
             (block, each)
-            for block in self._unet.modules()
+            for block in self._network.modules()
             for each in block.children()
             if isinstance(each, Attention) and each.is_cross_attention
         ]
