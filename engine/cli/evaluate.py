@@ -67,7 +67,7 @@ def evaluate(
     lpips: Annotated[
         str | None,
         typer.Option(
-            help="Also LPIPS: alex, squeeze or vgg. Wants softpaint\\[metrics] and torchvision's "
+            help="Also LPIPS: alex, squeeze or vgg. Wants softpaint[metrics] and torchvision's "
             "weights.",
             metavar="NET",
         ),

@@ -91,10 +91,15 @@ class ClipScore:
     def __init__(self, model: str, device: str | torch.device = "cpu") -> None:
         from transformers import AutoProcessor, CLIPModel
 
+        from engine.models.loading import HUB_ID, no_loading_bars
+
+        if not Path(model).is_dir() and not HUB_ID.match(model):
+            raise ModelError(f"there is no CLIP model at {model}: give a folder or a hub id.")
         try:
-            loaded: Any = CLIPModel.from_pretrained(model)
-            self._model = loaded.to(device).eval()
-            self._processor = AutoProcessor.from_pretrained(model)
+            with no_loading_bars():
+                loaded: Any = CLIPModel.from_pretrained(model)
+                self._model = loaded.to(device).eval()
+                self._processor = AutoProcessor.from_pretrained(model)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise ModelError(f"{model} is no CLIP model to be had: {first_line(error)}") from error
         self._device = device

@@ -17,7 +17,7 @@ from engine.models.sd import SDBackbone
 from engine.models.sdxl import SDXLBackbone
 
 POCKET = "pocket"
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _POCKET_HINT = "The embedded model needs no download: model='pocket'."
 
 
@@ -284,7 +284,7 @@ def _locate(model: str | os.PathLike[str], index: str = "model_index.json") -> P
                 f"{model} is no diffusers model folder: it has no {index}. {_POCKET_HINT}"
             )
         return path
-    if not isinstance(model, str) or not _HUB_ID.match(model):
+    if not isinstance(model, str) or not HUB_ID.match(model):
         raise ModelError(f"there is no model at {model}. {_POCKET_HINT}")
     return model
 
@@ -309,7 +309,7 @@ def _single_file(path: Path, dtype: Any) -> Any:
 def _guarded(load: Any, model: Any) -> Any:
     """Run ``load``; say in one line what went wrong."""
     try:
-        with _no_loading_bars():
+        with no_loading_bars():
             return load()
     except (OSError, ValueError, json.JSONDecodeError, KeyError) as error:
         if _looks_unreachable(error) and not Path(model).exists():
@@ -320,7 +320,7 @@ def _guarded(load: Any, model: Any) -> Any:
 
 
 @contextmanager
-def _no_loading_bars() -> Iterator[None]:
+def no_loading_bars() -> Iterator[None]:
     """Without the libraries' bars for reading a folder (downloads keep theirs)."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
