@@ -114,6 +114,24 @@ def test_layers_that_are_somebody_elses_are_left_alone(network):
     assert own not in left
 
 
+@pytest.mark.parametrize("how", ["in place", "wrapped", "by the block"])
+def test_what_is_compiled_is_left_alone(network, how):
+    """New forwards inside would be compiled anew at every call."""
+    sample, timesteps, conditioning = given(network)
+    want = plain(network, sample, timesteps, conditioning)
+    if how == "in place":
+        network.unet.compile(backend="eager")
+    elif how == "wrapped":
+        network = Network(torch.compile(network.unet, backend="eager"))
+    else:
+        network.unet.compile_repeated_blocks(backend="eager")
+    assert layers(network) == []
+    changes = list(network._changes(sample, conditioning["encoder_hidden_states"]))
+    assert (changes == []) == (how != "by the block")  # else the embeddings, which it leaves out
+    got = predicted(network, sample, timesteps, conditioning)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
 def test_nothing_is_kept_where_gradients_are_wanted(network):
     sample, timesteps, conditioning = given(network, rows=4)
     network.predict(sample, timesteps, conditioning, {})

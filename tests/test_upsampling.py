@@ -61,6 +61,14 @@ def test_other_layers_are_let_be(layer):
         assert "forward" not in vars(layer)
 
 
+def test_layers_inside_of_something_compiled_are_let_be():
+    layer = Upsample2D(8, use_conv=True)
+    around = torch.nn.Sequential(layer)
+    around.compile(backend="eager")
+    with subpixel_upsampling(around):
+        assert "forward" not in vars(layer)
+
+
 def test_decoded_pictures_differ_in_the_last_bits_only():
     backbone = InpaintEngine.from_pretrained(device="cpu").backbone
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from engine.errors import InputError
-from engine.models.forwards import in_fours, replaced_forwards
+from engine.models.forwards import in_fours, is_compiled, replaced_forwards
 from engine.models.ip_adapter import encode_images, image_projections, lend_adapters
 from engine.models.preview import Previewer
 from engine.models.remembered import Remembered
@@ -142,6 +142,8 @@ class Network:
         self, sample: torch.Tensor, text: torch.Tensor
     ) -> Iterator[tuple[Any, Callable[..., Any]]]:
         """Layers that this call computes in another way."""
+        if is_compiled(self.unet):
+            return
         yield from self._projections.changes(text)
         if not (self.parity or len(sample) % 4 == 0 or sample.device.type != "cpu"):
             for each in self._embedders:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["in_fours", "replaced_forwards"]
+__all__ = ["in_fours", "is_compiled", "replaced_forwards"]
 
 _TURNS: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 """Whose turn it is, of each whole network."""
@@ -37,6 +37,13 @@ def replaced_forwards(
                 own.pop("forward")
                 if forward is not None:
                     own["forward"] = forward
+
+
+def is_compiled(module: Any) -> bool:
+    """Whether ``torch.compile`` has a hand in how ``module`` runs: of other forwards inside, it
+    would make new code at every call.
+    """
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
 
 
 def in_fours(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

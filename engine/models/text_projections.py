@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from engine.models.forwards import is_compiled
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,7 +35,7 @@ class TextProjections:
 
     It is kept for one text at a time, and no longer than that is in use: 27 MB a row for SDXL in
     float16. Layers that are no plain ``Linear`` (LoRAs, quantised weights), that carry hooks or
-    whose block is compiled are left alone.
+    that are part of something compiled are left alone.
     """
 
     def __init__(self, network: Any) -> None:
@@ -41,14 +43,14 @@ class TextProjections:
         self._memo: _Memo | None = None
 
     @cached_property
-    def _attentions(self) -> list[tuple[Any, Any]]:
-        """Cross-attentions, each with the block that it is part of."""
+    def _attentions(self) -> list[tuple[list[Any], Any]]:
+        """Cross-attentions, each with all that it is part of."""
         from diffusers.models.attention_processor import Attention
 
+        every = dict(self._network.named_modules())
         return [
-            (block, each)
-            for block in self._network.modules()
-            for each in block.children()
+            ([every[name[:end]] for end in _ends(name)], each)
+            for name, each in every.items()
             if isinstance(each, Attention) and each.is_cross_attention
         ]
 
@@ -71,8 +73,8 @@ class TextProjections:
     def _layers(self) -> Iterator[Any]:
         from torch import nn
 
-        for block, attention in self._attentions:
-            if block._compiled_call_impl is not None:  # noqa: SLF001
+        for around, attention in self._attentions:
+            if any(map(is_compiled, around)):
                 continue
             for name in NAMES:
                 layer = getattr(attention, name, None)
@@ -82,6 +84,11 @@ class TextProjections:
     def _forget(self, text: Any) -> None:
         if self._memo is not None and self._memo.text is text:
             self._memo = None
+
+
+def _ends(name: str) -> list[int]:
+    """Where the dotted names end of all that contains ``name``, the network itself first."""
+    return [0, *(at for at, sign in enumerate(name) if sign == ".")]
 
 
 def _version(tensor: torch.Tensor) -> int:

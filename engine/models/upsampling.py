@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from engine.models.forwards import replaced_forwards
+from engine.models.forwards import is_compiled, replaced_forwards
 
 if TYPE_CHECKING:
     import torch
@@ -20,13 +20,17 @@ _KERNELS: WeakKeyDictionary[Any, tuple[Any, tuple[torch.Tensor, ...]]] = WeakKey
 
 def subpixel_upsampling(module: Any) -> AbstractContextManager[None]:
     """Inside, the upsampling layers of ``module`` (diffusers' ``Upsample2D``) that double a picture
-    and convolve it 3 x 3 do it by :func:`upsampled`; results differ in the last bits.
+    and convolve it 3 x 3 do it by :func:`upsampled`; results differ in the last bits. Not where any
+    part of ``module`` is compiled.
 
     On CPUs the pocket's decoder takes a tenth less time.
     """
     from diffusers.models.upsampling import Upsample2D
 
-    layers = [each for each in module.modules() if isinstance(each, Upsample2D) and _serves(each)]
+    every = list(module.modules())
+    layers = [each for each in every if isinstance(each, Upsample2D) and _serves(each)]
+    if any(map(is_compiled, every)):
+        layers = []
     return replaced_forwards(module, ((each, _Subpixel(each)) for each in layers))
 
 
