@@ -43,7 +43,8 @@ def is_compiled(module: Any) -> bool:
     """Whether ``torch.compile`` has a hand in how ``module`` runs: of other forwards inside, it
     would make new code at every call.
     """
-    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+    own = vars(module)
+    return own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]
 
 
 def in_fours(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

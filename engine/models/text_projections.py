@@ -62,7 +62,12 @@ class TextProjections:
         import torch
 
         layers = [] if torch.is_grad_enabled() else list(self._layers())
-        weights = [weight for each in layers for weight in each.parameters()]
+        weights = [
+            weight
+            for each in layers
+            for weight in vars(each)["_parameters"].values()
+            if weight is not None
+        ]
         state = _version(text), *((weight.data_ptr(), _version(weight)) for weight in weights)
         memo = self._memo
         if memo is None or memo.text() is not text or memo.state != state:
