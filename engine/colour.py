@@ -73,8 +73,8 @@ def match_colours(
         original: ``uint8 (H, W, 3)``.
         strength_map: ``(H, W)`` in [0, 1], 1 = repaint.
         alpha: ``(H, W)`` in [0, 1], how opaque the edit will be laid over the original. Where it
-            lets the original through, ``field`` takes that for the truth too, as far as the edit
-            agrees with it. None: nowhere.
+            lets the original through, at most ``cell`` px inside the border, ``field`` takes that
+            for the truth too, as far as the edit agrees with it. None: nowhere.
         method: One of :data:`COLOURS`.
         cell: Side of a latent cell in px, above 0.
 
@@ -103,10 +103,9 @@ def match_colours(
     seen, should, known = _to_lab(decoded[box]), _to_lab(original[box]), trust[box]
     if method == "field":
         through = 1 - alpha[box]
-        # The fourth root hardly falls before the edit is opaque.
-        lent = np.where((known == 0) & (strength_map[box] > 0), through**0.25, 0)
+        lent = _lent(through, known, strength_map[box], cell)
         field, agreed = colour_field(seen, should, known, lent, strength_map[box], cell)
-        field *= np.maximum(_shared(seen, agreed), through)[..., None]
+        field *= np.maximum(_shared(seen, agreed), np.where(lent > 0, through, 0))[..., None]
         # As a difference, so that the rounding of the way to CIELAB and back cancels.
         matched = decoded[box] / np.float32(255) + (_to_rgb(seen + field) - _to_rgb(seen))
     elif np.count_nonzero(known > 0.5) < _MIN_RING:
@@ -159,15 +158,16 @@ def colour_field(
     turn to what the ring agrees on, and to nothing where it does not, far from it.
 
     Inside the mask's border the edit often shows what was there before. How far it does is seen
-    from the field that the ring alone gives: what then still differs from the original was
-    repainted, and the rest of the border's inner side pulls too.
+    from the ring's field: what then still differs from the original was repainted, and where the
+    rest pulls too, the field is another one. It is taken as far as the original is ``lent``, and no
+    farther inside: an edit may mean what it changes, even if it is little.
 
     Args:
         seen: CIELAB ``(H, W, 3)``, the decoded edit.
         should: CIELAB ``(H, W, 3)``, the original.
         trust: ``(H, W)`` in [0, 1], how much the original is the truth for the edit.
         lent: ``(H, W)`` in [0, 1], 0 where ``trust`` is not: how much it may be the truth there,
-            if the edit agrees.
+            if the edit agrees, and how much f follows it.
         strength_map: ``(H, W)`` in [0, 1].
         cell: Side of a latent cell in px.
 
@@ -195,23 +195,25 @@ def colour_field(
     fade = (length / max(depth / 2, cell)) ** 2
 
     field: _Floats = np.median(error[weight > 1e-3], axis=0, keepdims=True)
-    held: _Floats = np.zeros_like(weight)
     with _one_blas_thread():
-        for count, tolerance in enumerate((2, 2, 1, 1, 1)):
+        for tolerance in (2, 2, 1, 1, 1):
             off = np.linalg.norm(error - field, axis=1)
-            if count == 2:  # the ring's own field stands well enough
-                held = borrowed / (1 + (off / _ALIKE) ** 2) ** 2
             agreement = 1 / (1 + (off / (tolerance * _TOLERANCE)) ** 2) ** 2
-            pull = (weight + held) * agreement
-            agreed_on = _consensus(error, weight * agreement, windows)
-            field = membrane.pulled(pull + fade, pull[:, None] * error + fade * agreed_on)
-    field *= _taper(field)[:, None]
-    size = (width, height)
-    smooth = cv2.resize(
-        field.reshape(*grid, 3).astype(np.float32), size, interpolation=cv2.INTER_CUBIC
-    )
-    agreed = cv2.resize(agreement.reshape(grid), size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(smooth, np.float32), np.asarray((agreed > 0.25) & (trust > 0.5))
+            pull = weight * agreement
+            agreed_on = fade * _consensus(error, pull, windows)
+            field = membrane.pulled(pull + fade, pull[:, None] * error + agreed_on)
+        off = np.linalg.norm(error - field, axis=1)
+        pull = pull + borrowed / (1 + (off / _ALIKE) ** 2) ** 2
+        inner = membrane.pulled(pull + fade, pull[:, None] * error + agreed_on)
+
+    def full(values: _Floats, way: int = cv2.INTER_CUBIC) -> NDArray[np.float32]:
+        on_grid = values.reshape(*grid, -1).astype(np.float32)
+        return np.asarray(cv2.resize(on_grid, (width, height), interpolation=way), np.float32)
+
+    smooth, smooth_inner = (full(each * _taper(each)[:, None]) for each in (field, inner))
+    smooth += lent[..., None] * (smooth_inner - smooth)
+    agreed = full(agreement, cv2.INTER_NEAREST_EXACT)
+    return smooth, np.asarray((agreed > 0.25) & (trust > 0.5))
 
 
 class _Membrane:
@@ -307,6 +309,22 @@ def _trust(strength_map: NDArray[np.float32], cell: float) -> NDArray[np.float32
     away = cv2.distanceTransform((~touched).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     trust = np.clip(1 - strength_map / LIGHTLY, 0, 1)
     return np.where(away <= cell, trust, 0).astype(np.float32)
+
+
+def _lent(
+    through: NDArray[np.float32],
+    trust: NDArray[np.float32],
+    strength_map: NDArray[np.float32],
+    cell: float,
+) -> NDArray[np.float32]:
+    """How much each pixel inside the border may look like the original, ``(H, W)`` in [0, 1]: the
+    fourth root of how much of that will show ``through``, which hardly falls before the edit is
+    opaque; 0 farther than a cell inside, for who lays a whole edit over thinly means it.
+    """
+    touched = strength_map > 0
+    inside = cv2.distanceTransform(touched.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near = touched & (inside <= cell) & (trust == 0)
+    return np.where(near, through**0.25, 0).astype(np.float32)
 
 
 def _shared(seen: NDArray[np.float32], ring: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -233,7 +233,8 @@ def evaluation_page(
         for task, each in cases.items()
     )
     scenes = ", ".join(f"{task} {len(each)}" for task, each in cases.items())
-    used = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
+    said = {key: value for key, value in settings.items() if value not in (None, {})}
+    used = ", ".join(f"{key} {json.dumps(value)}" for key, value in said.items())
     body = f"""
 <h1>Softpaint evaluation</h1>
 <p class="soft">Scenes: {_text(scenes)}.<br>{_text(used)}.</p>

@@ -247,6 +247,20 @@ def test_what_an_edit_took_away_does_not_come_back(meadow):
     assert delta_e(told, untold, mask > 0) < 0.1
 
 
+@pytest.mark.parametrize("alpha", ["a border", "half throughout"])
+def test_a_slight_change_that_was_asked_for_stays(meadow, alpha):
+    """A tint to the mask's border, of which the ring knows nothing: it is faded in, no more."""
+    mask = box(128, 30, 110, 20, 100)
+    tinted = meadow.astype(np.float32)
+    tinted[mask > 0] += (0, 12, -10)
+    decoded = tinted.round().clip(0, 255).astype(np.uint8)
+    opacity = paste_alpha(mask, 4) if alpha == "a border" else mask / 2
+    told, untold = (match_colours(decoded, meadow, mask, alpha=each) for each in (opacity, None))
+    deep = cv2.erode(mask, np.ones((19, 19))) > 0
+    assert (told[deep] == untold[deep]).all()
+    assert delta_e(told, meadow, deep) > 0.9 * delta_e(decoded, meadow, deep)
+
+
 def test_alpha_changes_the_global_methods_not(meadow):
     mask = box(128, 40, 100, 30, 90)
     decoded, alpha = cast(meadow), paste_alpha(mask, 4)
