@@ -97,7 +97,8 @@ def fresh_scheduler(scheduler: Any, model_scheduler: Any) -> Any:
     like = model_scheduler if name or scheduler is None else scheduler
     config = like.config
     key = (name, type(like), id(config))
-    if key not in _NEW or _NEW[key][0] is not config:
+    known = _NEW.get(key)
+    if known is None or known[0] is not config:
         if name:
             import diffusers
 
@@ -107,8 +108,8 @@ def fresh_scheduler(scheduler: Any, model_scheduler: Any) -> Any:
             made = type(like).from_config(config)
         if len(_NEW) >= NEW:
             _NEW.pop(next(iter(_NEW)), None)
-        _NEW[key] = config, made
-    return copy.deepcopy(_NEW[key][1])
+        known = _NEW[key] = config, made
+    return copy.deepcopy(known[1])
 
 
 def steps_for_strength(num_inference_steps: int, strength: float) -> int:

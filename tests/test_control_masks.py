@@ -15,7 +15,6 @@ from engine.schedule import list_schedulers
 from engine.strategy import Stage, StagedStrategy, Strategy
 from strategies import create_strategy, list_strategies
 from tests import tiny, tiny_controls
-from tests.tiny_controls import edited
 
 LEFT = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
 LEFT[:, :24] = 1.0
@@ -24,6 +23,10 @@ IN, OUT = (..., slice(0, 3)), (..., slice(3, None))
 ROUNDING = 5e-4
 """Latents of runs that share a call with other rows, as in test_loop: to the bit they are those of
 the companion in the same call, and no run without the control has a companion."""
+
+
+def edited(engine, controls=None, **changes):
+    return tiny.edited(engine, controls=controls, **changes)
 
 
 def canny(net, mask=LEFT, seed=11, **changes):

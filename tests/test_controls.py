@@ -325,7 +325,7 @@ def union(engine) -> Any:
 
 
 def edit(engine, controls=None, **changes):
-    return tiny_controls.edited(engine, controls, **changes).latents
+    return tiny.edited(engine, controls=controls, **changes).latents
 
 
 def calls_of(net, monkeypatch):

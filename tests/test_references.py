@@ -132,21 +132,11 @@ def engine() -> InpaintEngine:
 @pytest.fixture(scope="module")
 def bare() -> InpaintEngine:
     """The same without an IP-Adapter."""
-    pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
-    return InpaintEngine.from_pipe(pipe, inpaint_unet=tiny.unet(9, seed=1))
+    return tiny.engine()
 
 
 def edit(engine: InpaintEngine, reference: Any = None, **changes: Any) -> torch.Tensor:
-    request = {
-        "image": tiny.picture(),
-        "strength_map": np.ones((tiny.SIZE, tiny.SIZE), np.float32),
-        "prompt": "a red house",
-        "num_inference_steps": 4,
-        "seed": 2,
-        "output_type": "latent",
-    }
-    latents = engine.edit(**{**request, **changes}, ip_adapter_image=reference).latents
-    assert latents is not None
+    latents: torch.Tensor = tiny.edited(engine, ip_adapter_image=reference, **changes).latents
     return latents
 
 

@@ -127,6 +127,19 @@ def box_mask(size: int = SIZE) -> Image.Image:
     return Image.fromarray(mask)
 
 
+def edited(engine: Any, **changes: Any) -> Any:
+    """The result of a whole picture repainted in four steps, as latents."""
+    settings: dict[str, Any] = {
+        "image": picture(),
+        "strength_map": np.ones((SIZE, SIZE), np.float32),
+        "prompt": "a red house",
+        "num_inference_steps": 4,
+        "seed": 2,
+        "output_type": "latent",
+    }
+    return engine.edit(**{**settings, **changes})
+
+
 def both(
     kind: Any,
     parts: dict[str, Any],

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import ControlNetModel, ControlNetUnionModel
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
-
-from tests import tiny
 
 
 def _made(kind: Any, unet: Any, seed: int, **changes: Any) -> Any:
@@ -70,16 +67,3 @@ def image_reader(width: int = 24) -> dict[str, Any]:
         "image_encoder": CLIPVisionModelWithProjection(config).eval(),
         "feature_extractor": CLIPImageProcessor(size=32, crop_size=32),
     }
-
-
-def edited(engine: Any, controls: Any = None, **changes: Any) -> Any:
-    """A whole picture repainted in four steps under ``controls``, as latents."""
-    settings: dict[str, Any] = {
-        "image": tiny.picture(),
-        "strength_map": np.ones((tiny.SIZE, tiny.SIZE), np.float32),
-        "prompt": "a red house",
-        "num_inference_steps": 4,
-        "seed": 2,
-        "output_type": "latent",
-    }
-    return engine.edit(**{**settings, **changes}, controls=controls)
