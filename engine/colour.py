@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from engine.errors import InputError, UnknownNameError
+from engine.masks import distance_to
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,9 +188,7 @@ def colour_field(
         return np.zeros_like(seen), np.zeros_like(trust, dtype=bool)
 
     length = cell / 12
-    depth = cv2.distanceTransform(
-        np.pad(strength_map > 0, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    ).max()
+    depth = distance_to(np.pad(strength_map == 0, 1, constant_values=True)).max()
     membrane = _Membrane(grid, (length / pitch) ** 2)
     windows = [_window(count, depth / pitch) for count in grid]
     fade = (length / max(depth / 2, cell)) ** 2
@@ -306,9 +305,8 @@ def _trust(strength_map: NDArray[np.float32], cell: float) -> NDArray[np.float32
     touched = strength_map > 0
     if not touched.any():
         return np.zeros_like(strength_map, dtype=np.float32)
-    away = cv2.distanceTransform((~touched).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     trust = np.clip(1 - strength_map / LIGHTLY, 0, 1)
-    return np.where(away <= cell, trust, 0).astype(np.float32)
+    return np.where(distance_to(touched) <= cell, trust, 0).astype(np.float32)
 
 
 def _lent(
@@ -322,8 +320,7 @@ def _lent(
     opaque; 0 farther than a cell inside, for who lays a whole edit over thinly means it.
     """
     touched = strength_map > 0
-    inside = cv2.distanceTransform(touched.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    near = touched & (inside <= cell) & (trust == 0)
+    near = touched & (distance_to(~touched) <= cell) & (trust == 0)
     return np.where(near, through**0.25, 0).astype(np.float32)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class Inputs:
     prefill_maps: list[NDArray[np.float32]]
     """What is prefilled, and how strongly: H W each in [0, 1], as many as maps."""
     alphas: list[NDArray[np.float32]]
-    """The paste's opacity: H W each, as many as maps; 0 where the strength is."""
+    """The paste's opacity: H W each, as many as pictures; 0 where the strength is."""
     pictures: list[Picture] | None
     views: list[View]
     """Of all pictures, in order."""
@@ -154,7 +155,10 @@ class Inputs:
             regions=regions,
             prefill_maps=maps if prefill is None else [prefill] * len(maps),
             alphas=[
-                _alpha(each, request) if opacity is None else opacity * (each > 0) for each in maps
+                paste_alpha(own, request.feather, underlay(picture.rgb, request.expand))
+                if opacity is None
+                else opacity * (own > 0)
+                for own, picture in zip(cycle(maps), pictures or (), strict=False)
             ],
             pictures=pictures,
             views=views,
@@ -241,19 +245,6 @@ def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, 
     """The given picture's rows and columns of an expanded canvas of ``shape`` (H, W, ...)."""
     left, top, right, bottom = by
     return slice(top, shape[0] - bottom), slice(left, shape[1] - right)
-
-
-def _alpha(strength_map: NDArray[np.float32], request: EditRequest) -> NDArray[np.float32]:
-    """The paste's opacity (H W). New canvas is faded in over twice the feather: nothing that stood
-    there is lost by it.
-    """
-    alpha = paste_alpha(strength_map, request.feather)
-    if request.expand is None:
-        return alpha
-    wide = paste_alpha(strength_map, 2 * request.feather)
-    inner = _inner(request.expand, alpha.shape)
-    wide[inner] = alpha[inner]
-    return wide
 
 
 def underlay(rgb: NDArray[np.uint8], by: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:

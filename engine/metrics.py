@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import UnknownNameError
+from engine.masks import distance_to
 
 __all__ = [
     "METRICS",
@@ -156,10 +157,7 @@ def _ring_width(mask: Mask) -> int:
 
 def _within(area: Mask, distance: float) -> Mask:
     """Pixels at most ``distance`` px from ``area``; none where it is empty."""
-    if not area.any():
-        return np.zeros_like(area)
-    far = cv2.distanceTransform((~area).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(far <= distance)
+    return np.asarray(distance_to(area) <= distance)
 
 
 def colour_ring(result: Pixels, reference: Pixels, mask: Mask) -> float:

@@ -83,6 +83,7 @@ class Plan:
     regions: list[list[Region]]
     """Of each map, in the order of a picture's jobs."""
     alphas: list[NDArray[np.float32]] = field(default_factory=list)
+    """The paste's opacity, one for each picture."""
     prefilled: Mapping[str, str] = field(default_factory=dict)
     """What each strategy's jobs started from, by its name."""
     paste_rule: PasteRule = "alpha"
@@ -190,7 +191,7 @@ class Plan:
             pixels,
             crop(underlay(rgb, request.expand), box),
             strength_map,
-            alpha=crop(self.alphas[which % len(self.alphas)], box),
+            alpha=crop(self.alphas[which], box),
             method=request.colour,
             cell=self.backbone.cell * box.width / region.size[0],
         )
@@ -206,7 +207,7 @@ class Plan:
         """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
         under = crop(canvas, region.box)
         if self.pictures is not None:
-            alpha = crop(self.alphas[which % len(self.alphas)], region.box)
+            alpha = crop(self.alphas[which], region.box)
             if region.own is not None:
                 alpha *= region.own
             if (adapted := self._adapted_alpha(job, region)) is not None:

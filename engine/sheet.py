@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.errors import InputError
+from engine.masks import distance_to
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,10 +192,7 @@ def heat_map(
 
 def _inner_edge(area: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """Find the pixels of an area that are at most ``width`` px from its outside."""
-    if area.all() or not area.any():
-        return np.zeros_like(area)
-    distance = cv2.distanceTransform(area.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(area & (distance <= width))
+    return np.asarray(area & (distance_to(~area) <= width))
 
 
 # --- pictures ------------------------------------------------------------------------------------

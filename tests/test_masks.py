@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
+from engine.canvas import paste
 from engine.errors import InputError
 from engine.masks import (
     SNAP,
+    distance_to,
     is_hard,
     load_mask,
     load_strength_map,
@@ -481,6 +483,21 @@ def test_is_hard() -> None:
     assert not is_hard(np.array([[0, np.nan, 1]], np.float32))
 
 
+@pytest.mark.parametrize("side", [1, 24, 300])
+def test_distances_are_exact(side: int) -> None:
+    """To the bit, of any layout in memory; OpenCV's own are off by a bit now and then."""
+    from scipy.ndimage import distance_transform_edt
+
+    rng = np.random.default_rng(side)
+    for _ in range(20):
+        target = rng.random((side, 2 * side)) < 10.0 ** -rng.integers(1, 4)
+        target[-1, -2] = True
+        for each in (target, target[:, ::2]):
+            expected = distance_transform_edt(~each).astype(np.float32)
+            np.testing.assert_array_equal(distance_to(each), expected)
+    assert (distance_to(np.zeros((3, 4), bool)) > 1e9).all()
+
+
 # --- the paste alpha -----------------------------------------------------------------------------
 
 
@@ -521,9 +538,7 @@ def test_no_feather_is_a_hard_cut(strength: NDArray[np.float32]) -> None:
 def test_alpha_is_one_from_the_feather_on_and_smooth(feather: float) -> None:
     strength = shapes_map()
     alpha = paste_alpha(strength, feather)
-    depth = cv2.distanceTransform(
-        (strength > 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
+    depth = distance_to(strength == 0)
     assert (alpha[depth >= feather] == 1).all()
     # Along the inner normal of the disc alpha only grows.
     assert (np.diff(alpha[110, 20:111]) >= 0).all()
@@ -562,9 +577,78 @@ def test_the_picture_border_is_no_edge() -> None:
     assert not paste_alpha(np.zeros((8, 8), np.float32), 16).any()
 
 
+# --- the paste alpha over an original ------------------------------------------------------------
+
+
+def meadow(shape: tuple[int, int], *, texture: int = 0) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(0).integers(-texture, texture + 1, (*shape, 3))
+    return np.asarray(np.array([90, 150, 70]) + noise, np.uint8)
+
+
+@given(soft_maps, st.floats(0, 40), st.integers(0, 90))
+@quick
+def test_over_an_original_alpha_lies_between_the_ramps(
+    strength: NDArray[np.float32], feather: float, texture: int
+) -> None:
+    alpha = paste_alpha(strength, feather, meadow(strength.shape, texture=texture))
+    np.testing.assert_array_equal(alpha > 0, strength > 0)
+    narrow = paste_alpha(strength, feather)
+    wide = paste_alpha(strength, 2 * feather) if feather > 1 else narrow
+    assert (alpha <= narrow).all()
+    assert (alpha >= np.minimum(narrow, wide) - 1e-6).all()
+
+
+@pytest.mark.parametrize("feather", [2, 5.5, 16, 100])
+def test_a_plain_original_is_faded_into_over_twice_the_feather(feather: float) -> None:
+    strength = shapes_map()
+    alpha = paste_alpha(strength, feather, meadow(strength.shape))
+    np.testing.assert_allclose(alpha, paste_alpha(strength, 2 * feather), atol=1e-6)
+
+
+def test_a_texture_and_a_slope_go_on_too() -> None:
+    strength = np.zeros((64, 64), np.float32)
+    strength[16:48, 16:48] = 1
+    narrow, wide = paste_alpha(strength, 4), paste_alpha(strength, 8)
+    across = np.arange(64)[None, :, None]  # Delta-E .4 a px: 3 where the ramp ends
+    slope = (meadow((64, 64)) + across).astype(np.uint8)
+    for original in (meadow((64, 64), texture=25), slope):
+        alpha = paste_alpha(strength, 4, original)
+        assert (narrow - alpha).sum() > 0.7 * (narrow - wide).sum()
+
+
+def test_nothing_that_stood_there_shows_through_more() -> None:
+    """A red ball in the mask, with room above it and none below."""
+    strength, original = np.zeros((64, 64), np.float32), meadow((64, 64))
+    strength[10:50, 10:54] = 1
+    ball = cv2.circle(np.zeros((64, 64), np.uint8), (32, 35), 14, 1, -1) > 0
+    original[ball] = (200, 40, 40)
+    alpha, narrow = paste_alpha(strength, 4, original), paste_alpha(strength, 4)
+    np.testing.assert_array_equal(alpha[ball], narrow[ball])
+    # Beside the ball the fade is wide, and the step to it is softened.
+    assert alpha[13, 13] == pytest.approx(paste_alpha(strength, 8)[13, 13])
+    beside = cv2.dilate(ball.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~ball
+    wide = paste_alpha(strength, 8)
+    assert (narrow - alpha)[beside].sum() < 0.8 * (narrow - wide)[beside].sum()
+
+
+def test_a_thing_painted_across_the_border_fades_away() -> None:
+    """Steps are about half as large; what is asked for in the middle is untouched."""
+    strength, original = np.zeros((64, 64), np.float32), meadow((64, 64))
+    strength[16:48, 16:48] = 1
+    edited = np.full_like(original, (200, 40, 40))
+    hard, soft = (
+        paste(original, edited, paste_alpha(strength, 4, under)) for under in (None, original)
+    )
+    steps = [np.abs(np.diff(each.astype(int), axis=1)).max() for each in (hard, soft)]
+    assert steps[1] <= 0.6 * steps[0]  # a half, but for whole pixels
+    assert np.array_equal(soft[24:40, 24:40], edited[24:40, 24:40])
+
+
 @pytest.mark.parametrize("feather", [-1, float("nan"), float("inf")])
 def test_feathers(feather: float) -> None:
     with pytest.raises(InputError, match="feather"):
         paste_alpha(np.ones((8, 8), np.float32), feather)
     with pytest.raises(InputError, match="shape"):
         paste_alpha(np.ones((8, 8, 1), np.float32), 4)
+    with pytest.raises(InputError, match="fit"):
+        paste_alpha(np.ones((8, 8), np.float32), 4, np.zeros((8, 9, 3), np.uint8))

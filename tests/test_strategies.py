@@ -10,10 +10,9 @@ import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
 from engine.evaluate import open_suite
-from engine.inputs import _alpha, underlay
+from engine.inputs import underlay
 from engine.masks import paste_alpha
 from engine.metrics import colour_inside
-from engine.request import EditRequest
 from engine.schedule import Schedule, fresh_scheduler, list_schedulers
 from engine.strategy import Part, Strategy, StrategyContext
 from strategies import (
@@ -568,11 +567,9 @@ class TestExpand:
         assert (under[:, -8:] == 190).all()
         assert np.array_equal(under[:, 8:-8], slope)
         strength_map = np.ones((16, 36), np.float32)
-        strength_map[:, 8:20] = 0
-        request = EditRequest(image="", mask="", prompt="", expand=(8, 0, 8, 0), feather=4)
-        alpha = _alpha(strength_map, request)[5]
-        assert np.allclose(alpha[7::-1], paste_alpha(strength_map, 8)[5, 7::-1])
-        assert alpha[20] == paste_alpha(strength_map, 4)[5, 20]
+        strength_map[:, 8:28] = 0
+        alpha = paste_alpha(strength_map, 4, under)
+        assert np.allclose(alpha, paste_alpha(strength_map, 8), atol=1e-6)
 
     def test_together_with_a_mask(self, engine):
         mask = np.asarray(tiny.box_mask())

@@ -29,6 +29,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.masks import distance_to
+
 __all__ = [
     "COLOURS",
     "GROUNDS",
@@ -1298,8 +1300,7 @@ def feathered(mask: MaskArray, pixels: int) -> FloatArray:
     """
     if pixels <= 0:
         return mask.astype(np.float32)
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    ramp = np.clip(1 - distance / (pixels + 1), 0, 1)
+    ramp = np.clip(1 - distance_to(mask) / (pixels + 1), 0, 1)
     return np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
 
 
