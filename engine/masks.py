@@ -10,6 +10,7 @@ reduction to the latent grid, because 0 promises "not a bit of this pixel change
 from __future__ import annotations
 
 import os
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
@@ -253,46 +254,51 @@ def paste_alpha(
     if feather <= 1 or support.all() or not support.any():
         return alpha
     # Work on the support's bounding box and what counts around it.
-    reach = min(max(1, round(feather / 2)), max(support.shape))
+    near = min(float(feather), 16.0)
+    reach = 1 if original is None else 1 + ceil(1.5 * near)
     rows, columns = np.flatnonzero(support.any(axis=1)), np.flatnonzero(support.any(axis=0))
     window = (
-        slice(max(rows[0] - reach - 1, 0), rows[-1] + reach + 2),
-        slice(max(columns[0] - reach - 1, 0), columns[-1] + reach + 2),
+        slice(max(rows[0] - reach, 0), rows[-1] + 1 + reach),
+        slice(max(columns[0] - reach, 0), columns[-1] + 1 + reach),
     )
     depth = distance_to(~support[window])
     alpha[window] = _ramp(depth, float(feather))
     if original is not None:
         wide = np.minimum(_ramp(depth, 2.0 * feather), alpha[window])
-        alpha[window] += _goes_on(original[window], support[window], reach) * (wide - alpha[window])
+        alpha[window] += _goes_on(original[window], support[window], near) * (wide - alpha[window])
     return alpha
 
 
 def _goes_on(
-    original: NDArray[np.uint8], support: NDArray[np.bool_], reach: int
+    original: NDArray[np.uint8], support: NDArray[np.bool_], near: float
 ) -> NDArray[np.float32]:
-    """How much each pixel looks like what stands outside ``support`` next to it, ``(H, W)``: 1 if
-    its CIELAB values lie within those found at most ``reach`` px around the nearest pixel outside
-    (those of a texture do, those of a slope nearly), 0 if they are :data:`_FOREIGN` off. Near what
-    is foreign it falls to half, so that no outline of it is left.
+    """How much each pixel looks like what stands outside ``support`` next to it, ``(H, W)``.
+
+    1 if its CIELAB values are no more than two standard deviations (of a texture, say) off the mean
+    around the nearest pixel outside, 0 from :data:`_FOREIGN` beyond that on. Close to what is
+    foreign it falls to half, so that no outline of it is left. ``near``, in px, is how far around
+    is: the window has a standard deviation of 3/8 of it.
     """
+    outside = (~support).astype(np.float32)
     lab = np.asarray(cv2.cvtColor(original / np.float32(255), cv2.COLOR_RGB2LAB))
-    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    nowhere = np.float32(1e4)  # farther from all colours than they are from each other
-    most = cv2.dilate(np.where(support[..., None], -nowhere, lab), square)
-    least = cv2.erode(np.where(support[..., None], nowhere, lab), square)
+
+    def blur(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+        return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
+
+    share = np.maximum(blur(outside, 0.375 * near), np.float32(1e-6))[..., None]
+    mean, square = (blur(x * outside[..., None], 0.375 * near) / share for x in (lab, lab * lab))
+    spread = 2 * np.sqrt(np.maximum(square - mean * mean, 0))
     # Each pixel outside has a label, which those inside share that are nearest to it.
     _, label = cv2.distanceTransformWithLabels(
         support.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    outside = np.flatnonzero(~support)
-    place = np.zeros(outside.size + 1, np.intp)
-    place[label.ravel()[outside]] = outside
-    nearest = place[label]
-    most, least = (each.reshape(-1, 3)[nearest] for each in (most, least))
-    off = np.linalg.norm(np.maximum(lab - most, 0) + np.maximum(least - lab, 0), axis=2)
+    places = np.flatnonzero(~support)
+    place = np.zeros(places.size + 1, np.intp)
+    place[label.ravel()[places]] = places
+    mean, spread = (each.reshape(-1, 3)[place[label]] for each in (mean, spread))
+    off: NDArray[np.float32] = np.linalg.norm(np.maximum(abs(lab - mean) - spread, 0), axis=2)
     alike = np.clip(1 - off / _FOREIGN, 0, 1).astype(np.float32)
-    softened = cv2.GaussianBlur(alike, (0, 0), reach / 2)
-    return np.asarray(np.minimum(alike, softened), np.float32)
+    return np.asarray(np.minimum(alike, blur(alike, 0.25 * near)))
 
 
 def _ramp(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:

@@ -602,7 +602,8 @@ def test_over_an_original_alpha_lies_between_the_ramps(
 def test_a_plain_original_is_faded_into_over_twice_the_feather(feather: float) -> None:
     strength = shapes_map()
     alpha = paste_alpha(strength, feather, meadow(strength.shape))
-    np.testing.assert_allclose(alpha, paste_alpha(strength, 2 * feather), atol=1e-6)
+    # A blur's weights add up to 1 but for float32's rounding.
+    np.testing.assert_allclose(alpha, paste_alpha(strength, 2 * feather), rtol=0, atol=1e-5)
 
 
 def test_a_texture_and_a_slope_go_on_too() -> None:
@@ -625,9 +626,9 @@ def test_nothing_that_stood_there_shows_through_more() -> None:
     alpha, narrow = paste_alpha(strength, 4, original), paste_alpha(strength, 4)
     np.testing.assert_array_equal(alpha[ball], narrow[ball])
     # Beside the ball the fade is wide, and the step to it is softened.
-    assert alpha[13, 13] == pytest.approx(paste_alpha(strength, 8)[13, 13])
-    beside = cv2.dilate(ball.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~ball
     wide = paste_alpha(strength, 8)
+    assert alpha[13, 13] == pytest.approx(wide[13, 13], abs=1e-5)
+    beside = cv2.dilate(ball.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~ball
     assert (narrow - alpha)[beside].sum() < 0.8 * (narrow - wide)[beside].sum()
 
 
