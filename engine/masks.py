@@ -309,6 +309,8 @@ def _ramp(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:
 def _ramp_width(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:
     """Find the width w of :func:`paste_alpha` for each pixel from its distance to the outside."""
     inside = depth > 0
+    if (distance_to(depth >= feather)[inside] <= 1.5 * feather).all():  # thick all over
+        return np.full_like(depth, feather)
     width = np.ones_like(depth)
     levels = [1.0]
     while levels[-1] < feather:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from engine.errors import InputError
-from engine.models.forwards import in_fours, is_compiled, replaced_forwards
+from engine.models.forwards import in_fours, is_compiled, parts, replaced_forwards
 from engine.models.ip_adapter import encode_images, image_projections, lend_adapters
 from engine.models.preview import Previewer
 from engine.models.remembered import Remembered
@@ -449,7 +449,7 @@ def _weights_state(module: Any) -> int:
     """A hash that changes when a module's weights, adapters or attention processors do. Weights
     that offloading moves about count by who they are, not by where.
     """
-    every = [vars(each) for each in module.modules()]
+    every = [vars(each) for each in parts(module)]
     moves = any("_hf_hook" in each for each in every)
     weights = [
         (id(weight), weight._version, 0 if moves else weight.data_ptr())  # noqa: SLF001

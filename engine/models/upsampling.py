@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from engine.models.forwards import is_compiled, replaced_forwards
+from engine.models.forwards import is_compiled, parts, replaced_forwards
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def subpixel_upsampling(module: Any) -> AbstractContextManager[None]:
     """
     from diffusers.models.upsampling import Upsample2D
 
-    every = list(module.modules())
+    every = parts(module)
     layers = [each for each in every if isinstance(each, Upsample2D) and _serves(each)]
     if any(map(is_compiled, every)):
         layers = []
