@@ -10,6 +10,8 @@ reduction to the latent grid, because 0 promises "not a bit of this pixel change
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import product
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -264,9 +266,33 @@ def paste_alpha(
     depth = distance_to(~support[window])
     alpha[window] = _ramp(depth, float(feather))
     if original is not None:
-        wide = np.minimum(_ramp(depth, 2.0 * feather), alpha[window])
-        alpha[window] += _goes_on(original[window], support[window], near) * (wide - alpha[window])
+        given_up = alpha[window] - np.minimum(_ramp(depth, 2.0 * feather), alpha[window])
+        original, support = original[window], support[window]
+        for around, inner, tile in _tiles(given_up > 0, ceil(2 * feather + 4 * near)):
+            given_up[tile] *= _goes_on(original[around], support[around], near)[inner]
+        alpha[window] -= given_up
     return alpha
+
+
+def _tiles(
+    where: NDArray[np.bool_], margin: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
+    """The squares of a picture that hold any of ``where`` (a border crosses few of them): with
+    ``margin`` px around, the square's place in that, and its place in the picture.
+    """
+    side = max(256, 4 * margin)
+    for top, left in product(*(range(0, length, side) for length in where.shape)):
+        tile = slice(top, top + side), slice(left, left + side)
+        if where[tile].any():
+            first = max(top - margin, 0), max(left - margin, 0)
+            yield (
+                (slice(first[0], top + side + margin), slice(first[1], left + side + margin)),
+                (
+                    slice(top - first[0], top - first[0] + side),
+                    slice(left - first[1], left - first[1] + side),
+                ),
+                tile,
+            )
 
 
 def _goes_on(

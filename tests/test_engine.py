@@ -85,6 +85,14 @@ class TestPictures:
             want = (batch[i // 2] * 255).round().numpy().transpose(1, 2, 0) / np.float32(255)
             assert np.array_equal(result.images[i][keep], want[keep].astype(np.float32))
 
+    def test_pictures_of_a_batch_under_one_mask_are_what_they_are_alone(self, engine):
+        """How an edit is laid over a picture depends on that picture."""
+        pictures = [tiny.picture(64, 0), Image.new("RGB", (64, 64), "olive")]
+        both = engine.edit(**request(image=pictures, seed=1)).images
+        for picture, seed, got in zip(pictures, (1, 2), both, strict=True):
+            alone = engine.edit(**request(image=picture, seed=seed)).images[0]
+            assert np.array_equal(np.asarray(got), np.asarray(alone))
+
     def test_a_map_for_each_picture(self, engine):
         batch = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         maps = torch.zeros(2, 1, 64, 64)

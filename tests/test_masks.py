@@ -617,6 +617,20 @@ def test_a_texture_and_a_slope_go_on_too() -> None:
         assert (narrow - alpha).sum() > 0.7 * (narrow - wide).sum()
 
 
+@pytest.mark.parametrize("far", [(0, 0), (3, 90), (120, 0)])
+def test_what_else_is_repainted_far_away_does_not_matter(far: tuple[int, int]) -> None:
+    """Large pictures are looked at in squares; a dot moves their borders."""
+    original = meadow((600, 620), texture=12)
+    cv2.circle(original, (330, 290), 30, (200, 40, 40), -1)
+    strength = np.zeros((600, 620), np.float32)
+    strength[200:400, 210:420] = 1
+    alone = paste_alpha(strength, 4, original)
+    strength[far] = 1
+    together = paste_alpha(strength, 4, original)
+    together[far] = 0
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+
+
 def test_nothing_that_stood_there_shows_through_more() -> None:
     """A red ball in the mask, with room above it and none below."""
     strength, original = np.zeros((64, 64), np.float32), meadow((64, 64))

@@ -118,7 +118,8 @@ SETTINGS: dict[str, Any] = {
     "feather": Annotated[
         float | None,
         typer.Option(
-            help="Width of the soft seam, in pixels; on new canvas twice that. [default: 4]"
+            help="Width of the soft seam, in pixels; up to twice that where the picture goes on "
+            "inside the mask as around it, and on new canvas. [default: 4]"
         ),
     ],
     "guess_mode": Annotated[
