@@ -155,9 +155,7 @@ class Inputs:
             regions=regions,
             prefill_maps=maps if prefill is None else [prefill] * len(maps),
             alphas=[
-                paste_alpha(own, request.feather, underlay(picture.rgb, request.expand))
-                if opacity is None
-                else opacity * (own > 0)
+                _alpha(own, picture.rgb, request) if opacity is None else opacity * (own > 0)
                 for own, picture in zip(cycle(maps), pictures or (), strict=False)
             ],
             pictures=pictures,
@@ -245,6 +243,21 @@ def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, 
     """The given picture's rows and columns of an expanded canvas of ``shape`` (H, W, ...)."""
     left, top, right, bottom = by
     return slice(top, shape[0] - bottom), slice(left, shape[1] - right)
+
+
+def _alpha(
+    strength_map: NDArray[np.float32], rgb: NDArray[np.uint8], request: EditRequest
+) -> NDArray[np.float32]:
+    """The paste's opacity (H W) over a picture. New canvas is faded in over twice the feather:
+    nothing that stood there is lost by it.
+    """
+    alpha = paste_alpha(strength_map, request.feather, underlay(rgb, request.expand))
+    if request.expand is None:
+        return alpha
+    wide = paste_alpha(strength_map, 2 * request.feather)
+    inner = _inner(request.expand, alpha.shape)
+    wide[inner] = alpha[inner]
+    return wide
 
 
 def underlay(rgb: NDArray[np.uint8], by: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:

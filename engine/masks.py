@@ -231,6 +231,7 @@ def paste_alpha(
     Where ``original`` goes on inside the support as it is outside (:func:`_goes_on`), the ramp is
     up to twice as wide: an edit that ends at the mask's border, as a thing does that was painted
     too large, fades away in place of being cut off, and nothing that stood there shows through.
+    Around a thing that is kept with little margin it stays as it is.
 
     Args:
         strength_map: ``(H, W)`` in [0, 1].
@@ -257,7 +258,7 @@ def paste_alpha(
         return alpha
     # Work on the support's bounding box and what counts around it.
     near = min(float(feather), 16.0)
-    reach = 1 if original is None else 1 + ceil(1.5 * near)
+    reach = 1 if original is None else 1 + ceil(2 * near)
     rows, columns = np.flatnonzero(support.any(axis=1)), np.flatnonzero(support.any(axis=0))
     window = (
         slice(max(rows[0] - reach, 0), rows[-1] + 1 + reach),
@@ -268,7 +269,7 @@ def paste_alpha(
     if original is not None:
         given_up = alpha[window] - np.minimum(_ramp(depth, 2.0 * feather), alpha[window])
         original, support = original[window], support[window]
-        for around, inner, tile in _tiles(given_up > 0, ceil(2 * feather + 4 * near)):
+        for around, inner, tile in _tiles(given_up > 0, ceil(2 * feather + 6 * near)):
             given_up[tile] *= _goes_on(original[around], support[around], near)[inner]
         alpha[window] -= given_up
     return alpha
@@ -298,33 +299,41 @@ def _tiles(
 def _goes_on(
     original: NDArray[np.uint8], support: NDArray[np.bool_], near: float
 ) -> NDArray[np.float32]:
-    """How much each pixel looks like what stands outside ``support`` next to it, ``(H, W)``.
+    """How much each pixel looks like the border of ``support`` next to it, ``(H, W)``.
 
     1 if its CIELAB values are no more than two standard deviations (of a texture, say) off the mean
-    around the nearest pixel outside, 0 from :data:`_FOREIGN` beyond that on. Close to what is
-    foreign it falls to half, so that no outline of it is left. ``near``, in px, is how far around
-    is: the window has a standard deviation of 3/8 of it.
+    just outside, 0 from :data:`_FOREIGN` beyond that on. Close to what is foreign it falls to half,
+    so that no outline of it is left. And 0 where something else begins ``near`` px (to twice that)
+    outside: around a thing that is kept with a margin, the margin is not to grow.
     """
-    outside = (~support).astype(np.float32)
     lab = np.asarray(cv2.cvtColor(original / np.float32(255), cv2.COLOR_RGB2LAB))
+    away = distance_to(support)
 
-    def blur(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-        return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
+    def blur(values: NDArray[Any], sigma: float) -> NDArray[np.float32]:
+        return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)
 
-    share = np.maximum(blur(outside, 0.375 * near), np.float32(1e-6))[..., None]
-    mean, square = (blur(x * outside[..., None], 0.375 * near) / share for x in (lab, lab * lab))
+    edge = (away > 0) & (away <= max(1.5, 0.5 * near))
+    share = np.maximum(blur(edge, 0.375 * near), np.float32(1e-6))[..., None]
+    mean, square = (blur(x * edge[..., None], 0.375 * near) / share for x in (lab, lab * lab))
     spread = 2 * np.sqrt(np.maximum(square - mean * mean, 0))
-    # Each pixel outside has a label, which those inside share that are nearest to it.
+    # Each pixel of the ring around the support has a label, shared by those that it is nearest to.
+    ring = (away > 0) & (away < 1.5)
     _, label = cv2.distanceTransformWithLabels(
-        support.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+        (~ring).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    places = np.flatnonzero(~support)
+    places = np.flatnonzero(ring)
     place = np.zeros(places.size + 1, np.intp)
     place[label.ravel()[places]] = places
-    mean, spread = (each.reshape(-1, 3)[place[label]] for each in (mean, spread))
+    nearest = place[label]
+    mean, spread = (each.reshape(-1, 3)[nearest] for each in (mean, spread))
     off: NDArray[np.float32] = np.linalg.norm(np.maximum(abs(lab - mean) - spread, 0), axis=2)
-    alike = np.clip(1 - off / _FOREIGN, 0, 1).astype(np.float32)
-    return np.asarray(np.minimum(alike, blur(alike, 0.25 * near)))
+    alike = np.clip(1 - off / _FOREIGN, 0, 1)
+    behind = (away > 0.75 * near) & (away <= 2 * near)
+    weight = blur(behind, near)
+    same = np.clip(2 - off / (2 * _FOREIGN), 0, 1)  # a slope may change slowly
+    even = np.where(weight > 1e-4, blur(behind * same, near) / np.maximum(weight, 1e-6), 1)
+    even = np.clip((even - 0.5) / 0.4, 0, 1).ravel()[nearest]
+    return np.asarray(np.minimum(alike, blur(alike, 0.25 * near)) * even, np.float32)
 
 
 def _ramp(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:

@@ -646,6 +646,18 @@ def test_nothing_that_stood_there_shows_through_more() -> None:
     assert (narrow - alpha)[beside].sum() < 0.8 * (narrow - wide)[beside].sum()
 
 
+@pytest.mark.parametrize(("margin", "grows"), [(2, False), (4, False), (12, True)])
+def test_the_margin_of_what_is_kept_does_not_grow(margin: int, grows: bool) -> None:
+    """A ball is kept, all around it repainted: a halo of the old surroundings would be left."""
+    original = meadow((96, 96), texture=6)
+    ball = cv2.circle(np.zeros((96, 96), np.uint8), (48, 48), 20, 1, -1) > 0
+    original[ball] = (200, 40, 40)
+    strength = (distance_to(ball) > margin).astype(np.float32)
+    given_up = paste_alpha(strength, 4) - paste_alpha(strength, 4, original)
+    most = (paste_alpha(strength, 4) - paste_alpha(strength, 8)).sum()
+    assert (given_up.sum() > 0.7 * most) if grows else (given_up.sum() < 0.05 * most)
+
+
 def test_a_thing_painted_across_the_border_fades_away() -> None:
     """Steps are about half as large; what is asked for in the middle is untouched."""
     strength, original = np.zeros((64, 64), np.float32), meadow((64, 64))

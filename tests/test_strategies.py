@@ -10,9 +10,10 @@ import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
 from engine.evaluate import open_suite
-from engine.inputs import underlay
+from engine.inputs import _alpha, underlay
 from engine.masks import paste_alpha
 from engine.metrics import colour_inside
+from engine.request import EditRequest
 from engine.schedule import Schedule, fresh_scheduler, list_schedulers
 from engine.strategy import Part, Strategy, StrategyContext
 from strategies import (
@@ -568,8 +569,8 @@ class TestExpand:
         assert np.array_equal(under[:, 8:-8], slope)
         strength_map = np.ones((16, 36), np.float32)
         strength_map[:, 8:28] = 0
-        alpha = paste_alpha(strength_map, 4, under)
-        assert np.allclose(alpha, paste_alpha(strength_map, 8), rtol=0, atol=1e-5)
+        request = EditRequest(image="", mask="", prompt="", expand=(8, 0, 8, 0), feather=4)
+        assert np.array_equal(_alpha(strength_map, under, request), paste_alpha(strength_map, 8))
 
     def test_together_with_a_mask(self, engine):
         mask = np.asarray(tiny.box_mask())
