@@ -203,7 +203,7 @@ class InpaintEngine:
             feather: width in px of the fade inside the repainted region, over which the result
                 is laid on the original; up to twice that where the original goes on inside as
                 it is outside, so that nothing that stood there shows through (see
-                :func:`engine.masks.paste_alpha`), and on new canvas, where it is laid on the
+                :func:`engine.fade.paste_alpha`), and on new canvas, where it is laid on the
                 border's colours. Where the strength is 0, pixels stay as they were to the bit.
             skip: leave out the steps in which every pixel is still held (a strength map whose
                 maximum is below 1): the same pixels for less work. The callback is not called for

@@ -14,7 +14,8 @@ from controls.scene import Scene
 from engine.canvas import Box, Picture, crop, load_image, pad_to_multiple, paste, to_tensor
 from engine.crop import Cutter, Region
 from engine.errors import InputError
-from engine.masks import load_mask, load_strength_map, paste_alpha, resize_map
+from engine.fade import paste_alpha
+from engine.masks import load_mask, load_strength_map, resize_map
 from engine.prefill import prefilled
 
 if TYPE_CHECKING:

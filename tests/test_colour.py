@@ -23,7 +23,7 @@ from engine.colour import (
     restore_round_trip,
 )
 from engine.errors import InputError, UnknownNameError
-from engine.masks import paste_alpha
+from engine.fade import paste_alpha
 from engine.pocket import world
 
 CORRECTIONS = [name for name in COLOURS if name != "none"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.masks import paste_alpha
+from engine.fade import paste_alpha
 from engine.stitch import changed, list_pastes, multiband, poisson, stitch
 
 

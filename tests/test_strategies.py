@@ -10,8 +10,8 @@ import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
 from engine.evaluate import open_suite
+from engine.fade import paste_alpha
 from engine.inputs import _alpha, underlay
-from engine.masks import paste_alpha
 from engine.metrics import colour_inside
 from engine.request import EditRequest
 from engine.schedule import Schedule, fresh_scheduler, list_schedulers

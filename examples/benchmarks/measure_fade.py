@@ -21,8 +21,9 @@ from PIL import Image
 
 from engine import InpaintEngine, metrics
 from engine.evaluate import Case, open_suite
+from engine.fade import paste_alpha
 from engine.files import save_image
-from engine.masks import distance_to, paste_alpha
+from engine.masks import distance_to
 from engine.pocket import world
 from engine.sheet import labelled_grid
 
