@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import cv2
 import numpy as np
 
-from engine.canvas import first_line
 from engine.errors import InputError, ModelError, UnknownNameError
+from engine.picture.canvas import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from controls.control import HOLES, Control
 from controls.scene import cut
 from engine.errors import InputError, ModelError
-from engine.models.forwards import replaced_forwards
-from engine.models.text_projections import TextProjections
+from engine.models.speed.forwards import replaced_forwards
+from engine.models.speed.text_projections import TextProjections
 
 if TYPE_CHECKING:
     from controls.scene import Scene
-    from engine.canvas import Box
-    from engine.schedule import Schedule
+    from engine.picture.canvas import Box
+    from engine.solvers.schedule import Schedule
     from engine.types import Conditioning, Step
 
 _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
@@ -78,7 +78,7 @@ class ControlStack:
     device: torch.device
     guess_mode: bool = False
     companions: int = 0
-    """Rows that a job needs before the picture's own: see :mod:`engine.companions`."""
+    """Rows that a job needs before the picture's own: see :mod:`engine.denoise.companions`."""
 
     @classmethod
     def of(
@@ -208,7 +208,7 @@ class _Branch:
 
 
 class BoundControl:
-    """A ControlNet bound to one job: :class:`engine.loop.Control`.
+    """A ControlNet bound to one job: :class:`engine.denoise.loop.Control`.
 
     Args:
         net: the ``ControlNetModel``.

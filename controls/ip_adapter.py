@@ -12,12 +12,12 @@ from PIL import Image
 
 from controls.reference import Reference
 from controls.scene import cut
-from engine.canvas import load_image
 from engine.errors import InputError
+from engine.picture.canvas import load_image
 
 if TYPE_CHECKING:
     from controls.scene import Scene
-    from engine.canvas import Box
+    from engine.picture.canvas import Box
     from engine.types import Conditioning
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from engine.canvas import name_of
 from engine.errors import InputError
+from engine.picture.canvas import name_of
 
 
 @dataclass(frozen=True, eq=False)

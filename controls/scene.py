@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from controls.annotators import annotate
-from engine.canvas import Box, crop, load_image, name_of, pad_to_multiple
 from engine.errors import InputError
-from engine.masks import load_strength_map
+from engine.picture.canvas import Box, crop, load_image, name_of, pad_to_multiple
+from engine.picture.masks import load_strength_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,7 +104,7 @@ class Scene:
         """A control's mask on the padded canvas: float32 1 1 H W in [0, 1].
 
         Raises:
-            InputError: as :func:`engine.masks.load_strength_map`, or it is 0 everywhere.
+            InputError: as :func:`engine.picture.masks.load_strength_map`, or it is 0 everywhere.
         """
         mask = load_strength_map(source, (self.inner.width, self.inner.height))
         if not mask.any():

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
         SoftpaintError,
         UnknownNameError,
     )
-    from engine.results import Comparison, EditResult
+    from engine.request.result import Comparison, EditResult
 
 _HOME = {
     "InpaintEngine": "engine.engine",
-    "Comparison": "engine.results",
-    "EditResult": "engine.results",
+    "Comparison": "engine.request.result",
+    "EditResult": "engine.request.result",
     "CancelledError": "engine.errors",
     "InputError": "engine.errors",
     "ModelError": "engine.errors",

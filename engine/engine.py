@@ -11,28 +11,28 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from controls import Control, check_controls, check_references, split_controls
+from engine.denoise.loop import Loop
+from engine.denoise.strategy import AnyStrategy, StagedStrategy, Strategy
+from engine.edit.before import Clock, Plan, draw_seed, prepare_edit
+from engine.edit.parity import prepare_like_diffusers
+from engine.edit.session import SESSION_BYTES, Session
 from engine.errors import InputError
-from engine.loop import Loop
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
-from engine.models.loading import (
+from engine.models.formats.loading import (
     default_inpaint_model,
     load_preview_vae,
     resolve_device,
     resolve_dtype,
 )
-from engine.models.optimise import optimise
-from engine.models.preview import Previewer
-from engine.parity import prepare_like_diffusers
-from engine.prepare import Clock, Plan, draw_seed, prepare_edit
-from engine.request import EditRequest
-from engine.results import Comparison, EditResult
-from engine.session import SESSION_BYTES, Session
-from engine.strategy import AnyStrategy, StagedStrategy, Strategy
+from engine.models.previews import Previewer
+from engine.models.speed.optimise import optimise
+from engine.request.request import EditRequest
+from engine.request.result import Comparison, EditResult
 from strategies import create_strategy, get_strategy, list_strategies, options_of
 
 if TYPE_CHECKING:
-    from engine.loop import Job
+    from engine.denoise.loop import Job
 
 
 DEFAULT_STRATEGY = "differential"
@@ -165,10 +165,10 @@ class InpaintEngine:
             strength_map: a strength in [0, 1] for every pixel, 1 = repaint, in mask's place.
             negative_prompt: what it should not show; None is the model's own empty prompt.
             strategy: a name of ``strategies.list_strategies()``, several joined by ``+``, or a
-                :class:`~engine.strategy.Strategy`.
+                :class:`~engine.denoise.strategy.Strategy`.
             num_inference_steps: steps of a run at strength 1; 1 to 1000.
             guidance_scale: classifier-free guidance, from 0; at most 1 is off.
-            guidance_rescale: in [0, 1], see :class:`~engine.guidance.Guidance`.
+            guidance_rescale: in [0, 1], see :class:`~engine.denoise.guidance.Guidance`.
             guidance_start, guidance_end: shares of the run, in [0, 1], between which it guides; the
                 other steps cost half, as they have no unconditional branch.
             strength: global strength in (0, 1]: the share of the steps that is run.
@@ -191,42 +191,42 @@ class InpaintEngine:
             denoising_end: share at which it stops, leaving noisy latents for another run
                 (``output_type="latent"``).
             latents: noisy latents (b c h/cell w/cell) to continue from at ``denoising_start``.
-            scheduler: a name of ``engine.schedule.list_schedulers()``, a diffusers scheduler (a
-                fresh copy is used), or None for the model's own.
+            scheduler: a name of ``engine.solvers.schedule.list_schedulers()``, a diffusers
+                scheduler (a fresh copy is used), or None for the model's own.
             eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
             colour: how the edit's colours are matched to the picture's, measured on the ring around
-                what is repainted, see :func:`engine.colour.match_colours`: ``"field"`` (a local
-                correction; under a soft map the VAE's losses are given back too, for one more
+                what is repainted, see :func:`engine.picture.colour.match_colours`: ``"field"`` (a
+                local correction; under a soft map the VAE's losses are given back too, for one more
                 decode), the global ``"lab"`` and ``"histogram"``, or ``"none"``. Without effect
                 on latents and with ``compat``.
             invert: flip the map's polarity (1 = keep).
             feather: width in px of the fade inside the repainted region, over which the result
                 is laid on the original; up to twice that where the original goes on inside as
                 it is outside, so that nothing that stood there shows through (see
-                :func:`engine.fade.paste_alpha`), and on new canvas, where it is laid on the
+                :func:`engine.picture.fade.paste_alpha`), and on new canvas, where it is laid on the
                 border's colours. Where the strength is 0, pixels stay as they were to the bit.
             skip: leave out the steps in which every pixel is still held (a strength map whose
                 maximum is below 1): the same pixels for less work. The callback is not called for
                 them. False computes them.
             region: ``"mask"`` cuts out the mask's surroundings, edits them at the model's own size
                 and puts them back; ``"full"`` edits the whole picture; ``"auto"`` cuts out where
-                that saves at least half (see :class:`engine.crop.Cutter`). Islands of the mask far
-                from each other are cut out apart and share model calls; the first draws its noise
-                from the picture's own generator, each further one from a generator seeded by it.
-            context: sides of a cut-out over those of the mask's bounding box, from 1.
+                that saves at least half (see :class:`engine.picture.crop.Cutter`). Islands of the
+                mask far from each other are cut out apart and share model calls; the first draws
+                its noise from the picture's own generator, each further one from a generator seeded
+            by it. context: sides of a cut-out over those of the mask's bounding box, from 1.
             context_mask: more that the cut-out should hold; as ``mask``.
             native_size: side in px at which cut-outs are edited; None is what the model was
                 trained on.
             zoom: how far a cut-out smaller than that may be enlarged for editing; 1 (not at all)
                 to 16.
             prefill: what stands in the hole when the run starts: a name of
-                ``engine.prefill.list_prefills()``, ``"gan:PATH"`` for an inpainting GAN of your
-                own (:func:`engine.prefill.gan`), or ``"auto"``, which the result's settings name
-                under ``prefilled``. What is held and pasted is the original in any case.
-            prefill_mask: what is prefilled, and how strongly, if it is not the map; as
+                ``engine.picture.fill.list_prefills()``, ``"gan:PATH"`` for an inpainting GAN of
+                your own (:func:`engine.picture.fill.gan`), or ``"auto"``, which the result's
+                settings name under ``prefilled``. What is held and pasted is the original in any
+            case. prefill_mask: what is prefilled, and how strongly, if it is not the map; as
                 ``strength_map``.
             paste: how the result is laid over the original: a name of
-                ``engine.stitch.list_pastes()``.
+                ``engine.picture.paste.list_pastes()``.
             paste_mask: with what opacity, in place of the map's support faded over ``feather``;
                 as ``strength_map``. It cannot paste where the strength is 0.
             output_type: ``"pil"``, ``"np"`` or ``"latent"``.
@@ -325,8 +325,8 @@ class InpaintEngine:
         """Make the loaded model faster or smaller, with diffusers' own means; changes its modules.
 
         Args:
-            *options: levels or single options of :data:`engine.models.optimise.OPTIONS`, which says
-                what each one gives and costs. None is the level ``"speed"``.
+            *options: levels or single options of :data:`engine.models.speed.optimise.OPTIONS`,
+                which says what each one gives and costs. None is the level ``"speed"``.
 
         Raises:
             InputError: an unknown option, or one that this device cannot have.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from engine import InpaintEngine
+from engine.denoise.strategy import Part
 from engine.pocket.world import demo_scenes
-from engine.strategy import Part
 from strategies import StrategyInfo, register
 
 

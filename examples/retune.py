@@ -7,8 +7,8 @@ too. Every picture is a full run's, bit for bit.
 import numpy as np
 
 from engine import InpaintEngine
+from engine.picture.sheet import labelled_grid, overlay_map
 from engine.pocket.world import demo_scenes
-from engine.sheet import labelled_grid, overlay_map
 
 engine = InpaintEngine.from_pretrained()
 scene = demo_scenes()[0]

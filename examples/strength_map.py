@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 from engine import InpaintEngine
+from engine.picture.sheet import labelled_grid, overlay_map
 from engine.pocket.world import demo_scenes
-from engine.sheet import labelled_grid, overlay_map
 
 engine = InpaintEngine.from_pretrained()
 scene = demo_scenes()[-1]

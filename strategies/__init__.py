@@ -2,7 +2,7 @@
 
 ``list_strategies()`` names them, ``get_strategy(name)`` tells about one, ``create_strategy(name,
 **options)`` builds one; names compose with ``+``. To add one, subclass
-:class:`engine.strategy.Part` and register a :class:`StrategyInfo` (CONTRIBUTING.md shows how).
+:class:`engine.denoise.strategy.Part` and register a :class:`StrategyInfo` (see CONTRIBUTING.md).
 """
 
 from strategies.blend import LatentBlend

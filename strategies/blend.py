@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from engine.denoise.strategy import Part, StrategyContext
 from engine.errors import InputError
-from engine.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
     import torch

@@ -6,13 +6,13 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from engine.denoise.strategy import Part, StrategyContext
 from engine.errors import InputError
-from engine.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
     import torch
 
-    from engine.schedule import Schedule
+    from engine.solvers.schedule import Schedule
     from engine.types import Step
 
 FEW_STEPS = 9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.strategy import Part, StrategyContext
+from engine.denoise.strategy import Part, StrategyContext
 
 if TYPE_CHECKING:
     import torch

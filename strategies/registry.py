@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from engine.denoise.strategy import Network, Part, StagedStrategy, Strategy
 from engine.errors import InputError, UnknownNameError
 from engine.registry import Registry
-from engine.request import EditRequest
-from engine.strategy import Network, Part, StagedStrategy, Strategy
+from engine.request.request import EditRequest
 
 
 @dataclass(frozen=True)

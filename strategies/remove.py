@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.prefill import find_prefill
-from engine.strategy import Stage, StagedStrategy
+from engine.denoise.strategy import Stage, StagedStrategy
+from engine.picture.fill import find_prefill
 from strategies.staged import single
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.denoise.strategy import Stage, StagedStrategy, Strategy
 from engine.errors import InputError
-from engine.strategy import Stage, StagedStrategy, Strategy
 from strategies.registry import create_strategy
 
 

@@ -29,7 +29,7 @@ def pocket():
 @pytest.fixture(scope="module")
 def engine():
     """A tiny SDXL with both networks, a new one for each module of tests."""
-    from tests import tiny
+    from tests.kit import tiny
 
     return tiny.engine()
 
@@ -37,7 +37,7 @@ def engine():
 @pytest.fixture(scope="module")
 def net(engine):
     """A ControlNet for its base network."""
-    from tests import tiny_controls
+    from tests.kit import tiny_controls
 
     return tiny_controls.controlnet(engine.backbone.network("base").unet)
 

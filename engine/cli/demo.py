@@ -36,8 +36,8 @@ def demo(
       softpaint demo
       softpaint demo --model ./sdxl-base --size 1024 --device cuda
     """
-    from engine.demo import SHEET, run_demo
-    from engine.files import check_writable
+    from engine.picture.files import check_writable
+    from engine.report.demo import SHEET, run_demo
 
     if size % 8:
         raise InputError(f"--size must be a multiple of 8, not {size}.")

@@ -15,8 +15,8 @@ from engine.errors import InputError
 
 if TYPE_CHECKING:
     from controls import Control
-    from engine.results import EditResult
-    from engine.settings import EditRecord
+    from engine.request.record import EditRecord
+    from engine.request.result import EditResult
     from engine.types import Snapshot
 
 
@@ -65,7 +65,7 @@ def edit(
     if from_ is None:
         _edit(asked, watch, pick=None)
         return
-    from engine.settings import EditRecord
+    from engine.request.record import EditRecord
 
     record = EditRecord.read(from_)
     # of several, this one; they are made together, to the same bits
@@ -84,7 +84,7 @@ class Watch:
 
     def check(self, taken: Sequence[Path | None]) -> None:
         """Refuse what cannot be written, or is one of the edit's own files."""
-        from engine.files import check_writable
+        from engine.picture.files import check_writable
 
         check_writable(self.output)
         if self.output.resolve() in {each.resolve() for each in taken if each is not None}:
@@ -92,7 +92,7 @@ class Watch:
 
     def callback(self, count: int) -> Callable[[Snapshot], None]:
         """Writes what a snapshot of one of ``count`` pictures shows."""
-        from engine.files import save_image
+        from engine.picture.files import save_image
 
         outputs = _numbered(self.output, count)
         return lambda shot: save_image(shot.preview(), outputs[shot.image])
@@ -117,7 +117,7 @@ def _repeated(record: EditRecord, asked: Asked, *, beside: Path) -> Asked:
 
 def _edit(asked: Asked, watch: Watch | None, pick: int | None) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
-    from engine.settings import EditRecord, InputFile, RecordedControl
+    from engine.request.record import EditRecord, InputFile, RecordedControl
 
     photo, output = asked.need()
     settings = dict(asked.settings)
@@ -200,7 +200,7 @@ def _write_all(
     images: Sequence[Any], outputs: Sequence[Path], records: Sequence[EditRecord]
 ) -> None:
     """Write every image or none."""
-    from engine.files import save_image
+    from engine.picture.files import save_image
 
     written: list[Path] = []
     try:

@@ -120,10 +120,10 @@ def evaluate(
         summary_json,
     )
     from engine.evaluate import evaluate as run
-    from engine.files import check_writable, write_text
-    from engine.metrics import get_metric
-    from engine.report import evaluation_page
-    from engine.schedule import check_scheduler
+    from engine.picture.files import check_writable, write_text
+    from engine.picture.metrics import get_metric
+    from engine.report.page import evaluation_page
+    from engine.solvers.schedule import check_scheduler
 
     if size % 8:
         raise InputError(f"--size must be a multiple of 8, not {size}.")

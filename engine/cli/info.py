@@ -38,7 +38,7 @@ def models() -> None:
     Example:
       softpaint models
     """
-    from engine.demo import describe_models
+    from engine.report.demo import describe_models
 
     say(describe_models())
 
@@ -56,7 +56,7 @@ def show(
     """
     from dataclasses import asdict
 
-    from engine.settings import EditRecord
+    from engine.request.record import EditRecord
 
     record = EditRecord.read(png)
     if as_json:

@@ -92,10 +92,10 @@ def map_(
     """
     import numpy as np
 
-    from engine import map_tools
-    from engine.canvas import load_image
-    from engine.files import check_writable, save_image
-    from engine.sheet import heat_map
+    from engine.picture import map_tools
+    from engine.picture.canvas import load_image
+    from engine.picture.files import check_writable, save_image
+    from engine.picture.sheet import heat_map
 
     target = needed(output, "--output")
     if overlay and photo is None:
@@ -155,7 +155,7 @@ def _begin(
     """The map that the tools begin with."""
     import numpy as np
 
-    from engine import map_tools
+    from engine.picture import map_tools
 
     if sum([source is not None, bool(select), gradient is not None]) > 1:
         raise InputError("begin with one of MAP, --select and --gradient; --with combines maps.")
@@ -176,8 +176,8 @@ def _begin(
 
 
 def _load(path: Path, size: tuple[int, ...] | None) -> NDArray[np.float32]:
-    from engine.canvas import open_upright
-    from engine.masks import load_strength_map
+    from engine.picture.canvas import open_upright
+    from engine.picture.masks import load_strength_map
 
     width, height = size or open_upright(path, f"map {str(path)!r}").size
     return load_strength_map(path, (width, height))

@@ -15,12 +15,12 @@ from PIL import Image
 from controls import split_controls
 from engine.engine import InpaintEngine
 from engine.errors import InputError
+from engine.evaluate.peers import PEERS, list_peers, peer_pipeline, run_peer
 from engine.evaluate.store import Row, Store
-from engine.masks import is_hard
-from engine.metrics import Sample, measure
-from engine.models.peers import PEERS, list_peers, peer_pipeline, run_peer
-from engine.request import EditRequest
-from engine.schedule import fresh_scheduler
+from engine.picture.masks import is_hard
+from engine.picture.metrics import Sample, measure
+from engine.request.request import EditRequest
+from engine.solvers.schedule import fresh_scheduler
 from strategies import create_strategy, get_strategy, list_strategies
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from engine.denoise.strategy import AnyStrategy
     from engine.evaluate.suites import Case
     from engine.models import Backbone
-    from engine.strategy import AnyStrategy
 
 _OF_THE_CASE = ("image", "mask", "strength_map", "expand", "prompt", "seed", "generator", "latents")
 
@@ -271,7 +271,7 @@ def evaluate(
         plan: what everybody is asked for.
         cases: by task.
         variants: strategies, at least one; those without colour correction are run first.
-        peers: names of :data:`engine.models.peers.PEERS`.
+        peers: names of :data:`engine.evaluate.peers.PEERS`.
         store: where pictures and rows go.
         batch: cases in one block; strategies share model calls within it, peers get it whole.
         workers: processes, each with an engine of its own (loaded as ``plan.load`` says) and an

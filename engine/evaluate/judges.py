@@ -8,9 +8,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.canvas import first_line
 from engine.errors import InputError, ModelError, UnknownNameError
-from engine.metrics import Sample, measure
+from engine.picture.canvas import first_line
+from engine.picture.metrics import Sample, measure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ LPIPS_NETS: Final[Mapping[Any, str]] = {
 """Names of LPIPS's backbones, and torchvision's."""
 
 _METRICS: Final = {"lpips": ("lpips", "lpips_outside"), "clip": ("clip",)}
-"""What each judge measures, of :data:`engine.metrics.METRICS`."""
+"""What each judge measures, of :data:`engine.picture.metrics.METRICS`."""
 
 
 class Lpips:
@@ -91,7 +91,7 @@ class ClipScore:
     def __init__(self, model: str, device: str | torch.device = "cpu") -> None:
         from transformers import AutoProcessor, CLIPModel
 
-        from engine.models.loading import HUB_ID, no_loading_bars
+        from engine.models.formats.loading import HUB_ID, no_loading_bars
 
         if not Path(model).is_dir() and not HUB_ID.match(model):
             raise ModelError(f"there is no CLIP model at {model}: give a folder or a hub id.")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from engine.canvas import first_line, load_image
 from engine.errors import InputError
-from engine.files import check_writable, save_image, write_text
+from engine.picture.canvas import first_line, load_image
+from engine.picture.files import check_writable, save_image, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,7 +188,7 @@ def rows_csv(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """One table of means for each task, in Markdown."""
-    from engine.metrics import METRICS
+    from engine.picture.metrics import METRICS
 
     summary = summarise(rows)
     tables = []

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from engine.errors import InputError
-from engine.models.forwards import in_fours, is_compiled, parts, replaced_forwards
 from engine.models.ip_adapter import encode_images, image_projections, lend_adapters
-from engine.models.preview import Previewer
+from engine.models.previews import Previewer
 from engine.models.remembered import Remembered
-from engine.models.text_projections import TextProjections
-from engine.models.upsampling import subpixel_upsampling
+from engine.models.speed.forwards import in_fours, is_compiled, parts, replaced_forwards
+from engine.models.speed.text_projections import TextProjections
+from engine.models.speed.upsampling import subpixel_upsampling
 
 if TYPE_CHECKING:
     import os
@@ -250,7 +250,7 @@ class Backbone(ABC):
         Raises:
             ModelError: there is none, or it is made for another family.
         """
-        from engine.models.loading import load_controlnet
+        from engine.models.formats.loading import load_controlnet
 
         if str(model) not in self._controlnets:
             unet = next(iter(self.networks.values())).unet

@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.masks import distance_to
+from engine.picture.masks import distance_to
 
 __all__ = [
     "COLOURS",

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine import InpaintEngine, metrics
-from engine.files import save_image
+from engine import InpaintEngine
+from engine.picture import metrics
+from engine.picture.files import save_image
+from engine.picture.sheet import labelled_grid
 from engine.pocket import world
-from engine.sheet import labelled_grid
 
 FIRST_SEED = 1_600_000
 """Held-out scenes: training used seeds below a million."""

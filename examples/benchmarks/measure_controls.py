@@ -24,13 +24,13 @@ from PIL import Image
 
 from controls import Control, annotate
 from engine import InpaintEngine
-from engine.files import save_image
-from engine.metrics import colour_inside
+from engine.picture.files import save_image
+from engine.picture.metrics import colour_inside
+from engine.picture.sheet import labelled_grid, overlay_map
 from engine.pocket import world
-from engine.sheet import labelled_grid, overlay_map
 
 if TYPE_CHECKING:
-    from engine.results import EditResult
+    from engine.request.result import EditResult
 
 FIRST_SEED = 1_400_000
 """Held-out scenes: training used seeds below 1,000,000."""

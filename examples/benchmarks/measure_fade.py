@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine import InpaintEngine, metrics
+from engine import InpaintEngine
 from engine.evaluate import Case, open_suite
-from engine.fade import paste_alpha
-from engine.files import save_image
-from engine.masks import distance_to
+from engine.picture import metrics
+from engine.picture.fade import paste_alpha
+from engine.picture.files import save_image
+from engine.picture.masks import distance_to
+from engine.picture.sheet import labelled_grid
 from engine.pocket import world
-from engine.sheet import labelled_grid
 
 FIRST_SEED = 1_040_000
 """Held-out scenes: training used seeds below a million."""

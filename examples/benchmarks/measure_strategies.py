@@ -20,14 +20,14 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from engine import InpaintEngine
+from engine.denoise.loop import Loop
+from engine.edit.before import Clock, Plan, prepare_edit
 from engine.evaluate import patches
-from engine.files import save_image
-from engine.loop import Loop
+from engine.picture.files import save_image
+from engine.picture.sheet import labelled_grid
 from engine.pocket import world
-from engine.prepare import Clock, Plan, prepare_edit
-from engine.request import EditRequest
-from engine.schedule import Schedule, fresh_scheduler, list_schedulers
-from engine.sheet import labelled_grid
+from engine.request.request import EditRequest
+from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers
 from strategies import create_strategy
 
 FIRST_SEED = 1_000_000

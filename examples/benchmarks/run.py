@@ -35,12 +35,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import EditResult, InpaintEngine
-from engine.loop import Loop, join
+from engine.denoise.loop import Loop, join
+from engine.denoise.strategy import Strategy
+from engine.edit.before import Clock, prepare_edit
 from engine.pocket import world
-from engine.prepare import Clock, prepare_edit
-from engine.request import EditRequest
-from engine.schedule import fresh_scheduler, list_schedulers
-from engine.strategy import Strategy
+from engine.request.request import EditRequest
+from engine.solvers.schedule import fresh_scheduler, list_schedulers
 from strategies import LatentBlend, create_strategy
 
 STEPS = 30

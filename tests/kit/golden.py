@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ from PIL import Image
 from controls import Control
 from engine import InpaintEngine
 from engine.pocket.world import demo_scenes
-from engine.schedule import list_schedulers
+from engine.solvers.schedule import list_schedulers
 from strategies import list_strategies
 
-Cases = Iterator[tuple[str, Any]]
+Cases = Iterator[tuple[str, Callable[[], str]]]
 
 
 def hashed(*pictures: Any) -> str:
@@ -44,7 +45,7 @@ def hashed(*pictures: Any) -> str:
 
 
 def cases() -> Cases:
-    """Every golden edit: its name and its hash."""
+    """Every golden edit: its name, and what makes it and gives its hash."""
     engine = InpaintEngine.from_pretrained()
     scene, other = demo_scenes()[:2]
     photo = Image.fromarray(np.asarray(scene.image))
@@ -65,10 +66,10 @@ def cases() -> Cases:
 
     for strategy in list_strategies():
         for scheduler in (None, "ddim", "dpmpp-2m-karras"):
-            yield f"{strategy} {scheduler}", edit(strategy=strategy, scheduler=scheduler)
-        yield f"{strategy} soft", edit(**{**soft, "strategy": strategy})
+            yield f"{strategy} {scheduler}", partial(edit, strategy=strategy, scheduler=scheduler)
+        yield f"{strategy} soft", partial(edit, **{**soft, "strategy": strategy})
     for scheduler in list_schedulers():
-        yield f"soft {scheduler}", edit(**{**soft, "scheduler": scheduler})
+        yield f"soft {scheduler}", partial(edit, **{**soft, "scheduler": scheduler})
     for name, changes in {
         "strength": {"strength": 0.6},
         "soft strength": {**soft, "strength": 0.6},
@@ -106,24 +107,30 @@ def cases() -> Cases:
         "absolute": {**soft, "strength_mode": "absolute", "strength": 0.7},
         "staged smaller": {"strategy": "staged", "scales": (0.5, 1.0)},
     }.items():
-        yield name, edit(**changes)
+        yield name, partial(edit, **changes)
     for colour in ("none", "lab", "histogram"):
-        yield f"colour {colour}", edit(colour=colour)
+        yield f"colour {colour}", partial(edit, colour=colour)
     for paste in ("adaptive", "multiband", "poisson"):
-        yield f"paste {paste}", edit(paste=paste)
+        yield f"paste {paste}", partial(edit, paste=paste)
     for prefill in ("telea", "ns", "patch", "neutral", "noise", "original", "gan"):
-        yield f"prefill {prefill}", edit(prefill=prefill)
+        yield f"prefill {prefill}", partial(edit, prefill=prefill)
 
-    compared = engine.compare(**hard, strategies=["blend", "differential", "inpaint9"])
-    yield "compare", hashed(*(each.images[0] for each in compared.results.values()))
-    yield "compare sheet", hashed(compared.grid())
-    second = {**hard, "image": other.image, "mask": other.mask, "prompt": other.prompt}
-    many = engine.edit_many([hard, {**second, "strategy": "blend"}, {**soft, "seed": 9}])
-    yield "many", hashed(*(each.images[0] for each in many))
-    session = engine.session(**{key: value for key, value in hard.items() if key != "mask"})
-    for strength in (1.0, 0.5, 0.7):
-        yield f"session {strength}", hashed(*session.render(strength_map=ramp * strength).images)
-    yield "session feather", hashed(*session.render(strength_map=ramp, feather=9).images)
+    def compare() -> str:
+        compared = engine.compare(**hard, strategies=["blend", "differential", "inpaint9"])
+        return hashed(*(each.images[0] for each in compared.results.values()), compared.grid())
+
+    def many() -> str:
+        second = {**hard, "image": other.image, "mask": other.mask, "prompt": other.prompt}
+        edits = [hard, {**second, "strategy": "blend"}, {**soft, "seed": 9}]
+        return hashed(*(each.images[0] for each in engine.edit_many(edits)))
+
+    def session() -> str:
+        opened = engine.session(**{key: value for key, value in hard.items() if key != "mask"})
+        renders = [opened.render(strength_map=ramp * each) for each in (1.0, 0.5, 0.7)]
+        renders.append(opened.render(strength_map=ramp, feather=9))
+        return hashed(*(each.images[0] for each in renders))
+
+    yield from {"compare": compare, "many": many, "session": session}.items()
     yield from command_line(photo, scene)
 
 
@@ -139,23 +146,28 @@ def box(left: int, top: int, right: int, bottom: int) -> Any:
 
 def command_line(photo: Image.Image, scene: Any) -> Cases:
     """What the command writes, in every format, and what repeats it."""
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        photo.save(here / "photo.png")
-        photo.save(here / "photo.jpg", quality=90)
-        Image.fromarray(np.uint8(scene.mask) * 255).save(here / "mask.png")
-        common = ["-m", "mask.png", "-p", scene.prompt, "--steps", "4", "--seed", "5", "-q"]
-        for ending in ("png", "jpg", "webp"):
-            run(here, "edit", "photo.png", *common, "-o", f"out.{ending}")
-            yield f"written {ending}", hashed(Image.open(here / f"out.{ending}"))
-        run(here, "edit", "photo.jpg", *common, "--expand", "8,0,0,0", "-o", "grown.png")
-        yield "command line, expand", hashed(Image.open(here / "grown.png"))
-        run(here, "edit", "--from", "out.png", "-o", "again.png", "-q")
-        yield "repeated", hashed(Image.open(here / "again.png"))
-        run(here, "compare", "photo.png", *common, "-o", "sheet.png")
-        yield "command line, compare", hashed(Image.open(here / "sheet.png"))
-        run(here, "map", "mask.png", "--grow", "4", "--feather", "6", "-o", "map.png")
-        yield "map", hashed(Image.open(here / "map.png"))
+    common = ["-m", "mask.png", "-p", scene.prompt, "--steps", "4", "--seed", "5", "-q"]
+
+    def made(output: str, *commands: list[str]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder)
+            photo.save(here / "photo.png")
+            photo.save(here / "photo.jpg", quality=90)
+            Image.fromarray(np.uint8(scene.mask) * 255).save(here / "mask.png")
+            for command in commands:
+                run(here, *command, "-o", output if command is commands[-1] else "first.png")
+            return hashed(Image.open(here / output))
+
+    for ending in ("png", "jpg", "webp"):
+        yield f"written {ending}", partial(made, f"out.{ending}", ["edit", "photo.png", *common])
+    grown = ["edit", "photo.jpg", *common, "--expand", "8,0,0,0"]
+    yield "command line, expand", partial(made, "grown.png", grown)
+    again = ["edit", "--from", "first.png", "-q"]
+    yield "repeated", partial(made, "again.png", ["edit", "photo.png", *common], again)
+    compare = ["compare", "photo.png", *common, "--strategies", "blend,inpaint9"]
+    yield "command line, compare", partial(made, "sheet.png", compare)
+    grow = ["map", "mask.png", "--grow", "4", "--feather", "6"]
+    yield "map", partial(made, "map.png", grow)
 
 
 def run(folder: Path, *arguments: str) -> None:
@@ -166,22 +178,33 @@ def run(folder: Path, *arguments: str) -> None:
         sys.exit(f"softpaint {' '.join(arguments)}: {done.stderr}")
 
 
+def say(*lines: str) -> None:
+    """Print, a line each."""
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
 def main() -> None:
     """Record, or check and say what differs."""
-    if len(sys.argv) != 3 or sys.argv[1] not in {"record", "check"}:
+    if len(sys.argv) < 3 or sys.argv[1] not in {"record", "check"}:
         sys.exit(__doc__)
-    path, before = Path(sys.argv[2]), time.monotonic()
+    path, words, before = Path(sys.argv[2]), sys.argv[3:], time.monotonic()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    hashes = dict(cases())
+    hashes = {}
+    for name, make in cases():
+        if not words or any(word in name for word in words):
+            start = time.monotonic()
+            hashes[name] = make()
+            say(f"{time.monotonic() - start:6.1f} s  {name}")
     seconds = time.monotonic() - before
     if sys.argv[1] == "record":
         path.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-        print(f"{len(hashes)} edits recorded in {seconds:.0f} s")
+        say(f"{len(hashes)} edits recorded in {seconds:.0f} s")
         return
     known = json.loads(path.read_text(encoding="utf-8"))
-    different = [name for name in known if hashes.get(name) != known[name]]
-    print(f"{len(known) - len(different)} of {len(known)} equal ({seconds:.0f} s)", *different, sep="\n  ")
+    missing = [] if words else sorted(known.keys() - hashes.keys())
+    different = missing + [name for name in hashes if hashes[name] != known.get(name)]
+    say(f"{len(hashes)} made in {seconds:.0f} s, {len(different)} differ", *different)
     sys.exit(bool(different))
 
 

@@ -1,0 +1,1 @@
+"""From a request to jobs, and from latents to pictures."""

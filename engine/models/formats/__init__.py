@@ -1,0 +1,1 @@
+"""What people have on disk, and how it is loaded."""

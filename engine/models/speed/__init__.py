@@ -1,0 +1,1 @@
+"""What makes a network quicker without a change of its pixels, wrapped round it on request."""

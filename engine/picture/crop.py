@@ -1,0 +1,212 @@
+"""Where a picture is edited: cut-outs around the mask, at the size that the model was trained for.
+
+A :class:`Region` is a box of the picture in integer pixels and the size at which the model works on
+it. The picture is never resampled as a whole: what lies outside the boxes, and every pixel of
+strength 0 inside them, is the original's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
+from scipy.ndimage import find_objects
+
+from engine.picture.canvas import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RegionRule = Literal["auto", "full", "mask"]
+REGIONS: tuple[RegionRule, ...] = ("auto", "full", "mask")
+
+STRETCH = 1.5
+"""Side of the largest cut-out that is edited unscaled, over the native side. SD and SDXL still draw
+one scene, not a tiling of it, up to about there; larger cut-outs are scaled down to it."""
+
+MAX_SHARE = 0.5
+"""``region="auto"`` cuts out where the boxes have at most this share of the picture's pixels."""
+
+MAX_ISLANDS = 16
+"""A mask of more separate islands is joined into fewer, larger ones."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the picture that is edited on its own."""
+
+    box: Box
+    """In the picture's pixels."""
+    size: tuple[int, int]
+    """(width, height) in px at which it is edited: the box's own, or multiples of the model's
+    alignment where it is scaled."""
+    own: NDArray[np.bool_] | None = None
+    """Which of the box's pixels (H W) it gives back; None is all. The others belong to other
+    regions whose boxes overlap this one."""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether pixels are resampled on the way to the model and back."""
+        return self.size != (self.box.width, self.box.height)
+
+    @property
+    def area(self) -> int:
+        """Pixels that the model works on."""
+        return self.size[0] * self.size[1]
+
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> Region:
+        """The full frame of a picture of ``size`` (width, height)."""
+        return cls(Box(0, 0, *size), size)
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """How cut-outs are made.
+
+    Args:
+        native: side in px of the square that the model was trained on.
+        align: the model takes multiples of this many px.
+        context: sides of the cut-out over the sides of the mask's bounding box, at least 1.
+        zoom: how far a cut-out smaller than native may be enlarged; 1 is not at all.
+    """
+
+    native: int
+    align: int
+    context: float = 2.0
+    zoom: float = 1.0
+
+    def regions(
+        self,
+        strength_map: NDArray[np.float32],
+        rule: RegionRule = "auto",
+        context_mask: NDArray[np.bool_] | None = None,
+    ) -> list[Region]:
+        """Where to edit a picture.
+
+        Islands of the mask (its parts that lie more than an eighth of the native side apart) have
+        their own regions, but those whose common region is no larger than theirs together. A region
+        holds the island's bounding box times ``context``; it has at least the native side
+        (over ``zoom``) and is at least half as wide as it is long, as far as the picture reaches.
+        It is edited unscaled up to :data:`STRETCH` times the native side (by area), smaller than
+        that only where ``zoom`` asks for it.
+
+        Args:
+            strength_map: H W in [0, 1].
+            rule: ``"mask"`` cuts out always, ``"full"`` never, ``"auto"`` where the regions (and
+                what the model sees of them) have at most :data:`MAX_SHARE` of the picture's pixels.
+            context_mask: H W; one region then holds all of it and the whole mask.
+
+        Returns:
+            At least one region. Together they give back every pixel of strength above 0, each
+            pixel once; those of the same size share model calls.
+        """
+        height, width = strength_map.shape
+        whole = Region.whole((width, height))
+        support = strength_map > 0
+        if rule == "full" or not support.any():
+            return [whole]
+        if context_mask is not None:
+            regions = [self._region([_bounds(support | context_mask)], whole.size)]
+        else:
+            regions = self._islands(support, whole.size)
+        share = sum(max(each.area, each.box.width * each.box.height) for each in regions)
+        if rule == "auto" and share > MAX_SHARE * whole.area:
+            return [whole]
+        return regions
+
+    def _islands(self, support: NDArray[np.bool_], canvas: tuple[int, int]) -> list[Region]:
+        labels = _label(support, max(self.native // 8, 1))
+        groups = [
+            ([number], Box(columns.start, rows.start, columns.stop, rows.stop))
+            for number, (rows, columns) in enumerate(find_objects(labels), start=1)
+        ]
+        while (pair := self._cheapest(groups, canvas)) is not None:
+            one, two = pair
+            groups = [each for each in groups if each is not one and each is not two]
+            groups.append((one[0] + two[0], _hull([one[1], two[1]])))
+        groups.sort(key=lambda group: (group[1].top, group[1].left))
+        regions = []
+        for numbers, bounds in groups:
+            region = self._region([bounds], canvas)
+            box = region.box
+            own = np.isin(labels[box.top : box.bottom, box.left : box.right], numbers)
+            alone = len(groups) == 1
+            regions.append(Region(box, region.size, None if alone else own))
+        return regions
+
+    def _cheapest(
+        self, groups: Sequence[tuple[list[int], Box]], canvas: tuple[int, int]
+    ) -> tuple[tuple[list[int], Box], tuple[list[int], Box]] | None:
+        """The two islands that save most by sharing a region; None where none do."""
+
+        def saved(one: Box, two: Box) -> int:
+            apart = self._region([one], canvas).area + self._region([two], canvas).area
+            return apart - self._region([one, two], canvas).area
+
+        best = max(
+            combinations(groups, 2), key=lambda pair: saved(pair[0][1], pair[1][1]), default=None
+        )
+        return best if best is not None and saved(best[0][1], best[1][1]) >= 0 else None
+
+    def _region(self, boxes: Iterable[Box], canvas: tuple[int, int]) -> Region:
+        bounds = _hull(boxes)
+        asked = [
+            min(self.context * side, limit)
+            for side, limit in zip((bounds.width, bounds.height), canvas, strict=True)
+        ]
+        least = max(self.native / self.zoom, max(asked) / 2)
+        sides = [
+            min(math.ceil(max(side, least)), limit)
+            for side, limit in zip(asked, canvas, strict=True)
+        ]
+        scale = self._scale(math.sqrt(sides[0] * sides[1]))
+        # Up, so that the box, which follows the size, still holds what was asked for.
+        size = [math.ceil(scale * side / self.align) * self.align for side in sides]
+        sides = [min(round(s / scale), limit) for s, limit in zip(size, canvas, strict=True)]
+        # A side as long as the picture's is padded, not stretched, to the alignment.
+        size = sides if scale == 1 else size
+        left, top = (
+            min(max(start - (side - length) // 2, 0), limit - side)
+            for start, length, side, limit in zip(
+                (bounds.left, bounds.top), (bounds.width, bounds.height), sides, canvas, strict=True
+            )
+        )
+        box = Box(left, top, left + sides[0], top + sides[1])
+        return Region(box, (size[0], size[1]))
+
+    def _scale(self, side: float) -> float:
+        """Working side over the cut-out's own (both as square roots of areas)."""
+        if side < self.native:
+            return min(self.zoom, self.native / side)
+        return min(1.0, STRETCH * self.native / side)
+
+
+def _label(support: NDArray[np.bool_], gap: int) -> NDArray[np.int32]:
+    """Number the islands of ``support`` from 1; those nearer than ``gap`` px are one."""
+    while True:
+        joined = cv2.dilate(support.astype(np.uint8), np.ones((gap, gap), np.uint8))
+        count, labels = cv2.connectedComponents(joined, connectivity=8)
+        if count - 1 <= MAX_ISLANDS:
+            return np.where(support, labels, 0).astype(np.int32)
+        gap *= 2
+
+
+def _bounds(support: NDArray[np.bool_]) -> Box:
+    rows, columns = np.flatnonzero(support.any(axis=1)), np.flatnonzero(support.any(axis=0))
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def _hull(boxes: Iterable[Box]) -> Box:
+    several = list(boxes)
+    return Box(
+        min(box.left for box in several),
+        min(box.top for box in several),
+        max(box.right for box in several),
+        max(box.bottom for box in several),
+    )

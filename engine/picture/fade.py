@@ -1,0 +1,182 @@
+"""How an edit fades in: the opacity with which it is laid over the original.
+
+:mod:`engine.picture.paste` lays it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from engine.errors import InputError
+from engine.picture.masks import distance_to, smootherstep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["paste_alpha"]
+
+_FOREIGN = np.float32(4)  # Delta-E 1976; what is let through of it by a wider fade no eye sees
+
+
+def paste_alpha(
+    strength_map: NDArray[np.float32],
+    feather: float,
+    original: NDArray[np.uint8] | None = None,
+) -> NDArray[np.float32]:
+    """Compute the opacity with which edited pixels are pasted over the original ones.
+
+    The support is where the map is above 0. Outside it alpha is exactly 0, so those pixels stay
+    untouched to the bit. Inside, with d the Euclidean distance to the nearest pixel outside, in px,
+
+        ``alpha = smootherstep(min(d / w, 1))``,  ``smootherstep(t) = 6 t^5 - 15 t^4 + 10 t^3``
+
+    (:func:`smootherstep`), with ``w = feather``: alpha is exactly 1 from ``feather``
+    px inside on. The border of the picture is no edge: a mask that touches it stays opaque there.
+
+    Where the support is thinner than two feathers that ramp would leave next to nothing of the
+    edit, so it is narrowed there: w is the largest width t (of a geometric series up to
+    ``feather``) for which some pixel with ``d >= t`` lies within 1.5 t, i.e. the half thickness of
+    the support around the pixel; it grows by no more than half a pixel per pixel, so that the ramps
+    of thin and thick parts meet without a step. (Within 1.5 t, because the corner of a square is
+    sqrt(2) t away from the square's core and must not count as thin.) The centre line of every part
+    is opaque (to 1e-3); a mask of one pixel has alpha 1.
+
+    Where ``original`` goes on inside the support as it is outside (:func:`_goes_on`), the ramp is
+    up to twice as wide: an edit that ends at the mask's border, as a thing does that was painted
+    too large, fades away in place of being cut off, and nothing that stood there shows through.
+    Around a thing that is kept with little margin it stays as it is.
+
+    Args:
+        strength_map: ``(H, W)`` in [0, 1].
+        feather: Width of the ramp in px, >= 0; 0 (and anything up to 1) is a hard cut.
+        original: uint8 ``(H, W, 3)``, what will be pasted over. None: the ramp is as wide as
+            ``feather`` everywhere.
+
+    Returns:
+        float32 ``(H, W)`` in [0, 1], above 0 wherever the map is.
+
+    Raises:
+        InputError: ``feather`` is negative or not finite, the map is not two-dimensional, or the
+            original is not of its size.
+    """
+    if not (np.isfinite(feather) and feather >= 0):
+        raise InputError(f"feather must be a number of pixels >= 0, not {feather}")
+    if strength_map.ndim != 2:
+        raise InputError(f"strength map of shape {strength_map.shape} given; (H, W) is needed")
+    if original is not None and original.shape != (*strength_map.shape, 3):
+        raise InputError(f"original {original.shape} does not fit the map {strength_map.shape}")
+    support = strength_map > 0
+    alpha = support.astype(np.float32)
+    if feather <= 1 or support.all() or not support.any():
+        return alpha
+    # Work on the support's bounding box and what counts around it.
+    near = min(float(feather), 16.0)
+    reach = 1 if original is None else 1 + ceil(2 * near)
+    rows, columns = np.flatnonzero(support.any(axis=1)), np.flatnonzero(support.any(axis=0))
+    window = (
+        slice(max(rows[0] - reach, 0), rows[-1] + 1 + reach),
+        slice(max(columns[0] - reach, 0), columns[-1] + 1 + reach),
+    )
+    depth = distance_to(~support[window])
+    alpha[window] = _ramp(depth, float(feather))
+    if original is not None:
+        given_up = alpha[window] - np.minimum(_ramp(depth, 2.0 * feather), alpha[window])
+        original, support = original[window], support[window]
+        for around, inner, tile in _tiles(given_up > 0, ceil(2 * feather + 6 * near)):
+            given_up[tile] *= _goes_on(original[around], support[around], near)[inner]
+        alpha[window] -= given_up
+    return alpha
+
+
+def _tiles(
+    where: NDArray[np.bool_], margin: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
+    """The squares of a picture that hold any of ``where`` (a border crosses few of them): with
+    ``margin`` px around, the square's place in that, and its place in the picture.
+    """
+    side = max(256, 4 * margin)
+    for top, left in product(*(range(0, length, side) for length in where.shape)):
+        tile = slice(top, top + side), slice(left, left + side)
+        if where[tile].any():
+            first = max(top - margin, 0), max(left - margin, 0)
+            yield (
+                (slice(first[0], top + side + margin), slice(first[1], left + side + margin)),
+                (
+                    slice(top - first[0], top - first[0] + side),
+                    slice(left - first[1], left - first[1] + side),
+                ),
+                tile,
+            )
+
+
+def _goes_on(
+    original: NDArray[np.uint8], support: NDArray[np.bool_], near: float
+) -> NDArray[np.float32]:
+    """How much each pixel looks like the border of ``support`` next to it, ``(H, W)``.
+
+    1 if its CIELAB values are no more than two standard deviations (of a texture, say) off the mean
+    just outside, 0 from :data:`_FOREIGN` beyond that on. Close to what is foreign it falls to half,
+    so that no outline of it is left. And 0 where something else begins ``near`` px (to twice that)
+    outside: around a thing that is kept with a margin, the margin is not to grow.
+    """
+    lab = np.asarray(cv2.cvtColor(original / np.float32(255), cv2.COLOR_RGB2LAB))
+    away = distance_to(support)
+
+    def blur(values: NDArray[Any], sigma: float) -> NDArray[np.float32]:
+        return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)
+
+    edge = (away > 0) & (away <= max(1.5, 0.5 * near))
+    share = np.maximum(blur(edge, 0.375 * near), np.float32(1e-6))[..., None]
+    mean, square = (blur(x * edge[..., None], 0.375 * near) / share for x in (lab, lab * lab))
+    spread = 2 * np.sqrt(np.maximum(square - mean * mean, 0))
+    # Each pixel of the ring around the support has a label, shared by those that it is nearest to.
+    ring = (away > 0) & (away < 1.5)
+    _, label = cv2.distanceTransformWithLabels(
+        (~ring).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    places = np.flatnonzero(ring)
+    place = np.zeros(places.size + 1, np.intp)
+    place[label.ravel()[places]] = places
+    nearest = place[label]
+    mean, spread = (each.reshape(-1, 3)[nearest] for each in (mean, spread))
+    off: NDArray[np.float32] = np.linalg.norm(np.maximum(abs(lab - mean) - spread, 0), axis=2)
+    alike = np.clip(1 - off / _FOREIGN, 0, 1)
+    behind = (away > 0.75 * near) & (away <= 2 * near)
+    weight = blur(behind, near)
+    same = np.clip(2 - off / (2 * _FOREIGN), 0, 1)  # a slope may change slowly
+    even = np.where(weight > 1e-4, blur(behind * same, near) / np.maximum(weight, 1e-6), 1)
+    even = np.clip((even - 0.5) / 0.4, 0, 1).ravel()[nearest]
+    return np.asarray(np.minimum(alike, blur(alike, 0.25 * near)) * even, np.float32)
+
+
+def _ramp(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:
+    """The opacity of :func:`paste_alpha` for each pixel's distance to the outside."""
+    return smootherstep(np.minimum(depth / _ramp_width(depth, feather), np.float32(1)))
+
+
+def _ramp_width(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:
+    """Find the width w of :func:`paste_alpha` for each pixel from its distance to the outside."""
+    inside = depth > 0
+    if (distance_to(depth >= feather)[inside] <= 1.5 * feather).all():  # thick all over
+        return np.full_like(depth, feather)
+    width = np.ones_like(depth)
+    levels = [1.0]
+    while levels[-1] < feather:
+        levels.append(min(max(levels[-1] + 1, levels[-1] * 1.4), feather))
+    for level in levels[1:]:
+        core = depth >= level
+        if core.any():
+            width[distance_to(core) <= 1.5 * level] = level
+    # Let the width grow by at most half a pixel per pixel: a lower envelope of cones.
+    slope, smooth = np.float32(0.5), width.copy()
+    for level in levels[:-1]:
+        thin = inside & (width <= level)
+        if thin.any():
+            np.minimum(smooth, np.float32(level) + slope * distance_to(thin), out=smooth)
+    return smooth

@@ -1,0 +1,358 @@
+"""Files out: whole or not at all.
+
+Everything is written to a temporary file in the target's own folder, flushed to the disk and then
+renamed over the target, so that a full disk, Ctrl-C or a crash leaves either the old file or the
+new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import struct
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from engine.errors import InputError, OutputError, SoftpaintError
+from engine.picture.canvas import check_file, first_line, open_image
+
+__all__ = ["FORMATS", "check_writable", "read_metadata", "save_image", "sha256", "write_text"]
+
+FilePath: TypeAlias = "str | os.PathLike[str]"
+
+FORMATS: Final[Mapping[str, str]] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+}
+"""Image file suffixes that can be written (any case), and Pillow's name of each format."""
+
+_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
+_PREFIX: Final = "softpaint:"  # of our keywords among a PNG's text chunks
+_EXIF_IFD: Final = 0x8769
+_USER_COMMENT: Final = 0x9286
+_ORIENTATION: Final = 0x0112
+_ASCII: Final = b"ASCII\0\0\0"  # character code of a UserComment: Exif 2.32, 4.6.5, table 9
+_JPEG_EXIF_LIMIT: Final = 65533 - 6  # one APP1 segment, less its length and "Exif\0\0"
+
+
+def save_image(
+    image: Image.Image,
+    path: FilePath,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Write an image, whole or not at all; the suffix decides the format.
+
+    PNG and WebP are lossless and keep alpha (WebP also the colours under transparent pixels).
+    JPEG is written at quality 95 without chroma subsampling: pixels that an edit left untouched
+    change by a few levels there, as they do in any JPEG. ``icc_profile``, ``exif`` and ``dpi`` in
+    ``image.info`` are kept (WebP has no field for dpi).
+
+    Args:
+        image: Mode 1, L, LA, P, RGB or RGBA, upright.
+        path: Ends in one of :data:`FORMATS`; the folder exists. A symbolic link is followed.
+        metadata: Text to be read back by :func:`read_metadata`. PNG: one iTXt chunk (UTF-8) for
+            each entry, keyword ``softpaint:<key>``. JPEG and WebP: JSON in EXIF's UserComment.
+        overwrite: False = an existing file is an error.
+
+    Raises:
+        OutputError: The suffix is unknown, the folder is missing or cannot be written, the path is
+            a folder, the file exists and ``overwrite`` is False, the format cannot hold the image
+            or the metadata, or writing failed (disk full). No partial file is left behind.
+    """
+    target = Path(path)
+    _check_target(target, suffixes=True, overwrite=overwrite, error=OutputError)
+    format_ = FORMATS[target.suffix.lower()]
+    if image.mode not in _MODES:
+        raise OutputError(
+            f"cannot write {str(target)!r}: an image of mode {image.mode!r} is none of "
+            f"{', '.join(_MODES)}"
+        )
+    options = _options(image, format_, metadata, target)
+    if format_ == "JPEG" and image.mode in {"LA", "P", "RGBA"}:
+        image = image.convert("RGB")  # _options saw to it that nothing is transparent
+    _write(target, lambda file: image.save(file, format=format_, **options))
+
+
+def write_text(path: FilePath, text: str) -> None:
+    """Write a UTF-8 text file (newlines as given), whole or not at all.
+
+    Raises:
+        OutputError: The folder is missing or cannot be written, the path is a folder, the text
+            cannot be encoded, or writing failed (disk full). No partial file is left behind.
+    """
+    target = Path(path)
+    _check_target(target, suffixes=False, overwrite=True, error=OutputError)
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise OutputError(f"cannot write {str(target)!r}: {error}") from error
+    _write(target, lambda file: file.write(data))
+
+
+def check_writable(
+    path: FilePath, *, image: bool = True, overwrite: bool = True, transparent: bool = False
+) -> None:
+    """Find out before any model work whether :func:`save_image` would be able to write ``path``.
+
+    Creates an empty temporary file in the folder and removes it again: permission bits alone do
+    not tell of read-only mounts, quotas and access lists.
+
+    Args:
+        path: Where the result is to go.
+        image: False for other files (:func:`write_text`): any suffix is accepted.
+        overwrite: False = an existing file is an error.
+        transparent: The result has transparent pixels, which JPEG cannot hold.
+
+    Raises:
+        InputError: Bad use: an empty path, an unknown suffix, JPEG for a transparent picture, a
+            missing folder, a folder in place of a file, an existing file without ``overwrite``.
+        OutputError: Good use, but the folder cannot be written (permissions, read-only, full).
+    """
+    target = Path(path)
+    _check_target(target, suffixes=image, overwrite=overwrite, error=InputError)
+    if image and transparent and FORMATS[target.suffix.lower()] == "JPEG":
+        raise InputError(_no_alpha(target))
+    _write(target, lambda _: None, keep=False)
+
+
+def read_metadata(path: FilePath) -> dict[str, str]:
+    """Read the metadata that :func:`save_image` wrote into an image.
+
+    Returns:
+        The entries, keys without prefix.
+
+    Raises:
+        InputError: The file is missing, no image, of another format, or holds no metadata of
+            Softpaint's (many programs drop it when they save a picture again).
+    """
+    name = f"image {os.fspath(path)!r}"
+    with open_image(path, name) as image:
+        if image.format not in FORMATS.values():
+            raise InputError(
+                f"{name} is a {image.format} file; Softpaint writes its settings into PNG, JPEG "
+                "and WebP files"
+            )
+        found: dict[str, str] | None
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            found = {
+                key.removeprefix(_PREFIX): str(text)
+                for key, text in image.text.items()
+                if key.startswith(_PREFIX)
+            }
+        else:
+            found = _read_user_comment(image)
+    if not found:
+        raise InputError(f"{name} holds no Softpaint settings; it was not written by Softpaint")
+    return found
+
+
+def sha256(path: FilePath) -> str:
+    """Compute the SHA-256 of a file's bytes, in hexadecimal (64 digits).
+
+    Raises:
+        InputError: The file is missing or cannot be read.
+    """
+    name = f"file {os.fspath(path)!r}"
+    check_file(Path(path), name, empty=True)
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {first_line(error)}") from error
+
+
+# --- what can be said before writing -------------------------------------------------------------
+
+
+def _check_target(
+    target: Path, *, suffixes: bool, overwrite: bool, error: type[InputError | OutputError]
+) -> None:
+    """Raise ``error`` where a target path cannot be right, whatever the disk holds."""
+    shown = repr(str(target))
+    try:
+        if not target.name or "\0" in str(target):
+            raise error(f"cannot write to {shown}: a file name is needed")
+        if target.is_dir():
+            raise error(f"cannot write to {shown}: it is a folder; a file name is needed")
+        if suffixes and target.suffix.lower() not in FORMATS:
+            raise error(
+                f"cannot write {shown}: the suffix {target.suffix!r} is unknown; "
+                f"known: {', '.join(FORMATS)}"
+            )
+        if not target.parent.exists():
+            raise error(f"cannot write {shown}: the folder {str(target.parent)!r} does not exist")
+        if not target.parent.is_dir():
+            raise error(f"cannot write {shown}: {str(target.parent)!r} is not a folder")
+        if target.exists() and not target.is_file():
+            raise error(f"cannot write {shown}: it is not a regular file")
+        if target.exists() and not overwrite:
+            raise error(f"cannot write {shown}: the file exists already")
+    except (InputError, OutputError):
+        raise
+    except (OSError, ValueError) as problem:  # a name that is too long, a NUL, a locked folder
+        raise error(f"cannot write {shown}: {first_line(problem)}") from problem
+
+
+def _no_alpha(target: Path) -> str:
+    return f"cannot write {str(target)!r}: JPEG holds no transparency; use .png or .webp"
+
+
+def _options(
+    image: Image.Image, format_: str, metadata: Mapping[str, str] | None, target: Path
+) -> dict[str, Any]:
+    """Collect Pillow's save options for a format, metadata included."""
+    shown = repr(str(target))
+    options: dict[str, Any] = {
+        key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)
+    }
+    exif = _exif_of(image)
+    try:
+        if format_ == "PNG":
+            text = PngImagePlugin.PngInfo()
+            for key, value in (metadata or {}).items():
+                _check_entry(key, value)
+                text.add_itxt(_PREFIX + key, value, "", "")
+            options["pnginfo"] = text
+        elif metadata:
+            comment = json.dumps({"softpaint": dict(metadata)}).encode("ascii")
+            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + comment
+    except ValueError as error:  # also a UnicodeEncodeError
+        raise OutputError(f"cannot write {shown}: {first_line(error)}") from error
+    block = exif.tobytes() if len(exif) or exif.get_ifd(_EXIF_IFD) else b""
+    if format_ == "JPEG":
+        if len(block) > _JPEG_EXIF_LIMIT:
+            raise OutputError(
+                f"cannot write {shown}: its settings and EXIF take {len(block)} bytes, JPEG holds "
+                f"{_JPEG_EXIF_LIMIT}; use .png or .webp"
+            )
+        if _is_transparent(image):
+            raise OutputError(_no_alpha(target))
+        options |= {"quality": 95, "subsampling": 0}
+    elif format_ == "WEBP":
+        if max(image.size) > 16383:
+            raise OutputError(f"cannot write {shown}: WebP holds at most 16383 px a side")
+        options |= {"lossless": True, "exact": True}
+    if block:
+        options["exif"] = block
+    return options
+
+
+def _check_entry(key: str, value: str) -> None:
+    """Raise ValueError for what an iTXt chunk cannot hold (PNG specification, 11.3.3)."""
+    if not 1 <= len((_PREFIX + key).encode("latin-1")) <= 79:
+        raise ValueError(f"the metadata key {key!r} is longer than {79 - len(_PREFIX)} characters")
+    if "\0" in key + value:
+        raise ValueError(f"the metadata {key!r} holds a NUL")
+    value.encode("utf-8")
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """Copy the EXIF block in ``image.info``, without the orientation; empty where it is broken."""
+    exif = Image.Exif()
+    broken = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow only warns of corrupt entries
+        try:
+            exif.load(image.info.get("exif") or b"")
+            exif.get_ifd(_EXIF_IFD)
+            exif.pop(_ORIENTATION, None)
+            exif.tobytes()
+        except (*broken, Warning):
+            return Image.Exif()
+    return exif
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Say whether any pixel is not fully opaque."""
+    if not image.has_transparency_data:
+        return False
+    return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
+
+
+def _read_user_comment(image: Image.Image) -> dict[str, str] | None:
+    """Read Softpaint's entries from EXIF's UserComment; None where it holds something else."""
+    comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+    if not isinstance(comment, bytes) or not comment.startswith(_ASCII):
+        return None
+    try:
+        entries = json.loads(comment.removeprefix(_ASCII))["softpaint"]
+        return {str(key): str(value) for key, value in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def _write(target: Path, fill: Callable[[IO[bytes]], object], *, keep: bool = True) -> None:
+    """Write through a temporary file beside the target; ``keep=False`` only tries it out."""
+    shown = str(target)
+    temporary: Path | None = None
+    try:
+        final = Path(os.path.realpath(target))
+        temporary = final.parent / f".softpaint-{secrets.token_hex(8)}.tmp"
+        # Created with the user's umask, as the file itself would be.
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666), "w+b") as file:
+            fill(file)
+            file.flush()
+            if keep:
+                os.fsync(file.fileno())
+        if keep:
+            temporary.replace(final)
+            temporary = None
+            _sync_folder(final.parent)
+    except SoftpaintError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {shown!r}: {_reason(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:  # an encoder refused the image
+        raise OutputError(f"cannot write {shown!r}: {first_line(error)}") from error
+    finally:
+        if temporary is not None:
+            _remove(temporary)
+
+
+def _reason(error: OSError) -> str:
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the folder is read-only",
+        errno.EACCES: "permission denied in that folder",
+        errno.EPERM: "permission denied in that folder",
+        errno.EFBIG: "the file would be larger than is allowed here",
+    }
+    return reasons.get(error.errno or 0) or first_line(error)
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError:  # the folder itself may be gone by now
+        return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system lets a folder be opened (POSIX)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""What an edit and a comparison give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """The pictures of one edit and everything that was used to make them."""
+
+    images: Any
+    """A list of Pillow images; for ``output_type="np"`` a float32 array b h w 3 in [0, 1]; for
+    ``"latent"`` the latents."""
+    latents: torch.Tensor | None
+    """b c h/cell w/cell, of the padded picture; where regions were cut out, theirs, one after the
+    other (None if they differ in size)."""
+    seeds: list[int | None]
+    """One for each picture; None where the caller's own generator drew."""
+    settings: dict[str, Any]
+    """Every setting that was used, defaults included; JSON-able."""
+    timings: dict[str, float]
+    """Seconds by phase: text, encode, denoise, decode, paste, total."""
+    model_calls: int
+    """Network evaluations, counted for each picture (guided ones count once) and for each companion
+    that a control's mask asks for."""
+    skipped_calls: int = 0
+    """Those left out because all pixels were still held."""
+    reused_calls: int = 0
+    """Those whose results a session had."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same picture, prompt and seed through several strategies."""
+
+    results: Mapping[str, EditResult]
+    original: Image.Image
+    strength_map: NDArray[np.float32]
+    """H W in [0, 1], 1 = repaint."""
+    seconds: float
+    """For all of them together: they share model calls."""
+    per_row: int | None = None
+    """How many results stand in a row of the sheet; None is all."""
+
+    def picture(self, name: str, index: int = 0) -> Image.Image:
+        """Picture ``index`` of the result called ``name``."""
+        import numpy as np
+        from PIL import Image
+
+        image = self.results[name].images[index]
+        if isinstance(image, Image.Image):
+            return image
+        return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
+
+    def overlay(self) -> Image.Image:
+        """The original with the strength map laid over."""
+        import numpy as np
+
+        from engine.picture.sheet import overlay_map
+
+        return overlay_map(np.asarray(self.original.convert("RGB")), self.strength_map)
+
+    def measure(self) -> dict[str, list[dict[str, float]]]:
+        """By strategy and picture: metrics of :mod:`engine.picture.metrics` without a truth."""
+        import numpy as np
+
+        from engine.picture.metrics import WITHOUT_TRUTH, Sample, measure
+
+        original = np.asarray(self.original.convert("RGB"))
+        return {
+            name: [
+                measure(
+                    Sample(
+                        result=np.asarray(self.picture(name, i).convert("RGB")),
+                        original=original,
+                        strength_map=self.strength_map,
+                        model_calls=result.model_calls // len(result.seeds),
+                    ),
+                    WITHOUT_TRUTH,
+                )
+                for i in range(len(result.seeds))
+            ]
+            for name, result in self.results.items()
+        }
+
+    def grid(self) -> Image.Image:
+        """A labelled sheet: the original with its map laid over, then each strategy's picture
+        with its metrics.
+        """
+        from engine.picture.metrics import METRICS
+        from engine.picture.sheet import labelled_grid
+
+        measured = self.measure()
+        rows = []
+        count = max(len(result.seeds) for result in self.results.values())
+        named = list(self.results.items())
+        per_row = self.per_row or len(named)
+        for i in range(count):
+            for start in range(0, len(named), per_row):
+                row: list[tuple[Image.Image | None, str]] = [
+                    (self.original.convert("RGB"), "original"),
+                    (self.overlay(), "strength map"),
+                ]
+                for name, result in named[start : start + per_row]:
+                    label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
+                    told = [f"{key} {METRICS[key].show(v)}" for key, v in measured[name][i].items()]
+                    row.append((self.picture(name, i).convert("RGB"), "\n".join([label, *told])))
+                rows.append(row)
+        return labelled_grid(rows)
+
+    def table(self) -> str:
+        """One line a strategy: its metrics, means over its pictures, and its seeds."""
+        from statistics import fmean
+
+        from engine.picture.metrics import METRICS
+        from engine.picture.sheet import text_table
+
+        measured = self.measure()
+        shown = list(
+            dict.fromkeys(key for each in measured.values() for one in each for key in one)
+        )
+        lines = [["strategy", *shown, "seeds"]]
+        for name, result in self.results.items():
+            values = {key: [one[key] for one in measured[name] if key in one] for key in shown}
+            means = [METRICS[key].show(fmean(each)) if each else "" for key, each in values.items()]
+            lines.append([name, *means, ", ".join(map(str, result.seeds))])
+        note = f"{self.seconds:.1f} s for all, in shared model calls"
+        return f"{text_table(lines)}\n{note}"

@@ -1,0 +1,1 @@
+"""All that is known of schedulers: names, runs, levels."""
