@@ -232,6 +232,11 @@ class Loop:
         """Let jobs enter; they take part from the next step on."""
         self.active.extend(jobs)
 
+    def abort(self, job: Job) -> None:
+        """End a job, or the one that has followed it; no effect on one that has left."""
+        self.active = [each for each in self.active if each not in job.chain]
+        self._joined.clear()
+
     @property
     def steps_left(self) -> int:
         """Of all active jobs together, later stages left out."""

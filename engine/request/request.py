@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -30,6 +30,9 @@ class EditRequest:
 
     image: Any
     prompt: str
+    strategy: Any = "differential"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the strategy."""
     mask: Any = None
     strength_map: Any = None
     negative_prompt: str | None = None
@@ -68,6 +71,18 @@ class EditRequest:
     compat: Literal["diffusers"] | None = None
     callback: Callable[..., Any] | None = None
     progress: bool | None = None
+
+    @classmethod
+    def read(cls, arguments: Mapping[str, Any]) -> EditRequest:
+        """A request from the arguments of :meth:`engine.engine.InpaintEngine.edit`: those that it
+        does not have are the strategy's options.
+        """
+        for needed in ("image", "prompt"):
+            if needed not in arguments:
+                raise InputError(f"{needed} is missing.")
+        own = {key: value for key, value in arguments.items() if key in cls.__dataclass_fields__}
+        options = {key: value for key, value in arguments.items() if key not in own}
+        return cls(**{**own, **({"options": options} if options else {})})
 
     def __post_init__(self) -> None:
         self._check_picture_and_map()

@@ -12,12 +12,11 @@ import torch
 
 from engine import CancelledError
 from engine.denoise.loop import Loop, add_residuals, join_residuals
-from engine.edit.before import Clock, prepare_edit
 from engine.errors import MemoryLimitError
 from engine.request.request import EditRequest
 from engine.solvers.schedule import fresh_scheduler
-from strategies import create_strategy
 from tests.kit import tiny
+from tests.kit.jobs import jobs_of
 
 
 def jobs_for(engine, *names, **changes):
@@ -26,8 +25,7 @@ def jobs_for(engine, *names, **changes):
         mask=tiny.box_mask(),
         **{"prompt": "a red house", "num_inference_steps": 4, "seed": 1, **changes},
     )
-    strategies = [create_strategy(name) for name in names]
-    return prepare_edit(engine.backbone, request, strategies, Clock()).jobs
+    return jobs_of(engine, request, names)
 
 
 def solo(engine, name, **changes):
