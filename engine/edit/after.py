@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from engine.edit.inputs import underlay
-from engine.picture.canvas import Box, crop
 from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard
 from engine.picture.paste import stitch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
     from engine.edit.clock import Clock
     from engine.edit.inputs import View
     from engine.edit.shared import Shared

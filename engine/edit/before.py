@@ -11,8 +11,8 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from controls.controlnet import ControlStack
 from engine.denoise.companions import HeldOutside, Lockstep, repeated
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
 from engine.edit.after import finish, own_row
 from engine.edit.memory import Memory
@@ -61,8 +61,8 @@ class PreparedEdit(Prepared):
         self.shared = shared
         self.alone = alone
         self.seeds = shared.seeds
-        calls = [shared.schedules.calls(stage.strength) for stage in self.strategy.stages]
-        self.calls = sum(calls) * len(shared.inputs.views) * request.num_images
+        steps = [shared.schedules.steps(stage.strength) for stage in self.strategy.stages]
+        self.steps = sum(steps) * len(shared.inputs.views) * request.num_images
         self.stack = ControlStack.of(
             self.controls, self.backbone, shared.scene, guess_mode=request.guess_mode
         )
@@ -163,9 +163,8 @@ class PreparedEdit(Prepared):
             strategy=parts,
             state=state,
             latents=self._start_of(stage.strategy, context, start),
-            cond=cond,
-            uncond=uncond,
-            guidance=guidance,
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else guidance,
             generator=generator,
             controls=stack.bind(
                 context.schedule,

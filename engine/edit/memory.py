@@ -12,7 +12,7 @@ from engine.models.remembered import Remembered
 if TYPE_CHECKING:
     import torch
 
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
 
 DECODED = 4
 """Decoded pictures that renders remember: 13 MB each at 1024 px."""

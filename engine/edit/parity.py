@@ -23,13 +23,13 @@ from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
 from controls.scene import Scene
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job
 from engine.denoise.strategy import Strategy, StrategyContext
 from engine.edit.prepared import Prepared
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
-from engine.picture.canvas import load_image
+from engine.picture.read import load_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class PreparedLikeDiffusers(Prepared):
         self._parts = self.strategy
         self.processor, self.image, self.mask = _processed(backbone, request)
         self.schedules = ScheduleMaker(backbone, request, parity=True)
-        self.calls = self.schedules.calls()
+        self.steps = self.schedules.steps()
         self.seeds = [request.seed] * request.num_images
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
@@ -123,9 +123,8 @@ class PreparedLikeDiffusers(Prepared):
             strategy=strategy,
             state=strategy.prepare(context),
             latents=start,
-            cond=cond,
-            uncond=uncond,
-            guidance=guidance,
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else guidance,
             generator=self.generator,
             controls=self.stack.bind(schedule, guided=uncond is not None, rows=request.num_images),
             observer=self.observer(lambda rows: rows),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from engine.denoise.loop import Job, Observer
+    from engine.denoise.job import Job, Observer
     from engine.models import Backbone
     from engine.request.request import EditRequest
     from engine.types import Snapshot
@@ -56,8 +56,8 @@ class Prepared(ABC):
 
     seeds: Sequence[int | None]
     """One for each picture that is made; None where the caller's own generator draws."""
-    calls: int
-    """Model calls of all its jobs, of later stages too."""
+    steps: int
+    """Of all its jobs together, those of later stages too."""
     prefilled: str | None = None
     """What its holes are filled with before the first step."""
 

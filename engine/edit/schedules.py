@@ -17,16 +17,16 @@ class ScheduleMaker:
     def __init__(self, backbone: Backbone, request: EditRequest, *, parity: bool = False) -> None:
         self.backbone, self.request, self.parity = backbone, request, parity
         self._spare: dict[float, Schedule] = {}
-        self._calls: dict[float, int] = {}
+        self._steps: dict[float, int] = {}
 
-    def calls(self, strength: float = 1.0) -> int:
-        """Model calls of a stage's run. Refuses bad numbers before any model work; the schedule
+    def steps(self, strength: float = 1.0) -> int:
+        """Length of a stage's run. Refuses bad numbers before any model work; the schedule
         that is made for it is kept for the first job that needs one.
         """
-        if strength not in self._calls:
+        if strength not in self._steps:
             self._spare[strength] = self(strength)
-            self._calls[strength] = len(self._spare[strength])
-        return self._calls[strength]
+            self._steps[strength] = len(self._spare[strength])
+        return self._steps[strength]
 
     def __call__(self, strength: float = 1.0) -> Schedule:
         """``strength``: the stage's, in (0, 1]."""

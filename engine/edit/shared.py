@@ -20,8 +20,9 @@ from engine.edit.inputs import Inputs, View, resize_pixels
 from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.errors import InputError
-from engine.picture.canvas import Box, crop, to_pixels
 from engine.picture.fill import find_prefill
+from engine.picture.geometry import Box, crop
+from engine.picture.pixels import to_pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

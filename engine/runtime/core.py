@@ -27,7 +27,7 @@ from engine.edit.prepare import prepare
 from engine.errors import CancelledError
 
 if TYPE_CHECKING:
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
     from engine.edit.memory import Memory
     from engine.edit.prepared import Prepared
     from engine.models import Backbone
@@ -49,8 +49,8 @@ class State(StrEnum):
 
 
 class Progress(NamedTuple):
-    """Model calls of a ticket. ``done`` counts those that were left out because they could not
-    matter, and never goes back.
+    """Steps of a ticket's jobs together. ``done`` counts those that were left out because they
+    could not matter, and never goes back.
     """
 
     done: int
@@ -74,7 +74,7 @@ class Ticket:
         """The first stage's, while it runs."""
         self.aborting = False
         """It leaves when the step that runs has ended."""
-        self._progress = Progress(0, prepared.calls)
+        self._progress = Progress(0, prepared.steps)
 
     @property
     def left(self) -> bool:
@@ -171,14 +171,14 @@ class Runtime:
         try:
             left = self._start()
             began = perf_counter()
-            self._loop.step()
+            ended = {job.owner for job in self._loop.step()}
             seconds = perf_counter() - began
         finally:
             self._stepping = False
         for ticket in list(self._running):
             if ticket.prepared is not None:
                 ticket.prepared.clock.add("denoise", seconds)
-            if self._settle(ticket):
+            if (ticket in ended or ticket.aborting) and self._settle(ticket):
                 self._running.remove(ticket)
                 left.append(ticket)
         return left
@@ -216,6 +216,8 @@ class Runtime:
                 self._end(ticket, error)
                 left.append(ticket)
                 continue
+            for job in jobs:
+                job.owner = ticket
             ticket.jobs, ticket.state = jobs, State.RUNNING
             self._loop.submit(jobs)
             self._running.append(ticket)

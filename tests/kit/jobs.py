@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine import InpaintEngine
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
     from engine.request.request import EditRequest
 
 
