@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from engine.picture.canvas import paste
 from engine.picture.masks import smootherstep
+from engine.picture.pixels import paste
 from engine.registry import Registry
 
 if TYPE_CHECKING:
