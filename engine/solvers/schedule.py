@@ -38,7 +38,7 @@ class SchedulerInfo:
         """A new scheduler for a model whose own scheduler has ``config``."""
         import diffusers
 
-        kind = getattr(diffusers, self.kind) if isinstance(self.kind, str) else self.kind
+        kind: Any = getattr(diffusers, self.kind) if isinstance(self.kind, str) else self.kind
         return kind.from_config(config, **self.changes)
 
 

@@ -56,6 +56,12 @@ class FillInfo:
 
 FILLS = Registry("prefill", FillInfo, "softpaint.fills", reserved=":")
 
+
+def _always(fill: Fill) -> Callable[[str], Fill]:
+    """How a fill that takes no argument is built."""
+    return lambda _: fill
+
+
 for _fill, _description in (
     (original, "what stands there"),
     (blur, "the known colours around, averaged"),
@@ -65,7 +71,7 @@ for _fill, _description in (
     (neutral, "mid grey"),
     (noise, "the known colours in any order"),
 ):
-    FILLS.register(FillInfo(_fill.__name__, _description, lambda _, fill=_fill: fill))
+    FILLS.register(FillInfo(_fill.__name__, _description, _always(_fill)))
 FILLS.register(FillInfo("gan", "drawn by an inpainting network", gan, argument="PATH"))
 
 

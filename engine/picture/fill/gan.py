@@ -133,7 +133,7 @@ def _run_gan(call: Network, fixed: tuple[int, int] | None, name: str, rgb: Rgb, 
         sides = [(0, -side % 8) for side in (height, width)]
         picture = np.pad(picture, [*sides, (0, 0)], mode="symmetric")
         mask = np.pad(mask, sides, mode="symmetric")
-    image = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], np.float32) / 255
+    image: NDArray[Any] = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], np.float32) / 255
     try:
         answer = np.asarray(call(image, mask[None, None].astype(np.float32)))
     except Exception as error:
