@@ -17,12 +17,10 @@ from engine.errors import InputError, UnknownNameError
 
 
 class Named(Protocol):
-    """What can be registered: a record with a name and a line about it."""
+    """What can be registered: a record with a name."""
 
     @property
     def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
 
 
 Info = TypeVar("Info", bound=Named)

