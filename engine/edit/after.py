@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from engine.edit.inputs import underlay
-from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard
 from engine.picture.paste import stitch
@@ -87,7 +87,8 @@ def _round_trip(shared: Shared, view: View) -> NDArray[np.uint8] | None:
     """
     inputs = shared.inputs
     strength_map = crop(inputs.map_of(view.source), view.region.box)
-    if shared.request.colour != "field" or inputs.pictures is None or is_hard(strength_map):
+    restored = COLOURS.get(shared.request.colour).round_trip
+    if not restored or inputs.pictures is None or is_hard(strength_map):
         return None
     return shared.round_trip(view)
 

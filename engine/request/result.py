@@ -146,7 +146,9 @@ class Comparison:
                         row.append((None, f"{name}\nfailed: {outcome}"))
                         continue
                     label = name if count == 1 else f"{name}, seed {outcome.seeds[i]}"
-                    told = [f"{key} {METRICS[key].show(v)}" for key, v in measured[name][i].items()]
+                    told = [
+                        f"{key} {METRICS.get(key).show(v)}" for key, v in measured[name][i].items()
+                    ]
                     row.append((self.picture(name, i).convert("RGB"), "\n".join([label, *told])))
                 rows.append(row)
         return labelled_grid(rows)
@@ -165,7 +167,9 @@ class Comparison:
         lines = [["strategy", *shown, "seeds"]]
         for name, result in self.results.items():
             values = {key: [one[key] for one in measured[name] if key in one] for key in shown}
-            means = [METRICS[key].show(fmean(each)) if each else "" for key, each in values.items()]
+            means = [
+                METRICS.get(key).show(fmean(each)) if each else "" for key, each in values.items()
+            ]
             lines.append([name, *means, ", ".join(map(str, result.seeds))])
         failed = [f"{name} failed: {error}\n" for name, error in self.errors.items()]
         note = f"{self.seconds:.1f} s for all, in shared model calls"
