@@ -6,7 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from engine.errors import ModelError
 
@@ -35,7 +35,8 @@ def in_processes(
 
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // count)
-    waiting, processes = deque(tasks), dict[Any, "BaseProcess"]()
+    waiting = deque(tasks)
+    processes: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(min(count, len(tasks))):
             here, there = context.Pipe()
@@ -44,7 +45,8 @@ def in_processes(
             there.close()  # the process alone holds it: its end is told here
             processes[here] = process
         while processes:
-            for pipe in wait(list(processes)):
+            for ready in wait(list(processes)):
+                pipe = cast("Connection", ready)
                 made = _received(pipe, processes[pipe])
                 if waiting:
                     pipe.send(waiting.popleft())
@@ -53,12 +55,12 @@ def in_processes(
                     processes.pop(pipe).join()
                 yield from made
     finally:
-        for process in processes.values():
-            process.terminate()
-            process.join()
+        for left in processes.values():
+            left.terminate()
+            left.join()
 
 
-def _received(pipe: Any, process: BaseProcess) -> Any:
+def _received(pipe: Connection, process: BaseProcess) -> Any:
     try:
         made = pipe.recv()
     except EOFError:

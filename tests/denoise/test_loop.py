@@ -285,7 +285,8 @@ class Watched:
 
 
 def test_the_conditioning_of_a_group_is_joined_once(engine):
-    network, seen = engine.backbone.network("base"), []
+    network = engine.backbone.network("base")
+    seen: list = []
     jobs = jobs_for(engine, "blend", num_images=2)
     watched = Watched(network, seen)
     for job in jobs:

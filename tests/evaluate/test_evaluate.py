@@ -389,7 +389,7 @@ def test_a_failing_edit_costs_no_other(engine, suite, plan, tmp_path, monkeypatc
     ("end", "message"), [("raises", "ValueError: no threes"), ("dies", "exit code 7")]
 )
 def test_a_worker_that_fails_says_why(end, message):
-    done = []
+    done: list[int] = []
     with pytest.raises(ModelError, match=message):
         done.extend(in_processes(functools.partial(doubling, end), range(2, 5), 1))
     assert done == [4]

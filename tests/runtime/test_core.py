@@ -53,6 +53,19 @@ def drained(runtime):
     return left
 
 
+def counted(monkeypatch, owner, name):
+    """The calls of one of an object's methods."""
+    calls: list[str] = []
+    method = getattr(owner, name)
+
+    def watched(*arguments):
+        calls.append(name)
+        return method(*arguments)
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
+
+
 def test_a_ticket_goes_through_its_states(runtime, engine):
     ticket = runtime.add(request())
     assert ticket.state == "queued"
@@ -75,9 +88,7 @@ def vars_of(asked):
 
 def test_results_come_as_they_finish(runtime, monkeypatch):
     """The short edit is decoded and out while the long one, which came first, still runs."""
-    decoded = []
-    decode = runtime.backbone.decode
-    monkeypatch.setattr(runtime.backbone, "decode", lambda x: (decoded.append(1), decode(x))[1])
+    decoded = counted(monkeypatch, runtime.backbone, "decode")
     long = runtime.add(request(num_inference_steps=6))
     short = runtime.add(request(num_inference_steps=2))
     assert [runtime.step(), runtime.step()] == [[], [short]]
@@ -226,11 +237,7 @@ def tensors() -> set[int]:
 
 
 def test_variants_read_and_encode_once(runtime, monkeypatch):
-    encoded = []
-    encode = runtime.backbone.encode
-    monkeypatch.setattr(
-        runtime.backbone, "encode", lambda *a, **k: (encoded.append(1), encode(*a, **k))[1]
-    )
+    encoded = counted(monkeypatch, runtime.backbone, "encode")
     several = [request(strategy=name) for name in ("blend", "differential", "soft-blend")]
     tickets = runtime.add_variants(several)
     drained(runtime)
