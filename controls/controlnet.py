@@ -262,8 +262,14 @@ class BoundControl:
         def rows(tensor: torch.Tensor) -> torch.Tensor:
             return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
-        added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
-        sample, whole = rows(scaled), conditioning["encoder_hidden_states"]
+        tensors = conditioning.tensors
+        if set(conditioning.masks.values()) & tensors.keys():
+            raise InputError(
+                "ControlNets take no masked text; give the prompt and the negative prompt (or "
+                "their embeddings) one length."
+            )
+        added = {key: rows(tensors[key]) for key in _ADDED if key in tensors}
+        sample, whole = rows(scaled), conditioning.text
         if self._text is None or self._text[0] is not whole:
             self._text = whole, rows(whole)
         text = self._text[1]

@@ -58,7 +58,7 @@ class Recorder(Protocol):
 
 @dataclass(eq=False)
 class Job:
-    """One denoising run. ``latents`` are b c h w; every conditioning tensor has b rows."""
+    """One denoising run. ``latents`` are b c h w; conditionings have b rows."""
 
     name: str
     network: Network
@@ -87,12 +87,16 @@ class Job:
     trace: Recorder | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._guided = join([self.uncond, self.cond]) if self.uncond else self.cond
+        self._guided = self.cond
+        if self.uncond is not None:
+            self._guided = Conditioning.join([self.uncond, self.cond])
 
     def guidance_at(self, step: Step) -> Guidance | None:
         """The guidance of ``step``; None where only the conditional branch is computed."""
         progress = step.position / self.schedule.num_steps
-        return self.guidance if self.uncond and self.guidance.active_at(progress) else None
+        return (
+            self.guidance if self.uncond is not None and self.guidance.active_at(progress) else None
+        )
 
     @property
     def copies(self) -> int:
@@ -164,8 +168,8 @@ class Job:
     @property
     def batch_key(self) -> tuple[Any, ...]:
         """Jobs with equal keys can share a model call."""
-        shapes = tuple(sorted((key, *t.shape[1:]) for key, t in self.cond.items()))
-        return (id(self.network), tuple(self.latents.shape[1:]), self.latents.dtype, shapes)
+        shape = tuple(self.latents.shape[1:])
+        return (id(self.network), shape, self.latents.dtype, self._guided.key())
 
     def model_input(self) -> ModelInput:
         """This step's rows of the shared call: sample, timesteps and residuals."""
@@ -317,7 +321,7 @@ class Loop:
                 network,
                 sample[part],
                 timesteps[part],
-                {key: value[part] for key, value in conditioning.items()},
+                conditioning.take(part),
                 take_rows(residuals, part),
             )
             for part in (slice(0, half), slice(half, rows))
@@ -357,7 +361,7 @@ class Loop:
                 for key, value in self._joined.items()
                 if alive.issuperset(each for each, _ in key)
             }
-            self._joined[key] = join([job.conditioning for job in batch])
+            self._joined[key] = Conditioning.join([job.conditioning for job in batch])
         return self._joined[key]
 
 
@@ -368,13 +372,6 @@ def _guard(job: Job, act: Callable[[], Any]) -> Any:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
         job.error = error
         return None
-
-
-def join(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Concatenate conditionings (of equal keys and shapes) along their rows."""
-    if len(conditionings) == 1:
-        return conditionings[0]
-    return {key: torch.cat([each[key] for each in conditionings]) for key in conditionings[0]}
 
 
 def add_residuals(several: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
