@@ -24,7 +24,7 @@ from engine.models.speed.text_projections import TextProjections
 
 if TYPE_CHECKING:
     from controls.scene import Scene
-    from engine.picture.canvas import Box
+    from engine.picture.geometry import Box
     from engine.solvers.schedule import Schedule
     from engine.types import Conditioning, Step
 
@@ -208,7 +208,7 @@ class _Branch:
 
 
 class BoundControl:
-    """A ControlNet bound to one job: :class:`engine.denoise.loop.Control`.
+    """A ControlNet bound to one job: :class:`engine.denoise.job.Control`.
 
     Args:
         net: the ``ControlNetModel``.
@@ -263,11 +263,6 @@ class BoundControl:
             return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
         tensors = conditioning.tensors
-        if set(conditioning.masks.values()) & tensors.keys():
-            raise InputError(
-                "ControlNets take no masked text; give the prompt and the negative prompt (or "
-                "their embeddings) one length."
-            )
         added = {key: rows(tensors[key]) for key in _ADDED if key in tensors}
         sample, whole = rows(scaled), conditioning.text
         if self._text is None or self._text[0] is not whole:

@@ -20,24 +20,17 @@ from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
 from engine.denoise.companions import HeldOutside, Lockstep
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job, Observer
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
-from engine.picture.canvas import (
-    Box,
-    Picture,
-    crop,
-    to_pixels,
-)
 from engine.picture.colour import match_colours, restore_round_trip
 from engine.picture.fill import choose_prefill, find_prefill
-from engine.picture.masks import (
-    is_hard,
-    to_latent_grid,
-)
+from engine.picture.geometry import Box, crop
+from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import PasteRule, stitch
+from engine.picture.pixels import to_pixels
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
 if TYPE_CHECKING:
@@ -46,6 +39,7 @@ if TYPE_CHECKING:
     from controls import Control
     from engine.models import Backbone
     from engine.picture.crop import Region
+    from engine.picture.read import Picture
     from engine.request.request import EditRequest
     from engine.types import Conditioning, Snapshot
 
@@ -429,9 +423,8 @@ class _Desk:
             strategy=parts,
             state=state,
             latents=self._start(stage.strategy, context, x0 if start is None else start),
-            cond=cond,
-            uncond=uncond,
-            guidance=self._guidance(stage),
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else self._guidance(stage),
             generator=generator,
             controls=stack.bind(
                 schedule,
