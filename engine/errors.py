@@ -36,7 +36,7 @@ def _for_python(mark: re.Match[str]) -> str:
     return f"{first}={second}" if kind == _SETTING and second else first
 
 
-class _Advising(Exception):
+class _Advising:
     """What may hold :func:`told` and :func:`setting` in its message."""
 
     def __str__(self) -> str:
@@ -64,14 +64,12 @@ class _Advising(Exception):
         return _MARKED.sub(shown, super().__str__())
 
 
-class SoftpaintError(_Advising):
+class SoftpaintError(_Advising, Exception):
     """Base class of Softpaint's errors."""
 
 
 class SoftpaintWarning(_Advising, UserWarning):
     """Something that was asked for and has another effect than it seems, or none."""
-
-
 
 
 class InputError(SoftpaintError, ValueError):

@@ -44,11 +44,13 @@ def _softpaint(
 
 # What a terminal obeys, or what changes the order in which it is read: control characters but tab
 # and line feed, halves of surrogate pairs, and Unicode's marks of direction and of line ends.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
-    r"""``text`` with ``\uXXXX`` in place of what a terminal would obey; JSON stays the same JSON."""
+    r"""``text`` with ``\uXXXX`` in place of what a terminal would obey; JSON stays equal JSON."""
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -136,6 +138,7 @@ def _explain(error: Exception) -> int:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """Show what concerns the user in one line, and nothing of the libraries' own housekeeping."""
     if issubclass(category, UserWarning):
-        told = isinstance(message, SoftpaintWarning)
-        text = message.for_command(flags()) if told else str(message)
+        text = str(message)
+        if isinstance(message, SoftpaintWarning):
+            text = message.for_command(flags())
         note(f"softpaint: warning: {' '.join(text.split())}")

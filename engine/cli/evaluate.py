@@ -123,8 +123,8 @@ def evaluate(
         summary_json,
     )
     from engine.evaluate import evaluate as run
-    from engine.picture.write import write_text
     from engine.picture.metrics import get_metric
+    from engine.picture.write import write_text
     from engine.report.page import evaluation_page
     from engine.solvers.schedule import check_scheduler
 

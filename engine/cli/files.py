@@ -93,8 +93,8 @@ class Files:
         for other in self._written:
             if _is_same(other.path, path):
                 raise InputError(
-                    f"{option} and {other.option} would write the same file {str(path)!r}; give "
-                    f"another {option}."
+                    f"{option}: {str(path)!r} is another file of this command, its {other.option}; "
+                    f"give another {option}."
                 )
         if path == STREAM:
             if sys.stdout.isatty():
@@ -127,7 +127,9 @@ def read_file(what: str, path: Path) -> Source:
     if not stat.S_ISFIFO(mode):  # a shell's <(command)
         check_file(path, name)
         if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{name} is refused: {path.stat().st_size / 1e9:.1f} GB are no picture.")
+            raise InputError(
+                f"{name} is refused: {path.stat().st_size / 1e9:.1f} GB are no picture."
+            )
     try:
         return Source.read(path)
     except OSError as error:
@@ -163,7 +165,9 @@ def _standard_input(what: str) -> bytes:
     if not data:
         raise InputError(f"the {what} is to come from standard input (-), which is empty.")
     if len(data) > MOST_BYTES:
-        raise InputError(f"the {what} on standard input is refused: over {MOST_BYTES / 1e9:.1f} GB.")
+        raise InputError(
+            f"the {what} on standard input is refused: over {MOST_BYTES / 1e9:.1f} GB."
+        )
     return data
 
 
@@ -188,18 +192,18 @@ def _refuse_no_name(name: str, path: Path) -> None:
 def _refuse_overwriting(written: _Written, what: str, place: Path) -> None:
     """Refuse what would write a file that is read, or one in a model's folder."""
     path, option = written.path, written.option
-    if path == STREAM or place == STREAM:
+    if STREAM in (path, place):
         return
     if _is_same(path, place):
         raise InputError(
-            f"{option} {str(path)!r} would overwrite the {what}, an input of this command; give "
-            f"another {option}."
+            f"{option}: {str(path)!r} is an input of this command, the {what}; give another "
+            f"{option}."
         )
     folder = os.path.realpath(place)
     if place.is_dir() and path.exists() and os.path.realpath(path).startswith(folder + os.sep):
         raise InputError(
-            f"{option} {str(path)!r} would overwrite a file of the {what} {str(place)!r}; give "
-            f"another {option}."
+            f"{option}: {str(path)!r} is a file of the {what} {str(place)!r}; give another "
+            f"{option}."
         )
 
 

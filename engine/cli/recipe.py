@@ -73,9 +73,7 @@ class Recipe:
             kind: self._found(each, kind.replace("_", " "), files)
             for kind, each in record.region.items()
         }
-        controls = asked.controls or [
-            [self._control(each, files)] for each in record.controls
-        ]
+        controls = asked.controls or [[self._control(each, files)] for each in record.controls]
         again = replace(
             asked,
             photo=given or self._found(record.image, "image", files),
@@ -109,7 +107,9 @@ class Recipe:
         if not controls:
             fit = [each for each in record.controls if not _has_files(each)]
             controls = [[self._control(each, Files())] for each in fit]
-            left += [f"control {each.model} (its files)" for each in record.controls if each not in fit]
+            left += [
+                f"control {each.model} (its files)" for each in record.controls if each not in fit
+            ]
         note(
             f"settings of {self.name} on {photo.path}; not taken over: {', '.join(left)}",
             quiet=asked.quiet,
@@ -161,7 +161,12 @@ class Recipe:
             for key, each in (("image", recorded.image), ("mask", recorded.mask))
             if isinstance(each, InputFile)
         }
-        return Control(**{**vars(recorded), **found})
+        control = Control(**{**vars(recorded), **found})
+        if control.file is not None and "image" not in found:
+            raise InputError(
+                f"{str(self.name)!r} holds damaged Softpaint settings: {recorded.image!r}."
+            )
+        return control
 
     def _found(self, recorded: InputFile, kind: str, files: Files) -> Source:
         """A recorded file, unchanged: beside the result, or where it was."""

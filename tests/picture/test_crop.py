@@ -12,8 +12,9 @@ from PIL import Image
 
 from controls.scene import cut
 from engine.errors import InputError, UnknownNameError
-from engine.picture.canvas import Box, crop, load_image
 from engine.picture.crop import MAX_ISLANDS, STRETCH, Cutter, Region
+from engine.picture.geometry import Box, crop
+from engine.picture.read import load_image
 from tests.kit import tiny
 
 CUTTER = Cutter(native=64, align=16, context=1.5)

@@ -18,15 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from engine.errors import InputError, OutputError
-from engine.picture.canvas import load_image
-from engine.picture.files import (
-    FORMATS,
-    check_writable,
-    read_metadata,
-    save_image,
-    sha256,
-    write_text,
-)
+from engine.picture.metadata import FORMATS, read_metadata
+from engine.picture.read import load_image
+from engine.picture.source import Source
+from engine.picture.write import check_writable, save_image, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,9 +187,9 @@ def test_checksums(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data in (b"", b"abc", bytes(10**6)):
         path.write_bytes(data)
-        assert sha256(path) == hashlib.sha256(data).hexdigest()
-    assert "does not exist" in refusal(InputError, sha256, tmp_path / "none")
-    assert "is a folder" in refusal(InputError, sha256, tmp_path)
+        source = Source.read(path)
+        path.write_bytes(b"another")
+        assert source.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_files_are_replaced_or_kept(tmp_path: Path) -> None:
@@ -335,7 +330,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from engine.errors import OutputError
-from engine.picture.files import save_image, write_text
+from engine.picture.write import save_image, write_text
 
 folder = Path(sys.argv[1])
 large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
