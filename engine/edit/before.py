@@ -20,16 +20,16 @@ from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
 from engine.denoise.companions import HeldOutside, Lockstep, repeated
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job, Observer
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
-from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
-from engine.picture.paste import PasteRule, stitch
+from engine.picture.paste import stitch
 from engine.picture.pixels import to_pixels
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
@@ -80,7 +80,7 @@ class Plan:
     """The paste's opacity, one for each picture."""
     prefilled: Mapping[str, str] = field(default_factory=dict)
     """What each strategy's jobs started from, by its name."""
-    paste_rule: PasteRule = "alpha"
+    paste_rule: str = "alpha"
     originals: Callable[[int, int], torch.Tensor] | None = None
     """Of a picture's number and its region's: the clean latents that were encoded."""
     _round_trips: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict, init=False)
@@ -159,7 +159,8 @@ class Plan:
         """
         region = self.regions[which % len(self.regions)][number]
         strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
-        if request.colour != "field" or self.originals is None or is_hard(strength_map):
+        restored = COLOURS.get(request.colour).round_trip
+        if not restored or self.originals is None or is_hard(strength_map):
             return None
         if (which, number) not in self._round_trips:
             latents = self.originals(which, number)
@@ -423,9 +424,8 @@ class _Desk:
             strategy=parts,
             state=state,
             latents=self._start(stage.strategy, context, x0 if start is None else start),
-            cond=cond,
-            uncond=uncond,
-            guidance=self._guidance(stage),
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else self._guidance(stage),
             generator=generator,
             controls=stack.bind(
                 schedule,
