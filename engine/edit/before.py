@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from controls.controlnet import ControlStack
-from engine.denoise.companions import HeldOutside, Lockstep, repeated
+from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
@@ -147,7 +147,7 @@ class PreparedEdit(Prepared):
         if stack.companions:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, stack.regions(x0.shape[-2:]))
-            cond, uncond = repeated(cond, rows), None if uncond is None else repeated(uncond, rows)
+            cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
         def follow(finished: Job) -> Job:
             held, scale = finished.latents, self.strategy.stages[number + 1].scale

@@ -108,7 +108,7 @@ class PreparedLikeDiffusers(Prepared):
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
         with self.clock.phase("encode"):
-            context = self._context(schedule, cond["encoder_hidden_states"].dtype)
+            context = self._context(schedule, cond.text.dtype)
         x0, noise = context.init_latents, context.noise
         if request.denoising_start is not None:
             start = x0  # diffusers continues from the latents that are given as the image
@@ -144,8 +144,7 @@ class PreparedLikeDiffusers(Prepared):
         if self.references is not None:
             cond, uncond = self.references.join(cond, uncond, size=self.size, rows=count)
         if network.embeds_guidance:
-            embedded = self.backbone.guidance_embedding(guidance.scale, count)
-            cond = {**cond, "timestep_cond": embedded}
+            cond = self.backbone.with_guidance(cond, guidance.scale)
         return cond, uncond
 
     def _context(self, schedule: Schedule, dtype: torch.dtype) -> StrategyContext:

@@ -93,7 +93,7 @@ class Shared:
             size=size,
         )
         if embedded is not None:
-            cond = {**cond, "timestep_cond": self.backbone.guidance_embedding(embedded)}
+            cond = self.backbone.with_guidance(cond, embedded)
         if self.references is not None:
             cond, uncond = self.references.join(cond, uncond, size=size, box=box)
         return cond, uncond
