@@ -24,7 +24,7 @@ from engine.models.speed.text_projections import TextProjections
 
 if TYPE_CHECKING:
     from controls.scene import Scene
-    from engine.picture.canvas import Box
+    from engine.picture.geometry import Box
     from engine.solvers.schedule import Schedule
     from engine.types import Conditioning, Step
 

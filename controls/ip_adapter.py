@@ -13,11 +13,11 @@ from PIL import Image
 from controls.reference import Reference
 from controls.scene import cut
 from engine.errors import InputError
-from engine.picture.canvas import load_image
+from engine.picture.read import load_image
 
 if TYPE_CHECKING:
     from controls.scene import Scene
-    from engine.picture.canvas import Box
+    from engine.picture.geometry import Box
     from engine.types import Conditioning
 
 

@@ -10,8 +10,9 @@ import torch
 
 from controls.annotators import annotate
 from engine.errors import InputError
-from engine.picture.canvas import Box, crop, load_image, name_of, pad_to_multiple
-from engine.picture.masks import load_strength_map
+from engine.picture.geometry import Box, crop, pad_to_multiple
+from engine.picture.map_files import load_strength_map
+from engine.picture.read import load_image, name_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

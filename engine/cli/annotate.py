@@ -37,8 +37,8 @@ def annotate(
     from PIL import Image
 
     from controls import annotate
-    from engine.picture.canvas import load_image
-    from engine.picture.files import check_writable, save_image
+    from engine.picture.read import load_image
+    from engine.picture.write import check_writable, save_image
 
     photo, output = needed(photo, "PHOTO"), needed(output, "--output")
     annotator = _annotator(needed(control, "--control"))

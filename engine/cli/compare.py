@@ -40,7 +40,7 @@ def compare(
       softpaint compare photo.png -m mask.png -p "a barn" --control canny:0,0.5,1 -o sheet.png
       softpaint compare photo.png -m mask.png -p "a boat" -o sheet.png --html sheet.html
     """
-    from engine.picture.files import check_writable, save_image, write_text
+    from engine.picture.write import check_writable, save_image, write_text
 
     photo, output = asked.need()
     names = names_in(strategies)

@@ -36,7 +36,7 @@ def demo(
       softpaint demo
       softpaint demo --model ./sdxl-base --size 1024 --device cuda
     """
-    from engine.picture.files import check_writable
+    from engine.picture.write import check_writable
     from engine.report.demo import SHEET, run_demo
 
     if size % 8:

@@ -84,7 +84,7 @@ class Watch:
 
     def check(self, taken: Sequence[Path | None]) -> None:
         """Refuse what cannot be written, or is one of the edit's own files."""
-        from engine.picture.files import check_writable
+        from engine.picture.write import check_writable
 
         check_writable(self.output)
         if self.output.resolve() in {each.resolve() for each in taken if each is not None}:
@@ -92,7 +92,7 @@ class Watch:
 
     def callback(self, count: int) -> Callable[[Snapshot], None]:
         """Writes what a snapshot of one of ``count`` pictures shows."""
-        from engine.picture.files import save_image
+        from engine.picture.write import save_image
 
         outputs = _numbered(self.output, count)
         return lambda shot: save_image(shot.preview(), outputs[shot.image])
@@ -200,7 +200,7 @@ def _write_all(
     images: Sequence[Any], outputs: Sequence[Path], records: Sequence[EditRecord]
 ) -> None:
     """Write every image or none."""
-    from engine.picture.files import save_image
+    from engine.picture.write import save_image
 
     written: list[Path] = []
     try:

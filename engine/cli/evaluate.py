@@ -120,8 +120,8 @@ def evaluate(
         summary_json,
     )
     from engine.evaluate import evaluate as run
-    from engine.picture.files import check_writable, write_text
     from engine.picture.metrics import get_metric
+    from engine.picture.write import check_writable, write_text
     from engine.report.page import evaluation_page
     from engine.solvers.schedule import check_scheduler
 

@@ -93,9 +93,9 @@ def map_(
     import numpy as np
 
     from engine.picture import map_tools
-    from engine.picture.canvas import load_image
-    from engine.picture.files import check_writable, save_image
+    from engine.picture.read import load_image
     from engine.picture.sheet import heat_map
+    from engine.picture.write import check_writable, save_image
 
     target = needed(output, "--output")
     if overlay and photo is None:
@@ -176,8 +176,8 @@ def _begin(
 
 
 def _load(path: Path, size: tuple[int, ...] | None) -> NDArray[np.float32]:
-    from engine.picture.canvas import open_upright
-    from engine.picture.masks import load_strength_map
+    from engine.picture.map_files import load_strength_map
+    from engine.picture.read import open_upright
 
     width, height = size or open_upright(path, f"map {str(path)!r}").size
     return load_strength_map(path, (width, height))

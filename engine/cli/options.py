@@ -368,9 +368,9 @@ def check(
 ) -> None:
     """Refuse whatever can be refused before a model is loaded, which may take minutes."""
     from controls import split_controls
-    from engine.picture.canvas import load_image
-    from engine.picture.files import check_writable
-    from engine.picture.masks import load_mask, load_strength_map
+    from engine.picture.map_files import load_mask, load_strength_map
+    from engine.picture.read import load_image
+    from engine.picture.write import check_writable
     from engine.request.request import EditRequest
     from strategies import create_strategy, list_strategies, options_of
 
@@ -399,7 +399,7 @@ def check(
 def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> list[Path]:
     """The files of the controls, which must go with a picture of ``size`` (width, height)."""
     from controls.scene import Scene
-    from engine.picture.canvas import Box
+    from engine.picture.geometry import Box
 
     left, top, right, bottom = expand
     inner = Box(left, top, left + size[0], top + size[1])

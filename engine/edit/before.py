@@ -25,19 +25,12 @@ from engine.denoise.loop import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
-from engine.picture.canvas import (
-    Box,
-    Picture,
-    crop,
-    to_pixels,
-)
 from engine.picture.colour import match_colours, restore_round_trip
 from engine.picture.fill import choose_prefill, find_prefill
-from engine.picture.masks import (
-    is_hard,
-    to_latent_grid,
-)
+from engine.picture.geometry import Box, crop
+from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import PasteRule, stitch
+from engine.picture.pixels import to_pixels
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
 if TYPE_CHECKING:
@@ -46,6 +39,7 @@ if TYPE_CHECKING:
     from controls import Control
     from engine.models import Backbone
     from engine.picture.crop import Region
+    from engine.picture.read import Picture
     from engine.request.request import EditRequest
     from engine.types import Conditioning, Snapshot
 

@@ -12,11 +12,14 @@ import torch
 
 from controls.scene import Scene
 from engine.errors import InputError
-from engine.picture.canvas import Box, Picture, crop, load_image, pad_to_multiple, paste, to_tensor
 from engine.picture.crop import Cutter, Region
 from engine.picture.fade import paste_alpha
 from engine.picture.fill import prefilled
-from engine.picture.masks import load_mask, load_strength_map, resize_map
+from engine.picture.geometry import Box, crop, pad_to_multiple
+from engine.picture.map_files import load_mask, load_strength_map
+from engine.picture.masks import resize_map
+from engine.picture.pixels import paste, to_tensor
+from engine.picture.read import Picture, load_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

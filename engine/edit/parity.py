@@ -30,8 +30,8 @@ from engine.denoise.loop import Job
 from engine.denoise.strategy import AnyStrategy, Strategy, StrategyContext
 from engine.edit.before import Clock, Plan, ScheduleMaker
 from engine.errors import InputError
-from engine.picture.canvas import load_image
 from engine.picture.crop import Region
+from engine.picture.read import load_image
 
 if TYPE_CHECKING:
     from controls import Control

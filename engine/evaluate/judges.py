@@ -9,8 +9,8 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InputError, ModelError, UnknownNameError
-from engine.picture.canvas import first_line
 from engine.picture.metrics import Sample, measure
+from engine.picture.read import first_line
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import InputError
-from engine.picture.canvas import first_line, load_image
-from engine.picture.files import check_writable, save_image, write_text
+from engine.picture.read import first_line, load_image
+from engine.picture.write import check_writable, save_image, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from engine.errors import InputError, UnknownNameError
-from engine.picture.canvas import load_image
+from engine.picture.read import load_image
 from engine.pocket import world
 
 if TYPE_CHECKING:

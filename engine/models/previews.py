@@ -35,7 +35,7 @@ class Previewer:
         import torch
         from PIL import Image
 
-        from engine.picture.canvas import to_pixels
+        from engine.picture.pixels import to_pixels
 
         cell, (height, width) = self.backbone.cell, latents.shape[-2:]
         with torch.no_grad():

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import find_objects
 
-from engine.picture.canvas import Box
+from engine.picture.geometry import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

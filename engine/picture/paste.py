@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from engine.picture.canvas import paste
 from engine.picture.masks import smootherstep
+from engine.picture.pixels import paste
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ what a VAE's round trip changes."""
 def stitch(rule: PasteRule, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
     """Lay ``edited`` over ``original`` (uint8, H W 3) by ``rule``.
 
-    - ``alpha``: the edit itself, see :func:`engine.picture.canvas.paste`.
+    - ``alpha``: the edit itself, see :func:`engine.picture.pixels.paste`.
     - ``adaptive``: the more transparent, the less really changed, see :func:`changed`.
     - ``multiband``: the edit, blended into the original band by band, see :func:`multiband`.
     - ``poisson``: the edit's gradients in the original's colours, see :func:`poisson`.

@@ -74,9 +74,9 @@ def run_demo(
     """Run the scenes through every strategy the model can run; write the sheet, print the table."""
     import numpy as np
 
-    from engine.picture.files import save_image
     from engine.picture.metrics import untouched
     from engine.picture.sheet import labelled_grid
+    from engine.picture.write import save_image
     from engine.pocket.classifier import prompt_score
     from engine.pocket.world import demo_scenes
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from engine import InpaintEngine
 from engine.picture import metrics
-from engine.picture.files import save_image
 from engine.picture.sheet import labelled_grid
+from engine.picture.write import save_image
 from engine.pocket import world
 
 FIRST_SEED = 1_600_000

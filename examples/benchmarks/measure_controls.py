@@ -24,9 +24,9 @@ from PIL import Image
 
 from controls import Control, annotate
 from engine import InpaintEngine
-from engine.picture.files import save_image
 from engine.picture.metrics import colour_inside
 from engine.picture.sheet import labelled_grid, overlay_map
+from engine.picture.write import save_image
 from engine.pocket import world
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from engine import InpaintEngine
 from engine.evaluate import Case, open_suite
 from engine.picture import metrics
 from engine.picture.fade import paste_alpha
-from engine.picture.files import save_image
 from engine.picture.masks import distance_to
 from engine.picture.sheet import labelled_grid
+from engine.picture.write import save_image
 from engine.pocket import world
 
 FIRST_SEED = 1_040_000

@@ -23,8 +23,8 @@ from engine import InpaintEngine
 from engine.denoise.loop import Loop
 from engine.edit.before import Clock, Plan, prepare_edit
 from engine.evaluate import patches
-from engine.picture.files import save_image
 from engine.picture.sheet import labelled_grid
+from engine.picture.write import save_image
 from engine.pocket import world
 from engine.request.request import EditRequest
 from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers

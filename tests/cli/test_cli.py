@@ -24,7 +24,7 @@ from PIL import Image
 
 from engine import InpaintEngine
 from engine.cli import run
-from engine.picture.files import read_metadata
+from engine.picture.metadata import read_metadata
 from strategies import list_strategies
 
 COMMANDS = ["demo", "edit", "compare", "evaluate", "annotate", "strategies", "models", "show"]
@@ -252,7 +252,7 @@ def test_the_interval_of_guidance_and_skipping_are_recorded_and_repeated(edit, f
 
 
 def test_previews_are_written_as_it_goes(edit, files, monkeypatch):
-    from engine.picture import files as writing
+    from engine.picture import write as writing
 
     written, save = [], writing.save_image
 
@@ -538,7 +538,7 @@ def test_a_write_that_fails_leaves_nothing(edit, files, capsys):
 
 def test_several_images_are_written_together_or_not_at_all(edit, files, monkeypatch):
     from engine.errors import OutputError
-    from engine.picture import files as module
+    from engine.picture import write as module
 
     save = module.save_image
     saved: list[Path] = []

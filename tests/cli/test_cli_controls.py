@@ -14,7 +14,7 @@ import engine.pocket
 from controls import annotate, list_annotators, list_controls
 from engine import InpaintEngine
 from engine.cli import run
-from engine.picture.files import read_metadata
+from engine.picture.metadata import read_metadata
 from tests.kit import tiny_controls
 
 

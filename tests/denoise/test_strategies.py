@@ -55,7 +55,7 @@ def flat(value: float) -> np.ndarray:
 
 
 def original_latents(engine):
-    from engine.picture.canvas import to_tensor
+    from engine.picture.pixels import to_tensor
 
     with torch.no_grad():
         return engine.backbone.encode(to_tensor(np.asarray(tiny.picture())))

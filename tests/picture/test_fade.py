@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.errors import InputError
-from engine.picture.canvas import paste
 from engine.picture.fade import paste_alpha
 from engine.picture.masks import distance_to
+from engine.picture.pixels import paste
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,14 +16,8 @@ from PIL import Image, ImageDraw
 
 from engine.errors import InputError
 from engine.picture.fade import paste_alpha
-from engine.picture.masks import (
-    SNAP,
-    distance_to,
-    is_hard,
-    load_mask,
-    load_strength_map,
-    to_latent_grid,
-)
+from engine.picture.map_files import SNAP, load_mask, load_strength_map
+from engine.picture.masks import distance_to, is_hard, to_latent_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

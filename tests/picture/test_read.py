@@ -20,17 +20,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from engine.errors import InputError, ModelError
-from engine.picture.canvas import (
-    MAX_PIXELS,
-    Box,
-    Picture,
-    crop,
-    load_image,
-    pad_to_multiple,
-    paste,
-    to_pixels,
-    to_tensor,
-)
+from engine.picture.arrays import MAX_PIXELS
+from engine.picture.geometry import Box, crop, pad_to_multiple
+from engine.picture.pixels import paste, to_pixels, to_tensor
+from engine.picture.read import Picture, load_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,41 +8,22 @@ new one, never half of one.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import secrets
-import struct
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Final, TypeAlias
-
-import numpy as np
-from PIL import Image, PngImagePlugin
+from typing import IO, TYPE_CHECKING, Final
 
 from engine.errors import InputError, OutputError, SoftpaintError
-from engine.picture.canvas import check_file, first_line, open_image
+from engine.picture.metadata import FORMATS, no_alpha, save_options
+from engine.picture.read import FilePath, first_line
 
-__all__ = ["FORMATS", "check_writable", "read_metadata", "save_image", "sha256", "write_text"]
+if TYPE_CHECKING:
+    from PIL import Image
 
-FilePath: TypeAlias = "str | os.PathLike[str]"
-
-FORMATS: Final[Mapping[str, str]] = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-}
-"""Image file suffixes that can be written (any case), and Pillow's name of each format."""
+__all__ = ["FORMATS", "check_writable", "save_image", "write_text"]
 
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
-_PREFIX: Final = "softpaint:"  # of our keywords among a PNG's text chunks
-_EXIF_IFD: Final = 0x8769
-_USER_COMMENT: Final = 0x9286
-_ORIENTATION: Final = 0x0112
-_ASCII: Final = b"ASCII\0\0\0"  # character code of a UserComment: Exif 2.32, 4.6.5, table 9
-_JPEG_EXIF_LIMIT: Final = 65533 - 6  # one APP1 segment, less its length and "Exif\0\0"
 
 
 def save_image(
@@ -79,7 +60,7 @@ def save_image(
             f"cannot write {str(target)!r}: an image of mode {image.mode!r} is none of "
             f"{', '.join(_MODES)}"
         )
-    options = _options(image, format_, metadata, target)
+    options = save_options(image, format_, metadata, target)
     if format_ == "JPEG" and image.mode in {"LA", "P", "RGBA"}:
         image = image.convert("RGB")  # _options saw to it that nothing is transparent
     _write(target, lambda file: image.save(file, format=format_, **options))
@@ -123,57 +104,11 @@ def check_writable(
     target = Path(path)
     _check_target(target, suffixes=image, overwrite=overwrite, error=InputError)
     if image and transparent and FORMATS[target.suffix.lower()] == "JPEG":
-        raise InputError(_no_alpha(target))
+        raise InputError(no_alpha(target))
     _write(target, lambda _: None, keep=False)
 
 
-def read_metadata(path: FilePath) -> dict[str, str]:
-    """Read the metadata that :func:`save_image` wrote into an image.
-
-    Returns:
-        The entries, keys without prefix.
-
-    Raises:
-        InputError: The file is missing, no image, of another format, or holds no metadata of
-            Softpaint's (many programs drop it when they save a picture again).
-    """
-    name = f"image {os.fspath(path)!r}"
-    with open_image(path, name) as image:
-        if image.format not in FORMATS.values():
-            raise InputError(
-                f"{name} is a {image.format} file; Softpaint writes its settings into PNG, JPEG "
-                "and WebP files"
-            )
-        found: dict[str, str] | None
-        if isinstance(image, PngImagePlugin.PngImageFile):
-            found = {
-                key.removeprefix(_PREFIX): str(text)
-                for key, text in image.text.items()
-                if key.startswith(_PREFIX)
-            }
-        else:
-            found = _read_user_comment(image)
-    if not found:
-        raise InputError(f"{name} holds no Softpaint settings; it was not written by Softpaint")
-    return found
-
-
-def sha256(path: FilePath) -> str:
-    """Compute the SHA-256 of a file's bytes, in hexadecimal (64 digits).
-
-    Raises:
-        InputError: The file is missing or cannot be read.
-    """
-    name = f"file {os.fspath(path)!r}"
-    check_file(Path(path), name, empty=True)
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {first_line(error)}") from error
-
-
-# --- what can be said before writing -------------------------------------------------------------
+# --- what can be said before writing --------------------------------------------------------------
 
 
 def _check_target(
@@ -205,95 +140,7 @@ def _check_target(
         raise error(f"cannot write {shown}: {first_line(problem)}") from problem
 
 
-def _no_alpha(target: Path) -> str:
-    return f"cannot write {str(target)!r}: JPEG holds no transparency; use .png or .webp"
-
-
-def _options(
-    image: Image.Image, format_: str, metadata: Mapping[str, str] | None, target: Path
-) -> dict[str, Any]:
-    """Collect Pillow's save options for a format, metadata included."""
-    shown = repr(str(target))
-    options: dict[str, Any] = {
-        key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)
-    }
-    exif = _exif_of(image)
-    try:
-        if format_ == "PNG":
-            text = PngImagePlugin.PngInfo()
-            for key, value in (metadata or {}).items():
-                _check_entry(key, value)
-                text.add_itxt(_PREFIX + key, value, "", "")
-            options["pnginfo"] = text
-        elif metadata:
-            comment = json.dumps({"softpaint": dict(metadata)}).encode("ascii")
-            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + comment
-    except ValueError as error:  # also a UnicodeEncodeError
-        raise OutputError(f"cannot write {shown}: {first_line(error)}") from error
-    block = exif.tobytes() if len(exif) or exif.get_ifd(_EXIF_IFD) else b""
-    if format_ == "JPEG":
-        if len(block) > _JPEG_EXIF_LIMIT:
-            raise OutputError(
-                f"cannot write {shown}: its settings and EXIF take {len(block)} bytes, JPEG holds "
-                f"{_JPEG_EXIF_LIMIT}; use .png or .webp"
-            )
-        if _is_transparent(image):
-            raise OutputError(_no_alpha(target))
-        options |= {"quality": 95, "subsampling": 0}
-    elif format_ == "WEBP":
-        if max(image.size) > 16383:
-            raise OutputError(f"cannot write {shown}: WebP holds at most 16383 px a side")
-        options |= {"lossless": True, "exact": True}
-    if block:
-        options["exif"] = block
-    return options
-
-
-def _check_entry(key: str, value: str) -> None:
-    """Raise ValueError for what an iTXt chunk cannot hold (PNG specification, 11.3.3)."""
-    if not 1 <= len((_PREFIX + key).encode("latin-1")) <= 79:
-        raise ValueError(f"the metadata key {key!r} is longer than {79 - len(_PREFIX)} characters")
-    if "\0" in key + value:
-        raise ValueError(f"the metadata {key!r} holds a NUL")
-    value.encode("utf-8")
-
-
-def _exif_of(image: Image.Image) -> Image.Exif:
-    """Copy the EXIF block in ``image.info``, without the orientation; empty where it is broken."""
-    exif = Image.Exif()
-    broken = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow only warns of corrupt entries
-        try:
-            exif.load(image.info.get("exif") or b"")
-            exif.get_ifd(_EXIF_IFD)
-            exif.pop(_ORIENTATION, None)
-            exif.tobytes()
-        except (*broken, Warning):
-            return Image.Exif()
-    return exif
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    """Say whether any pixel is not fully opaque."""
-    if not image.has_transparency_data:
-        return False
-    return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
-
-
-def _read_user_comment(image: Image.Image) -> dict[str, str] | None:
-    """Read Softpaint's entries from EXIF's UserComment; None where it holds something else."""
-    comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
-    if not isinstance(comment, bytes) or not comment.startswith(_ASCII):
-        return None
-    try:
-        entries = json.loads(comment.removeprefix(_ASCII))["softpaint"]
-        return {str(key): str(value) for key, value in entries.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-# --- writing -------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def _write(target: Path, fill: Callable[[IO[bytes]], object], *, keep: bool = True) -> None:

@@ -18,15 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from engine.errors import InputError, OutputError
-from engine.picture.canvas import load_image
-from engine.picture.files import (
-    FORMATS,
-    check_writable,
-    read_metadata,
-    save_image,
-    sha256,
-    write_text,
-)
+from engine.picture.metadata import FORMATS, read_metadata
+from engine.picture.read import load_image, sha256
+from engine.picture.write import check_writable, save_image, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -335,7 +329,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from engine.errors import OutputError
-from engine.picture.files import save_image, write_text
+from engine.picture.write import save_image, write_text
 
 folder = Path(sys.argv[1])
 large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))

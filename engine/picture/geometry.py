@@ -1,0 +1,81 @@
+"""Rectangles, padding and cropping. Coordinates are integers, always."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+
+__all__ = ["Box", "crop", "pad_to_multiple"]
+
+_ArrayT = TypeVar("_ArrayT", bound=NDArray[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in integer pixel coordinates; right and bottom are exclusive, as in Pillow."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """Width in px."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Height in px."""
+        return self.bottom - self.top
+
+
+def pad_to_multiple(array: _ArrayT, multiple: int) -> tuple[_ArrayT, Box]:
+    """Pad on the right and at the bottom until both sides are multiples of ``multiple``.
+
+    The picture stays at the origin, so its coordinates hold in the padded one. The new pixels
+    mirror the picture without repeating its edge (numpy's ``reflect``); along a side that is too
+    short to be mirrored (padding >= side) the edge is repeated.
+
+    Args:
+        array: ``(H, W)`` or ``(H, W, C)``, any type.
+        multiple: At least 1, in px.
+
+    Returns:
+        The padded array (the same object where nothing was to be added) and the box that
+        :func:`crop` takes to undo it exactly.
+
+    Raises:
+        InputError: Another shape, an empty array, or ``multiple`` below 1.
+    """
+    if multiple < 1:
+        raise InputError(f"multiple must be at least 1, not {multiple}")
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise InputError(f"an array of shape {array.shape} cannot be padded: (H, W[, C]) is needed")
+    height, width = array.shape[:2]
+    box = Box(0, 0, width, height)
+    for axis, side in enumerate((height, width)):
+        amount = -side % multiple
+        if amount == 0:
+            continue
+        widths = [(0, 0)] * array.ndim
+        widths[axis] = (0, amount)
+        array = np.pad(array, widths, mode="reflect" if amount < side else "edge")  # type: ignore[assignment]
+    return array, box
+
+
+def crop(array: _ArrayT, box: Box) -> _ArrayT:
+    """Cut ``box`` out of ``array`` (``(H, W)`` or ``(H, W, C)``); a contiguous copy.
+
+    Raises:
+        InputError: The box is empty or reaches outside the array.
+    """
+    height, width = array.shape[:2]
+    if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
+        raise InputError(f"{box} does not lie inside an array of {width} x {height} px")
+    return array[box.top : box.bottom, box.left : box.right].copy()  # type: ignore[return-value]

@@ -1,0 +1,107 @@
+"""Pixels to the model and back, and over the original."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.errors import InputError, ModelError
+from engine.picture.arrays import unit_interval
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["paste", "to_pixels", "to_tensor"]
+
+
+def to_tensor(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """Pixels for the VAE, bit for bit (and stride for stride) as diffusers prepares them.
+
+    ``2 * (x / 255) - 1`` in float32, with the operations and the memory layout (channels last) of
+    diffusers' ``VaeImageProcessor`` (``pil_to_numpy``, ``numpy_to_pt``, ``normalize``), because
+    convolutions may differ in the last bits between layouts.
+
+    Args:
+        rgb: ``uint8 (H, W, 3)``.
+
+    Returns:
+        float32 ``1 3 H W`` in [-1, 1] on the CPU.
+
+    Raises:
+        InputError: Another shape or type.
+    """
+    import torch
+
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise InputError(f"uint8 (H, W, 3) is needed, not {rgb.dtype} {rgb.shape}")
+    scaled = (rgb.astype(np.float32) / 255.0)[None]
+    return 2.0 * torch.from_numpy(scaled.transpose(0, 3, 1, 2)) - 1.0
+
+
+def to_pixels(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """Turn decoded pictures into pixels, rounded as diffusers' ``VaeImageProcessor`` does.
+
+    ``round(255 * clamp(x / 2 + 0.5, 0, 1))`` (``denormalize``, ``pt_to_numpy``, ``numpy_to_pil``).
+
+    Args:
+        tensor: ``b 3 h w``, nominally in [-1, 1], any float type and device.
+
+    Returns:
+        ``uint8 (b, H, W, 3)``.
+
+    Raises:
+        InputError: Another shape.
+        ModelError: The tensor holds NaN: the VAE overflowed, as SDXL's does in float16.
+    """
+    if tensor.ndim != 4 or tensor.shape[1] != 3:
+        raise InputError(f"b 3 h w is needed, not {tuple(tensor.shape)}")
+    unit = (tensor.detach() * 0.5 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy()
+    if np.isnan(unit).any():
+        raise ModelError("the VAE returned NaN; run it in float32 or bfloat16 (SDXL's overflows)")
+    pixels: NDArray[np.uint8] = (unit * 255).round().astype(np.uint8)
+    return pixels
+
+
+def paste(
+    original: NDArray[np.uint8], edited: NDArray[Any], alpha: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """Lay edited pixels over the original ones.
+
+    ``round(original + alpha * (edited - original))`` in float64, in sRGB values as they are (not
+    in linear light, so that a fade between two equal greys stays that grey). Where alpha is 0 the
+    result is the original to the bit, where it is 1 it is the edit (floats rounded).
+
+    Args:
+        original: ``uint8 (H, W, 3)``.
+        edited: ``(H, W, 3)``, uint8, or float in [0, 1] (clipped).
+        alpha: ``(H, W)`` in [0, 1].
+
+    Returns:
+        ``uint8 (H, W, 3)``, a new array.
+
+    Raises:
+        InputError: Shapes or types do not fit, floats are NaN, or alpha is outside [0, 1].
+    """
+    if original.dtype != np.uint8 or original.ndim != 3 or original.shape[2] != 3:
+        raise InputError(f"original: uint8 (H, W, 3) needed, not {original.dtype} {original.shape}")
+    if edited.shape != original.shape or alpha.shape != original.shape[:2]:
+        raise InputError(
+            f"shapes do not fit: original {original.shape}, edited {edited.shape}, "
+            f"alpha {alpha.shape}"
+        )
+    weights = unit_interval(alpha.astype(np.float32, copy=False), "alpha")
+    if edited.dtype.kind != "f" and edited.dtype != np.uint8:
+        raise InputError(f"edited: uint8 or float needed, not {edited.dtype}")
+    result = original.copy()
+    inside = weights > 0
+    over = edited[inside].astype(np.float64)
+    if edited.dtype.kind == "f":
+        if np.isnan(over).any():
+            raise InputError("edited: holds NaN; 0 to 1 is accepted")
+        over = np.clip(over, 0, 1) * 255
+    under = original[inside].astype(np.float64)
+    weight = weights[inside].astype(np.float64)[:, None]
+    result[inside] = (under * (1 - weight) + over * weight).round().astype(np.uint8)
+    return result
