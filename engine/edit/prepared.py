@@ -136,6 +136,7 @@ class Prepared(ABC):
             "size": list(height_width[::-1]),
             "regions": self.regions,
             "prefilled": self.prefilled,
+            "unheard": self.backbone.unheard(request.prompt, request.negative_prompt),
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
