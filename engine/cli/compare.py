@@ -10,13 +10,14 @@ import typer
 
 from engine.cli.app import app, note, say
 from engine.cli.options import Asked, check, editing, load, names_in
+from engine.cli.panels import PanelCommand
 from engine.errors import InputError
 
 if TYPE_CHECKING:
     from controls import Control
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 @editing
 def compare(
     asked: Asked,

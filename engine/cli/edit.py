@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.app import app, note
-from engine.cli.options import Asked, check, editing, given, load
+from engine.cli.options import Asked, check, editing, load
+from engine.cli.panels import PanelCommand
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,14 +21,10 @@ if TYPE_CHECKING:
     from engine.types import Snapshot
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 @editing
 def edit(
     asked: Asked,
-    strategy: Annotated[
-        str | None, typer.Option(help="See `softpaint strategies`. [default: differential]")
-    ] = None,
-    num_images: Annotated[int | None, typer.Option(help="How many results. [default: 1]")] = None,
     from_: Annotated[
         Path | None,
         typer.Option(
@@ -58,7 +55,6 @@ def edit(
       softpaint edit --from out.png --seed 8 -o other.png
       softpaint edit photo.png -m mask.png -p "a boat" -o out.png --preview now.png
     """
-    asked.settings |= given(strategy=strategy, num_images=num_images)
     if preview_model is not None and preview is None:
         raise InputError("--preview-model draws the --preview, and there is none.")
     watch = Watch(preview, preview_model) if preview is not None else None
@@ -69,7 +65,7 @@ def edit(
 
     record = EditRecord.read(from_)
     # of several, this one; they are made together, to the same bits
-    alone = "seed" not in asked.settings and num_images is None
+    alone = "seed" not in asked.settings and "num_images" not in asked.settings
     repeated = _repeated(record, asked, beside=from_)
     result = _edit(repeated, watch, pick=record.index if alone else None)
     _note_differences(record, result, quiet=asked.quiet)

@@ -14,6 +14,8 @@ from controls import Control
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
 from engine.picture.read import sha256
+from engine.request.field import fields_of
+from engine.request.fields import Fields
 
 if TYPE_CHECKING:
     from engine.request.result import EditResult
@@ -21,32 +23,11 @@ if TYPE_CHECKING:
 KEY = "edit"
 """The entry of the file's metadata that holds the record, as JSON."""
 FORMAT = 1
-_REPEATED = (
-    "prompt",
-    "negative_prompt",
-    "strategy",
-    "options",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_rescale",
-    "guidance_start",
-    "guidance_end",
-    "strength",
-    "num_images",
-    "eta",
-    "colour",
-    "invert",
-    "feather",
-    "expand",
-    "guess_mode",
-    "skip",
-    "region",
-    "context",
-    "native_size",
-    "zoom",
-    "prefill",
-    "paste",
-)
+
+
+def repeated() -> list[str]:
+    """The settings that a record holds for a repetition of its edit."""
+    return [name for name, field in fields_of(Fields).items() if field.recorded is not None]
 
 
 @dataclass(frozen=True)
@@ -164,8 +145,8 @@ class EditRecord:
     ) -> EditRecord:
         """The record of picture ``index`` of ``result``."""
         used = result.settings
-        edit = {name: used[name] for name in _REPEATED if used.get(name) is not None}
-        edit |= {"seed": result.seeds[0]} | ({"scheduler": scheduler} if scheduler else {})
+        known = {**used, "seed": result.seeds[0], "scheduler": scheduler}
+        edit = {name: known[name] for name in repeated() if known.get(name) is not None}
         return cls(
             version=version("softpaint"),
             image=image,
