@@ -35,7 +35,7 @@ from engine.request.signature import takes
 from strategies import get_strategy, list_strategies
 
 if TYPE_CHECKING:
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
 
 
 Asked: TypeAlias = tuple[EditRequest, dict[str, AnyStrategy], dict[str, Any]]
