@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,11 +25,11 @@ from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
-from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
-from engine.picture.paste import PasteRule, stitch
+from engine.picture.paste import stitch
 from engine.picture.pixels import to_pixels
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
@@ -80,7 +80,7 @@ class Plan:
     """The paste's opacity, one for each picture."""
     prefilled: Mapping[str, str] = field(default_factory=dict)
     """What each strategy's jobs started from, by its name."""
-    paste_rule: PasteRule = "alpha"
+    paste_rule: str = "alpha"
     originals: Callable[[int, int], torch.Tensor] | None = None
     """Of a picture's number and its region's: the clean latents that were encoded."""
     _round_trips: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict, init=False)
@@ -159,7 +159,8 @@ class Plan:
         """
         region = self.regions[which % len(self.regions)][number]
         strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
-        if request.colour != "field" or self.originals is None or is_hard(strength_map):
+        restored = COLOURS.get(request.colour).round_trip
+        if not restored or self.originals is None or is_hard(strength_map):
             return None
         if (which, number) not in self._round_trips:
             latents = self.originals(which, number)
@@ -288,7 +289,7 @@ def prepare_edit(
         inputs.regions,
         inputs.alphas,
         {strategy.name: desk.prefill_of(strategy) for strategy in strategies},
-        cast("PasteRule", request.paste),
+        request.paste,
         desk.original_of if inputs.pictures is not None else None,
     )
 

@@ -49,9 +49,9 @@ def _check_prefill(name: Any) -> None:
 
 
 def _colours() -> Iterable[str]:
-    from engine.picture.colour import COLOURS
+    from engine.picture.colour import list_colours
 
-    return COLOURS
+    return list_colours()
 
 
 def _pastes() -> Iterable[str]:
