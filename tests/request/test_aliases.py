@@ -70,7 +70,7 @@ class TestStepEnd:
         assert calls[0][2] > calls[1][2] > 0
 
     def test_interrupting_the_pipeline_cancels(self, engine):
-        def stop(pipe, step, timestep, callback_kwargs):
+        def stop(pipe, _step, _timestep, callback_kwargs):
             pipe._interrupt = True
             return callback_kwargs
 
@@ -80,7 +80,7 @@ class TestStepEnd:
 
     @pytest.mark.parametrize("in_place", [True, False])
     def test_changing_the_latents_is_refused(self, engine, in_place):
-        def change(pipe, step, timestep, callback_kwargs):
+        def change(_pipe, _step, _timestep, callback_kwargs):
             latents = callback_kwargs["latents"]
             return {"latents": latents.mul_(2) if in_place else latents * 2}
 

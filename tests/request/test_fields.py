@@ -110,7 +110,7 @@ def test_type_checkers_see_the_settings(engine):
         typed.edit(image=photo, mask=mask, prompt="", feather="wide")  # type: ignore[arg-type]
 
 
-def test_help_lists_the_names_that_are_accepted(capsys):
+def test_help_lists_the_names_that_are_accepted():
     """It is written by hand, as listing them imports what --help has no time for."""
     for field in FIELDS.values():
         if field.option is None or field.help.text.startswith("Such as"):

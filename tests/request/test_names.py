@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ def test_an_option_given_twice_is_refused(engine):
 
 
 def test_every_form_of_a_strategy_is_the_same_edit(engine):
-    forms = [
+    forms: list[dict[str, Any]] = [
         {"strategy": "differential", "strength_mode": "absolute"},
         {"strategy": "differential", "options": {"strength_mode": "absolute"}},
         {"strategy": DifferentialDiffusion, "strength_mode": "absolute"},
@@ -68,7 +70,9 @@ def test_a_part_of_ones_own_has_its_classs_name(engine):
 
     result = engine.edit(**request(strategy=[Half, "blend"]))
     assert result.settings["strategy"] == "Half+blend"
-    assert [type(part) for part in build_strategy([Half, "blend"], {}).parts] == [Half, LatentBlend]
+    built = build_strategy([Half, "blend"], {})
+    assert isinstance(built, Strategy)
+    assert [type(part) for part in built.parts] == [Half, LatentBlend]
 
 
 @pytest.mark.parametrize(
