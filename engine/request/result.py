@@ -43,14 +43,19 @@ class EditResult:
         first = results[0]
         if len(results) == 1:
             return first
-        prompts = [result.settings["prompt"] for result in results]
+        texts = {
+            name: [result.settings[name] for result in results]
+            for name in ("prompt", "negative_prompt")
+        }
+        if len(set(texts["negative_prompt"])) == 1:
+            texts["negative_prompt"] = first.settings["negative_prompt"]
         return cls(
             images=_joined([result.images for result in results]),
             latents=_joined([result.latents for result in results]),
             seeds=[seed for result in results for seed in result.seeds],
             settings={
                 **first.settings,
-                "prompt": prompts,
+                **texts,
                 "seeds": [seed for result in results for seed in result.seeds],
             },
             timings=first.timings,
