@@ -135,8 +135,8 @@ class PreparedLikeDiffusers(Prepared):
     ) -> tuple[Conditioning, Conditioning | None]:
         count = self.request.num_images
         cond, uncond = self.backbone.encode_prompt(
-            self.request.prompt,
-            self.request.negative_prompt,
+            self.request.text,
+            self.request.negative_text,
             guided=guidance.active and not network.embeds_guidance,
             size=self.size,
             images=count,

@@ -10,11 +10,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from controls import Control, check_controls, check_references, split_controls
-from engine.denoise.strategy import AnyStrategy, StagedStrategy, Strategy
 from engine.edit.clock import Clock
-from engine.errors import InputError
+from engine.edit.strategies import build_strategy
 from engine.request.result import EditResult
-from strategies import create_strategy, list_strategies
+from strategies import list_strategies
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
     from engine.models import Backbone
     from engine.request.request import EditRequest
     from engine.types import Snapshot
-
-RECORDED = (
-    *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
-    *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
-    *("colour", "guidance_start", "guidance_end", "expand", "denoising_start", "denoising_end"),
-    *("guess_mode", "skip", "region", "context", "native_size", "zoom", "prefill", "paste"),
-)
-"""What a result's settings say of the request as it is."""
 
 
 class Prepared(ABC):
@@ -128,7 +119,7 @@ class Prepared(ABC):
             "family": self.backbone.family,
             "strategy": self.strategy.name,
             "options": {k: v for k, v in options if isinstance(v, str | int | float | None)},
-            **{key: _jsonable(getattr(request, key)) for key in RECORDED},
+            **request.recorded(),
             "seeds": list(self.seeds),
             "scheduler": request.scheduler
             if isinstance(request.scheduler, str)
@@ -136,7 +127,7 @@ class Prepared(ABC):
             "size": list(height_width[::-1]),
             "regions": self.regions,
             "prefilled": self.prefilled,
-            "unheard": self.backbone.unheard(request.prompt, request.negative_prompt),
+            "unheard": self.backbone.unheard(request.text, request.negative_text),
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
@@ -144,22 +135,6 @@ class Prepared(ABC):
             "controls": [control.describe() for control in self.controls],
             "ip_adapter_image": [[one.describe() for one in several] for several in references],
         }
-
-
-def build_strategy(strategy: Any, options: Any) -> AnyStrategy:
-    """Build a strategy from its name, which may hold controls' names too; one that is built stays
-    as it is.
-
-    Raises:
-        InputError: an unknown name or option, or options beside a built strategy.
-    """
-    if isinstance(strategy, Strategy | StagedStrategy):
-        if options:
-            raise InputError("options go into the strategy object itself, not beside it.")
-        return strategy
-    plain, named = split_controls(strategy, list_strategies())
-    built = create_strategy(plain, **options)
-    return replace(built, name=strategy) if named else built
 
 
 def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
@@ -178,7 +153,3 @@ def _kind_of_map(request: EditRequest) -> str | None:
     if request.mask is not None:
         return "mask"
     return None if request.strength_map is None else "strength_map"
-
-
-def _jsonable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -87,8 +87,8 @@ class Shared:
         self, embedded: float | None, size: tuple[int, int], box: Box | None
     ) -> tuple[Conditioning, Conditioning | None]:
         cond, uncond = self.backbone.encode_prompt(
-            self.request.prompt,
-            self.request.negative_prompt,
+            self.request.text,
+            self.request.negative_text,
             guided=self.request.guidance_scale > 1 and embedded is None,
             size=size,
         )

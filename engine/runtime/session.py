@@ -68,7 +68,7 @@ class Session:
         """
         arguments = self._changed(changes)
         _refuse_compat(arguments)
-        request = EditRequest.read(arguments)
+        request = EditRequest.read(arguments, self._runtime.backbone.pipe)
         if (weights := self._runtime.backbone.fingerprint()) != self._weights:
             self.clear()
             self._weights = weights
