@@ -191,7 +191,7 @@ class InpaintEngine:
             denoising_end: share at which it stops, leaving noisy latents for another run
                 (``output_type="latent"``).
             latents: noisy latents (b c h/cell w/cell) to continue from at ``denoising_start``.
-            scheduler: a name of ``engine.solvers.schedule.list_schedulers()``, a diffusers
+            scheduler: a name of ``engine.solvers.names.list_schedulers()``, a diffusers
                 scheduler (a fresh copy is used), or None for the model's own.
             eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
             colour: how the edit's colours are matched to the picture's, measured on the ring around

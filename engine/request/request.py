@@ -13,7 +13,7 @@ from engine.picture.colour import COLOURS
 from engine.picture.crop import REGIONS, RegionRule
 from engine.picture.fill import find_prefill
 from engine.picture.paste import PasteRule, list_pastes
-from engine.solvers.schedule import check_scheduler
+from engine.solvers.names import check_scheduler
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 COMPAT = (None, "diffusers")
