@@ -76,7 +76,7 @@ class SchedulerInfo:
         return made.from_config({**settings, self.flow.shift: shift, **self.flow.changes})
 
 
-SCHEDULERS = Registry("scheduler", SchedulerInfo, "softpaint.schedulers", reserved="")
+SCHEDULERS = Registry("scheduler", SchedulerInfo, "softpaint.schedulers")
 
 for _info in (
     SchedulerInfo(
