@@ -19,6 +19,7 @@ from engine.denoise.resume import Trace
 from engine.denoise.strategy import Strategy, StrategyContext
 from engine.solvers.names import SCHEDULERS, fresh_scheduler
 from engine.solvers.schedule import Schedule
+from engine.types import Conditioning
 from strategies import create_strategy, get_strategy, list_strategies
 
 STEPS = 12
@@ -39,7 +40,7 @@ class LinearFlow:
     def predict(self, sample, timesteps, conditioning, residuals):
         assert not residuals
         level = (timesteps / 1000).view(-1, 1, 1, 1)
-        return (sample - conditioning["target"]) / level
+        return (sample - conditioning.tensors["target"]) / level
 
 
 NETWORK = LinearFlow()
@@ -72,9 +73,9 @@ def job_for(
         network="base",
         masked_image_latents=lambda: pytest.fail("a 4-channel strategy asks for no such latents"),
     )
-    branches = {"cond": {"target": TARGET}}
+    branches = {"cond": Conditioning({"target": TARGET})}
     if guided:
-        branches = {"uncond": {"target": ORIGINAL}, **branches}
+        branches = {"uncond": Conditioning({"target": ORIGINAL}), **branches}
     noise_start = strategy.start == "noise"
     return Job(
         name=strategy.name,

@@ -14,11 +14,11 @@ import torch
 
 from engine.denoise.guidance import COND, UNCOND, ClassifierFree, Guidance
 from engine.denoise.loop import Loop
-from engine.denoise.question import take_conditioning
 from engine.denoise.strategy import Part, Stage, StagedStrategy, Strategy
 from engine.edit.before import Clock, prepare_edit
 from engine.errors import CancelledError, InputError
 from engine.request.request import EditRequest
+from engine.types import Conditioning
 from strategies import DifferentialDiffusion, LatentBlend
 from tests.kit import tiny
 
@@ -99,10 +99,7 @@ def watched(*jobs):
 def by_hand(job, inner, size=0.05):
     """The run of :data:`THREE` written out."""
     x, blend, network = job.latents, job.strategy.parts[0], job.network
-    both = {
-        name: torch.cat([job.branches[UNCOND][name], job.branches[COND][name]])
-        for name in job.branches[COND]
-    }
+    both = Conditioning.join([job.branches[UNCOND], job.branches[COND]])
     generator = job.generator
     for step in job.schedule.steps:
 
@@ -296,10 +293,7 @@ def test_inner_iterations_may_combine_the_branches_otherwise(engine):
 
 
 def shortened(conditioning, tokens):
-    return {
-        **conditioning,
-        "encoder_hidden_states": conditioning["encoder_hidden_states"][:, :tokens],
-    }
+    return conditioning.adding({"encoder_hidden_states": conditioning.text[:, :tokens]})
 
 
 def test_prompts_of_unequal_length_make_calls_of_their_own(engine):
@@ -335,12 +329,3 @@ def test_guidance_is_a_value_of_its_time():
     assert part.at(0.5).branches == (COND,)
     halves = {name: torch.ones(2, 4, 4, 4) * value for name, value in ((UNCOND, 1), (COND, 2))}
     assert torch.equal(whole.at(0).combine(halves), torch.full((2, 4, 4, 4), 6.0))
-
-
-def test_rows_of_a_conditioning_are_taken(engine):
-    (job,) = jobs_for(engine, Strategy("plain", (LatentBlend(),)))
-    (block,) = job.question().parts
-    assert len(block) == 2
-    taken = take_conditioning(block.conditioning, slice(1, 2))
-    for name, tensor in job.branches[COND].items():
-        assert torch.equal(taken[name], tensor)
