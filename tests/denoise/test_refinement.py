@@ -292,34 +292,35 @@ def test_inner_iterations_may_combine_the_branches_otherwise(engine):
     assert min(seen) > 1e-3
 
 
-def shortened(conditioning, tokens):
-    return conditioning.adding({"encoder_hidden_states": conditioning.text[:, :tokens]})
+def with_short_negative(job, *, masked):
+    """The job with a negative prompt of one token, which can be padded and masked, or not."""
+    uncond = job.branches[UNCOND]
+    short = uncond.adding({"encoder_hidden_states": uncond.text[:, :1]})
+    masks = {"encoder_hidden_states": "encoder_attention_mask"} if masked else {}
+    branches = {UNCOND: short, COND: job.branches[COND]}
+    job.branches = {name: replace(each, masks=masks) for name, each in branches.items()}
+    return job
 
 
-def test_prompts_of_unequal_length_make_calls_of_their_own(engine):
+def test_prompts_of_unequal_length_are_padded_or_make_calls_of_their_own(engine):
     blend = Strategy("plain", (LatentBlend(),))
-
-    def job(seed):
-        (made,) = jobs_for(engine, blend, seed=seed)
-        made.branches = {**made.branches, UNCOND: shortened(made.branches[UNCOND], 40)}
-        return made
-
-    alone = [finished(job(seed))[0] for seed in (1, 2)]
-    jobs = [job(1), job(2)]
-    network = watched(*jobs)
-    together = finished(*jobs)
-    assert network.sizes == [2, 2] * STEPS  # both short ones, both long ones
-    for got, want in zip(together, alone, strict=True):
-        assert torch.allclose(got, want, atol=TOLERANCE, rtol=TOLERANCE)
-    # The short negative prompt is another one, and it is the one that is asked.
-    assert (alone[0] - finished(*jobs_for(engine, blend))[0]).abs().max() > 1e-3
+    made = {}
+    for masked in (True, False):
+        pair = [jobs_for(engine, blend, seed=seed)[0] for seed in (1, 2)]
+        jobs = [with_short_negative(job, masked=masked) for job in pair]
+        network = watched(*jobs)
+        made[masked] = finished(*jobs)
+        # One call of all; or one of both short ones and one of both long ones.
+        assert network.sizes == ([4] * STEPS if masked else [2, 2] * STEPS)
+    for one, other in zip(made[True], made[False], strict=True):
+        assert torch.allclose(one, other, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_controls_need_branches_of_one_length(engine):
+def test_controls_need_branches_that_share_a_call(engine):
     (job,) = jobs_for(engine, Strategy("plain", (LatentBlend(),)))
-    branches = {**job.branches, UNCOND: shortened(job.branches[UNCOND], 40)}
+    with_short_negative(job, masked=False)
     with pytest.raises(InputError, match="length of their prompts"):
-        replace(job, branches=branches, controls=[object()])
+        replace(job, controls=[object()])
 
 
 def test_guidance_is_a_value_of_its_time():
