@@ -84,6 +84,9 @@ class Schedule:
             start=denoising_start,
             end=denoising_end,
         )
+        self.calls_to_the_end: int = len(scheduler.timesteps) - run.begin
+        """Model calls of a run that ``denoising_end`` does not cut: diffusers' pipelines measure
+        the windows of ControlNets by them."""
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(run.begin)
         self.timesteps: torch.Tensor = scheduler.timesteps[list(run.indices)]
