@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.solvers.schedule import Schedule, fresh_scheduler
+from engine.solvers.names import fresh_scheduler
+from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
     from engine.models import Backbone

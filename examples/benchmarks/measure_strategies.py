@@ -27,7 +27,8 @@ from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
 from engine.pocket import world
 from engine.request.request import EditRequest
-from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.solvers.names import fresh_scheduler, list_schedulers
+from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job

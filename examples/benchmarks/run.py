@@ -38,7 +38,7 @@ from engine import EditResult, InpaintEngine
 from engine.denoise.strategy import Strategy
 from engine.pocket import world
 from engine.request.request import EditRequest
-from engine.solvers.schedule import fresh_scheduler, list_schedulers
+from engine.solvers.names import fresh_scheduler, list_schedulers
 from engine.types import Conditioning
 from strategies import LatentBlend
 

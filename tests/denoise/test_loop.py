@@ -15,7 +15,7 @@ from engine.denoise.loop import Loop
 from engine.denoise.question import add_residuals, join_residuals
 from engine.errors import MemoryLimitError
 from engine.request.request import EditRequest
-from engine.solvers.schedule import fresh_scheduler
+from engine.solvers.names import fresh_scheduler
 from tests.kit import tiny
 from tests.kit.jobs import jobs_of
 

@@ -10,7 +10,7 @@ import torch
 
 from engine.denoise.loop import Loop
 from engine.request.request import EditRequest
-from engine.solvers.schedule import list_schedulers
+from engine.solvers.names import list_schedulers
 from strategies import list_strategies
 from tests.kit import tiny
 from tests.kit.jobs import jobs_of
