@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engine import InpaintEngine
-from engine.models.speed.forwards import in_fours, replaced_forwards
+from engine.models.speed.forwards import replaced_forwards
+from engine.models.speed.rows import in_fours
 from engine.pocket import world
 from tests.kit import tiny
 
