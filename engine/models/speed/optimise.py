@@ -106,6 +106,14 @@ for _info in (
         _vae_tiling,
     ),
     OptimisationInfo(
+        "same-bits",
+        "an edit's bits do not depend on what shares its model calls, on any processor: the network "
+        "is called once for each row",
+        "what sharing saves",
+        "the same but for the last bits",
+        _same_bits,
+    ),
+    OptimisationInfo(
         "cpu-offload",
         "only the module at work is on the GPU",
         "each edit moves the modules; no second network",
