@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from engine.models.ip_adapter import encode_images
 from engine.models.previews import Previewer
 from engine.models.state import contents, dtype_of
 from engine.models.text import Prompt
+from engine.models.unheard import warnings_of
 
 if TYPE_CHECKING:
     import os
@@ -163,7 +165,17 @@ class Backbone:
         """
         asked = Prompt(prompt, negative_prompt, guided, size, images)
         key = (asked, self.device, self.text.state())
-        return self._texts.get(key, lambda: self.text.encode(asked, self.device))
+
+        def make() -> tuple[Conditioning, Conditioning | None]:
+            for told in warnings_of(self.unheard(prompt, negative_prompt if guided else None)):
+                warnings.warn(told, stacklevel=4)
+            return self.text.encode(asked, self.device)
+
+        return self._texts.get(key, make)
+
+    def unheard(self, prompt: str, negative_prompt: str | None) -> dict[str, dict[str, list[str]]]:
+        """What of the texts the model does not read, or reads as plain words."""
+        return self.text.unheard({"prompt": prompt, "negative_prompt": negative_prompt})
 
     def encode(
         self,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.models.state import weights_state
+from engine.models.unheard import unheard
 
 if TYPE_CHECKING:
     import torch
 
     from engine.types import Conditioning
+
+NUMBERS = ("", "_2", "_3")
+"""What a pipeline puts behind the names of its tokenizers and text encoders."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class TextEncoder(ABC):
     ) -> tuple[Conditioning, Conditioning | None]:
         """Conditional and (if guided) unconditional conditioning, ``prompt.images`` rows each."""
 
+    def unheard(self, texts: Mapping[str, str | None]) -> dict[str, dict[str, list[str]]]:
+        """What of the ``texts``, by their settings' names, the model does not read, or reads as
+        plain words: see :func:`engine.models.unheard.unheard`.
+        """
+        return {}
+
     @abstractmethod
     def state(self) -> Hashable:
         """A value that changes when equal prompts would be encoded otherwise."""
@@ -55,10 +65,12 @@ class PipelineText(TextEncoder):
     among the pipeline's parts.
     """
 
+    def unheard(self, texts: Mapping[str, str | None]) -> dict[str, dict[str, list[str]]]:
+        return unheard(texts, (getattr(self.pipe, f"tokenizer{n}", None) for n in NUMBERS))
+
     def state(self) -> Hashable:
-        numbers = ("", "_2", "_3")
         tokens, encoders = (
-            [part for each in numbers if (part := getattr(self.pipe, name + each, None))]
+            [part for each in NUMBERS if (part := getattr(self.pipe, name + each, None))]
             for name in ("tokenizer", "text_encoder")
         )
         settings = sorted((k, repr(v)) for k, v in self.pipe.config.items() if k[0] != "_")

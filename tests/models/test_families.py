@@ -117,7 +117,7 @@ class TestRecognition:
     def test_other_families_are_refused_by_name_before_anything_is_loaded(self, tmp_path, kind):
         index = {"_class_name": kind, "transformer": ["diffusers", "T"], "vae": ["diffusers", "V"]}
         (tmp_path / "model_index.json").write_text(json.dumps(index))
-        with pytest.raises(ModelError, match=rf"{kind}.* not supported; supported: SDXL"):
+        with pytest.raises(ModelError, match=f"{kind}.{{,3}} is of a family that is not"):
             load_pipeline(tmp_path, torch.float32, "cpu")
 
     @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ class TestRecognition:
         path = tmp_path / "model.safetensors"
         save_file({key: torch.zeros(1) for key in tensors}, path)
         if name is None:
-            with pytest.raises(ModelError, match="not supported|no full"):
+            with pytest.raises(ModelError, match=r"not supported|no full"):
                 family_in(path)
         else:
             assert family_in(path).name == name

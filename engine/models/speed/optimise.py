@@ -107,8 +107,8 @@ for _info in (
     ),
     OptimisationInfo(
         "same-bits",
-        "an edit's bits do not depend on what shares its model calls, on any processor: the network "
-        "is called once for each row",
+        "an edit's bits do not depend on what shares its model calls, on any processor: each row "
+        "is a call of its own",
         "what sharing saves",
         "the same but for the last bits",
         _same_bits,
