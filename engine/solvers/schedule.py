@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
-from engine.lru import LRU
 from engine.registry import Registry
 from engine.types import CLEAN, Level, Step
 
@@ -130,9 +129,9 @@ for _info in (
 
 
 NEW = 32
-_NEW: LRU[tuple[str, type, int], tuple[Any, Any]] = LRU(NEW)
-"""Unused schedulers, with the configs that they were made of, whose ids therefore stay theirs. A
-copy takes a quarter of the time in which diffusers reads a config."""
+_NEW: dict[tuple[str, type, int], tuple[Any, Any]] = {}
+"""Unused schedulers, the last :data:`NEW`, with the configs that they were made of. A copy takes a
+quarter of the time in which diffusers reads a config."""
 
 
 def list_schedulers() -> list[str]:
@@ -162,12 +161,14 @@ def fresh_scheduler(scheduler: Any, model_scheduler: Any) -> Any:
     name = scheduler if isinstance(scheduler, str) else ""
     like = model_scheduler if name or scheduler is None else scheduler
     config = like.config
-
-    def make() -> tuple[Any, Any]:
-        built = SCHEDULERS.get(name).build(config) if name else type(like).from_config(config)
-        return config, built
-
-    return copy.deepcopy(_NEW.get((name, type(like), id(config)), make)[1])
+    key = (name, type(like), id(config))
+    known = _NEW.get(key)
+    if known is None or known[0] is not config:
+        made = SCHEDULERS.get(name).build(config) if name else type(like).from_config(config)
+        if len(_NEW) >= NEW:
+            _NEW.pop(next(iter(_NEW)), None)
+        known = _NEW[key] = config, made
+    return copy.deepcopy(known[1])
 
 
 def steps_for_strength(num_inference_steps: int, strength: float) -> int:
