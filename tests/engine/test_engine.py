@@ -350,8 +350,8 @@ class TestModels:
         pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
         pipe.vae.register_to_config(force_upcast=True)
         pipe.vae.to(torch.float16)
-        backbone = InpaintEngine.from_pipe(pipe).backbone
-        with backbone.codec.precision() as dtype:
+        codec: Any = InpaintEngine.from_pipe(pipe).backbone.codec
+        with codec.precision() as dtype:
             assert dtype == pipe.vae.dtype == torch.float32
         assert pipe.vae.dtype == torch.float16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ class TestRecognition:
 
 
 def test_a_codecs_shift_and_statistics_are_undone():
-    pipe = StableDiffusionXLPipeline(**tiny.modules())
+    pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
     latents = torch.randn(1, 4, 8, 8)
     codec = KLCodec(pipe)
     pipe.vae.register_to_config(shift_factor=0.3)
