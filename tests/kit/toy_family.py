@@ -31,7 +31,8 @@ class ToyDenoiser(torch.nn.Module):
 
     def forward(self, tokens: torch.Tensor, times: torch.Tensor, colours: Any) -> torch.Tensor:
         denoised = 0.7 * colours[:, None] + 0.3 * self.mix(tokens)
-        return (tokens - denoised) / times[:, None, None].clamp(min=0.02)
+        flow: torch.Tensor = (tokens - denoised) / times[:, None, None].clamp(min=0.02)
+        return flow
 
 
 class ToyNetwork(Network):

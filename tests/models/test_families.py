@@ -108,7 +108,7 @@ class TestAFamilyFromOutside:
 class TestRecognition:
     def test_pipelines_by_their_class_or_by_their_parts(self):
         for kind, sdxl in ((StableDiffusionXLPipeline, True), (StableDiffusionPipeline, False)):
-            pipe = kind(**tiny.modules(sdxl=sdxl))
+            pipe: Any = kind(**tiny.modules(sdxl=sdxl))
             name = "sdxl" if sdxl else "sd"
             assert family_of(pipe).name == name
             other = type("Community", (), dict(pipe.components))()
@@ -143,7 +143,7 @@ class TestRecognition:
             assert family_in(path).name == name
 
     def test_a_folder_with_fp16_weights_only_is_loaded(self, tmp_path):
-        pipe = StableDiffusionXLPipeline(**tiny.modules())
+        pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
         pipe.half().save_pretrained(tmp_path, variant="fp16")
         loaded = load_pipeline(tmp_path, torch.float32, "cpu")
         want, got = pipe.unet.conv_in.weight, loaded.unet.conv_in.weight

@@ -34,7 +34,7 @@ def edit(engine):
 def test_speed_changes_the_last_bits_only():
     engine = fresh()
     want = edit(engine)
-    weight = engine.backbone.network("inpaint").unet.conv_in.weight
+    weight = engine.backbone.network("inpaint").module.conv_in.weight
     assert not weight.is_contiguous(memory_format=torch.channels_last)
     assert engine.optimise() is engine
     assert weight.is_contiguous(memory_format=torch.channels_last)
