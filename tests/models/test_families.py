@@ -56,7 +56,7 @@ class TestAFamilyFromOutside:
         changes = {"expand": (0, 0, 16, 0), "mask": None} if only == "expand" else {}
         result = toy.edit(strategy=strategy, **request(**changes))
         assert result.settings["family"] == "toy"
-        pixels = np.asarray(result.image)
+        pixels = np.asarray(result.images[0])
         before = np.asarray(tiny.picture(SIZE))
         assert np.array_equal(pixels[:16, :SIZE], before[:16])
         if not changes:
@@ -87,6 +87,7 @@ class TestAFamilyFromOutside:
         for edit, shared in zip(edits, together, strict=True):
             assert torch.allclose(shared.latents, toy.edit(**edit).latents, atol=1e-5)
 
+    @pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
     def test_a_session_resumes_to_the_bits_of_a_full_run(self, toy):
         ramp = np.tile(np.linspace(0, 1, SIZE, dtype=np.float32), (SIZE, 1))
         plain = request(mask=None)
@@ -96,7 +97,7 @@ class TestAFamilyFromOutside:
         changed[:8] = np.minimum(changed[:8], 0.4)
         again = session.render(strength_map=changed)
         alone = toy.edit(strength_map=changed, **plain)
-        assert np.array_equal(np.asarray(again.image), np.asarray(alone.image))
+        assert np.array_equal(np.asarray(again.images[0]), np.asarray(alone.images[0]))
 
     def test_the_nine_channel_strategy_says_what_is_missing(self, toy):
         from engine.errors import InputError
@@ -144,7 +145,7 @@ class TestRecognition:
 
     def test_a_folder_with_fp16_weights_only_is_loaded(self, tmp_path):
         pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
-        pipe.half().save_pretrained(tmp_path, variant="fp16")
+        pipe.to(torch.float16).save_pretrained(tmp_path, variant="fp16")
         loaded = load_pipeline(tmp_path, torch.float32, "cpu")
         want, got = pipe.unet.conv_in.weight, loaded.unet.conv_in.weight
         assert torch.equal(want.float(), got)

@@ -129,4 +129,5 @@ def test_what_cannot_be_had_is_refused():
 
 def test_levels_are_made_of_options():
     single = {info.name for info in OPTIMISATIONS if info.apply}
-    assert {name for info in OPTIMISATIONS for name in info.includes} == single
+    alone = {"same-bits"}  # it makes nothing faster or smaller
+    assert {name for info in OPTIMISATIONS for name in info.includes} == single - alone
