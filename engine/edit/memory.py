@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from engine.denoise.resume import Trace, nbytes
-from engine.models.remembered import Remembered
+from engine.lru import LRU
+from engine.models.state import contents
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ class Renders(Memory):
     def __init__(self, max_bytes: int, store: Any = None) -> None:
         self.max_bytes = max_bytes
         self.store = store
-        self._decoded = Remembered(DECODED)
+        self._decoded: LRU[Hashable, torch.Tensor] = LRU(DECODED)
         self._traces: list[Trace] = []
         """The one used longest ago first."""
         self._made: list[Trace] = []
@@ -73,7 +74,7 @@ class Renders(Memory):
         self._made.append(trace)
 
     def decode(self, latents: torch.Tensor, decode: Decode) -> torch.Tensor:
-        return self._decoded.get(latents, decode)
+        return self._decoded.get(contents(latents), lambda: decode(latents))
 
     def keep(self) -> None:
         """Take in what was just rendered, cancelled or not, and forget the oldest beyond the

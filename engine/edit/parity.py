@@ -29,13 +29,14 @@ from engine.denoise.strategy import Strategy, StrategyContext
 from engine.edit.prepared import Prepared
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
+from engine.models.processors import control_image_processor, image_processors
 from engine.picture.read import load_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.models import Backbone
-    from engine.models.base import Network
+    from engine.models.network import Network
     from engine.request.request import EditRequest
     from engine.solvers.schedule import Schedule
     from engine.types import Conditioning
@@ -144,7 +145,7 @@ class PreparedLikeDiffusers(Prepared):
         if self.references is not None:
             cond, uncond = self.references.join(cond, uncond, size=self.size, rows=count)
         if network.embeds_guidance:
-            cond = self.backbone.with_guidance(cond, guidance.scale)
+            cond = network.with_guidance(cond, guidance.scale)
         return cond, uncond
 
     def _context(self, schedule: Schedule, dtype: torch.dtype) -> StrategyContext:
@@ -191,10 +192,10 @@ class _DiffusersScene(Scene):
         height, width = mask.shape[-2:]
         pictures = None
         if image.shape[1] == 3:
-            (opened,) = backbone.image_processors()[0].postprocess(image, output_type="pil")
+            (opened,) = image_processors(backbone.cell)[0].postprocess(image, output_type="pil")
             pictures = [np.asarray(opened)]
         super().__init__((width, height), pictures, [mask[0, 0].numpy()], backbone.cell)
-        self.processor = backbone.control_image_processor()
+        self.processor = control_image_processor(backbone.cell)
 
     def place(self, source: Any) -> tuple[torch.Tensor, bool]:
         width, height = self.size
@@ -213,7 +214,7 @@ def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Ten
     """The image processor, the picture (1 3 H W in [-1, 1], or latents) and the binary mask
     (1 1 H W), as diffusers prepares them.
     """
-    processor, mask_processor = backbone.image_processors()
+    processor, mask_processor = image_processors(backbone.cell)
     source = request.mask if request.mask is not None else request.strength_map
     try:
         image = processor.preprocess(_opened(request.image)).to(dtype=torch.float32)

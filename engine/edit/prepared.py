@@ -116,7 +116,7 @@ class Prepared(ABC):
         references = check_references(request.ip_adapter_image)
         return {
             "model": model,
-            "family": self.backbone.family,
+            "family": self.backbone.family.name,
             "strategy": self.strategy.name,
             "options": {k: v for k, v in options if isinstance(v, str | int | float | None)},
             **request.recorded(),

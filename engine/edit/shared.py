@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from engine.edit.memory import Memory
     from engine.models import Backbone
-    from engine.models.base import Network
+    from engine.models.network import Network
     from engine.picture.crop import Region
     from engine.request.request import EditRequest
     from engine.types import Conditioning
@@ -80,11 +80,11 @@ class Shared:
         embedded = scale if network.embeds_guidance else None
         box = view.box if self.references else None
         return self._once(
-            ("text", size, embedded, box), lambda: self._conditioning(embedded, size, box)
+            ("text", size, embedded, box), lambda: self._conditioning(network, embedded, size, box)
         )
 
     def _conditioning(
-        self, embedded: float | None, size: tuple[int, int], box: Box | None
+        self, network: Network, embedded: float | None, size: tuple[int, int], box: Box | None
     ) -> tuple[Conditioning, Conditioning | None]:
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
@@ -93,7 +93,7 @@ class Shared:
             size=size,
         )
         if embedded is not None:
-            cond = self.backbone.with_guidance(cond, embedded)
+            cond = network.with_guidance(cond, embedded)
         if self.references is not None:
             cond, uncond = self.references.join(cond, uncond, size=size, box=box)
         return cond, uncond
