@@ -33,6 +33,7 @@ from engine.request.result import Comparison, EditResult
 from strategies import create_strategy, get_strategy, list_strategies, options_of
 
 if TYPE_CHECKING:
+    from controls.place import Source
     from engine.denoise.job import Job
 
 
@@ -462,7 +463,7 @@ class InpaintEngine:
     ) -> list[Comparison]:
         """Run requests, each through its strategies, in one loop."""
         clock, loop = Clock(), Loop()
-        plans: list[tuple[Plan, dict[str, tuple[Control, ...]]]] = []
+        plans: list[tuple[Plan, dict[str, tuple[Control | Source, ...]]]] = []
         backbone = backbone or self.backbone
         for given, strategies, _ in asked:
             request = _with_previews(given, backbone)
@@ -558,7 +559,7 @@ class InpaintEngine:
         }
 
 
-def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
+def _controls_of(name: str, request: EditRequest) -> tuple[Control | Source, ...]:
     """The controls of a strategy's run: the request's, then those in the strategy's name."""
     named = split_controls(name, list_strategies())[1]
     return check_controls(request.controls) + check_controls(named)

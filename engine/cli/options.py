@@ -398,19 +398,19 @@ def check(
 
 def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> list[Path]:
     """The files of the controls, which must go with a picture of ``size`` (width, height)."""
-    from controls.scene import Scene
+    from controls.canvas import Canvas
     from engine.picture.geometry import Box
 
     left, top, right, bottom = expand
     inner = Box(left, top, left + size[0], top + size[1])
     canvas = (left + size[0] + right, top + size[1] + bottom)
-    scene = Scene(canvas, None, [], align=1, inner=inner)
+    board = Canvas(canvas, None, [], align=1, inner=inner)
     files = []
     for control in (each for several in asked.controls for each in several):
         if control.file is not None:
-            scene.place(control.file)
+            board.place(control.file)
             files.append(control.file)
         if control.mask is not None:
-            scene.place_mask(control.mask)
+            board.place_mask(control.mask)
             files.append(Path(control.mask))
     return files

@@ -17,8 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from controls import check_references
-from controls.controlnet import ControlStack
-from controls.ip_adapter import ReferenceStack
+from controls.steering import Place, Steering, steer_each
 from engine.denoise.companions import HeldOutside, Lockstep, repeated
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job, Observer
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from controls import Control
+    from controls.place import Source
     from engine.models import Backbone
     from engine.picture.crop import Region
     from engine.picture.read import Picture
@@ -242,7 +242,7 @@ def prepare_edit(
     request: EditRequest,
     strategies: Sequence[AnyStrategy],
     clock: Clock,
-    controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
+    controls: Mapping[str, Sequence[Control | Source]] = MappingProxyType({}),
     admit: Callable[[Job], None] | None = None,
 ) -> Plan:
     """Everything before the first step: picture, map, text and latents once for all strategies,
@@ -258,14 +258,10 @@ def prepare_edit(
             make_schedule.check(stage.strength)
     seeds, generators = _generators(request, inputs.count * request.num_images)
     desk = _Desk(backbone, request, inputs, make_schedule, clock, admit)
-    scene = inputs.scene(request)
+    canvas = inputs.canvas(request)
     asked = check_references(request.ip_adapter_image)
-    desk.references = ReferenceStack.of(asked, backbone, scene)
-    for strategy in strategies:
-        several = controls.get(strategy.name, ())
-        desk.stacks[strategy.name] = ControlStack.of(
-            several, backbone, scene, guess_mode=request.guess_mode
-        )
+    steered = {strategy.name: controls.get(strategy.name, ()) for strategy in strategies}
+    desk.steering = steer_each(steered, asked, backbone, canvas, guess_mode=request.guess_mode)
     jobs = []
     with torch.no_grad():
         with clock.phase("text"):
@@ -318,15 +314,14 @@ class _Desk:
             request.guidance_end,
         )
         self._texts: dict[
-            tuple[tuple[int, int], float | None, Box | None],
+            tuple[tuple[int, int], float | None],
             tuple[Conditioning, Conditioning | None],
         ] = {}
         self._originals: dict[tuple[View, float], torch.Tensor] = {}
         self._filled: dict[tuple[View, float, str], torch.Tensor] = {}
         self.admit = admit or self._skip_held
-        self.stacks: dict[str, ControlStack] = {}
-        """The controls of each strategy's jobs, by its name."""
-        self.references: ReferenceStack | None = None
+        self.steering: dict[str, Steering] = {}
+        """What steers each strategy's jobs, by its name."""
 
     def _guidance(self, stage: Stage) -> Guidance:
         if self.guidance.scale <= 1 or stage.guidance == 1:
@@ -343,20 +338,20 @@ class _Desk:
     ) -> Job:
         """The job of stage ``number`` for one view of a picture, from its original."""
         stage = strategy.stages[number]
-        stack = self.stack(strategy, view)
+        steering = self.steering_of(strategy, view)
         x0 = self.original(view, stage.scale)
         start = None
         if stage.strategy.start != "noise" and self.request.latents is None:
             start = self.filled(self.prefill_of(strategy), view, stage.scale)
-        if stack.companions:
-            rows = stack.companions + 1
+        if steering.companions:
+            rows = steering.companions + 1
             x0, generator = x0.repeat(rows, 1, 1, 1), Lockstep.of(generator, rows)
-        return self._job(strategy, number, image, view, generator, stack, x0, start)
+        return self._job(strategy, number, image, view, generator, steering, x0, start)
 
-    def stack(self, strategy: AnyStrategy, view: View) -> ControlStack:
-        """The controls of a strategy's jobs for one view."""
-        whole = self.stacks[strategy.name]
-        if not whole.entries:
+    def steering_of(self, strategy: AnyStrategy, view: View) -> Steering:
+        """What steers a strategy's jobs for one view."""
+        whole = self.steering[strategy.name]
+        if whole.idle:
             return whole
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
         schedules = [self.make_schedule(stage.strength) for stage in strategy.stages]
@@ -382,11 +377,11 @@ class _Desk:
         image: int,
         view: View,
         generator: Any,
-        stack: ControlStack,
+        steering: Steering,
         x0: torch.Tensor,
         start: torch.Tensor | None = None,
     ) -> Job:
-        """``stack``: the view's controls; ``x0``: the clean latents of what is held, for each of
+        """``steering``: the view's; ``x0``: the clean latents of what is held, for each of
         its rows; ``start``: of what the run starts from, where that is something else.
         """
         stage = strategy.stages[number]
@@ -401,21 +396,24 @@ class _Desk:
             strength_map=grid.to(x0),
             network=stage.strategy.network,
             masked_image_latents=lambda: self.masked(view, stage.scale, strength_map),
+            map_levels=lambda: self.inputs.levels_of(view),
         )
         parts, state = stage.strategy, stage.strategy.prepare(context)
         cond, uncond = self.conditioning(stage, view)
-        rows = stack.companions + 1
-        if stack.companions:
+        rows = steering.companions + 1
+        if steering.companions:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
-            state = (*state, stack.regions(x0.shape[-2:]))
+            state = (*state, steering.regions(x0.shape[-2:]))
             cond, uncond = repeated(cond, rows), None if uncond is None else repeated(uncond, rows)
+        place = Place(strength_map.shape, view.picture, view.box, rows, uncond is not None)
+        bound = steering.bind(place, schedule)
 
         def follow(finished: Job) -> Job:
             following = strategy.stages[number + 1]
             x0 = finished.latents
             if following.scale != stage.scale:
                 x0 = self.rescaled(view, x0, following.scale)
-            return self._job(strategy, number + 1, image, view, generator, stack, x0)
+            return self._job(strategy, number + 1, image, view, generator, steering, x0)
 
         job = Job(
             name=strategy.name,
@@ -424,16 +422,10 @@ class _Desk:
             strategy=parts,
             state=state,
             latents=self._start(stage.strategy, context, x0 if start is None else start),
-            branches=branches_of(cond, uncond),
+            branches=bound.joined(branches_of(cond, uncond)),
             guidance=Unguided() if uncond is None else self._guidance(stage),
             generator=generator,
-            controls=stack.bind(
-                schedule,
-                guided=uncond is not None,
-                which=view.picture,
-                rows=rows,
-                size=strength_map.shape,
-            ),
+            controls=bound.residuals,
             observer=self._observer(),
             image=image,
             follow=follow if number + 1 < len(strategy.stages) else None,
@@ -470,11 +462,11 @@ class _Desk:
         return context.schedule.start(x0, context.noise)
 
     def conditioning(self, stage: Stage, view: View) -> tuple[Conditioning, Conditioning | None]:
-        """Text and references, encoded once for each size of picture."""
+        """The text, encoded once for each size of picture."""
         network = self.backbone.network(stage.strategy.network)
         size = view.size_at(stage.scale, self.backbone.align)
         embedded_scale = self._guidance(stage).scale if network.embeds_guidance else None
-        key = (size, embedded_scale, view.box if self.references else None)
+        key = (size, embedded_scale)
         if key not in self._texts:
             cond, uncond = self.backbone.encode_prompt(
                 self.request.prompt,
@@ -485,8 +477,6 @@ class _Desk:
             if embedded_scale is not None:
                 embedded = self.backbone.guidance_embedding(embedded_scale)
                 cond = {**cond, "timestep_cond": embedded}
-            if self.references is not None:
-                cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond
         return self._texts[key]
 

@@ -22,9 +22,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from controls import check_references
-from controls.controlnet import ControlStack
-from controls.ip_adapter import ReferenceStack
-from controls.scene import Scene
+from controls.canvas import Canvas
+from controls.steering import Place, steer_each
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import AnyStrategy, Strategy, StrategyContext
@@ -35,6 +34,7 @@ from engine.picture.read import load_image
 
 if TYPE_CHECKING:
     from controls import Control
+    from controls.place import Source
     from engine.models import Backbone
     from engine.request.request import EditRequest
 
@@ -62,7 +62,7 @@ def prepare_like_diffusers(
     request: EditRequest,
     strategies: Sequence[AnyStrategy],
     clock: Clock,
-    controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
+    controls: Mapping[str, Sequence[Control | Source]] = MappingProxyType({}),
 ) -> ParityPlan:
     """The counterpart of :func:`engine.edit.before.prepare_edit` in compatibility mode."""
     (strategy,) = strategies
@@ -78,10 +78,14 @@ def prepare_like_diffusers(
     if generator is None and request.seed is not None:
         generator = torch.Generator("cpu").manual_seed(request.seed)
 
-    scene = _DiffusersScene(backbone, image, mask)
-    references = ReferenceStack.of(check_references(request.ip_adapter_image), backbone, scene)
-    asked = controls.get(strategy.name, ())
-    stack = ControlStack.of(asked, backbone, scene, guess_mode=request.guess_mode)
+    canvas = _DiffusersCanvas(backbone, image, mask)
+    steering = steer_each(
+        {strategy.name: controls.get(strategy.name, ())},
+        check_references(request.ip_adapter_image),
+        backbone,
+        canvas,
+        guess_mode=request.guess_mode,
+    )[strategy.name]
     count = request.num_images
     shape = (count, backbone.latent_channels, height // backbone.cell, width // backbone.cell)
     with torch.no_grad():
@@ -93,8 +97,6 @@ def prepare_like_diffusers(
                 size=(height, width),
                 images=count,
             )
-            if references is not None:
-                cond, uncond = references.join(cond, uncond, size=(height, width), rows=count)
             cond = dict(cond)
             if network.embeds_guidance:
                 cond["timestep_cond"] = backbone.guidance_embedding(guidance.scale, count)
@@ -133,6 +135,8 @@ def prepare_like_diffusers(
         start = schedule.start_from_noise(noise) if pure else schedule.start(x0, noise)
         if request.denoising_start is not None:
             start = x0  # diffusers continues from the latents that are given as the image
+        place = Place((height, width), rows=count, guided=uncond is not None)
+        bound = steering.bind(place, schedule)
         job = Job(
             name=strategy.name,
             network=network,
@@ -140,10 +144,10 @@ def prepare_like_diffusers(
             strategy=strategy,
             state=strategy.prepare(context),
             latents=start,
-            branches=branches_of(cond, uncond),
+            branches=bound.joined(branches_of(cond, uncond)),
             guidance=Unguided() if uncond is None else guidance,
             generator=generator,
-            controls=stack.bind(schedule, guided=uncond is not None, rows=count),
+            controls=bound.residuals,
             observer=request.callback,
         )
     return ParityPlan(
@@ -157,7 +161,7 @@ def prepare_like_diffusers(
     )
 
 
-class _DiffusersScene(Scene):
+class _DiffusersCanvas(Canvas):
     """Control images as diffusers' ControlNet pipelines prepare them: resized to the picture."""
 
     def __init__(self, backbone: Backbone, image: torch.Tensor, mask: torch.Tensor) -> None:
