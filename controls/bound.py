@@ -85,8 +85,9 @@ class BoundControl:
         def rows(tensor: torch.Tensor) -> torch.Tensor:
             return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
-        added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
-        sample, whole = rows(scaled), conditioning["encoder_hidden_states"]
+        tensors = conditioning.tensors
+        added = {key: rows(tensors[key]) for key in _ADDED if key in tensors}
+        sample, whole = rows(scaled), conditioning.text
         if self._text is None or self._text[0] is not whole:
             self._text = whole, rows(whole)
         text = self._text[1]

@@ -66,7 +66,7 @@ class Bound:
 
     residuals: Sequence[ResidualSource] = ()
     """Asked at every step for what is added to the network's own features."""
-    conditioning: Mapping[str, Conditioning] = field(default_factory=dict)
+    conditioning: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     """By a branch's name: what its network is told beside the text, with the job's rows."""
     branches: Mapping[str, Conditioning] = field(default_factory=dict)
     """Branches beside the text's, by names that the job's guidance knows."""
@@ -82,7 +82,7 @@ class Bound:
     def joined(self, branches: Mapping[str, Conditioning]) -> dict[str, Conditioning]:
         """A job's ``branches`` with what is told beside them, and the new ones."""
         told = {
-            name: {**text, **self.conditioning[name]} if name in self.conditioning else text
+            name: text.adding(self.conditioning[name]) if name in self.conditioning else text
             for name, text in branches.items()
         }
         return {**told, **self.branches}

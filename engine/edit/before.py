@@ -18,7 +18,7 @@ from PIL import Image
 
 from controls import check_references
 from controls.steering import Place, Steering, steer_each
-from engine.denoise.companions import HeldOutside, Lockstep, repeated
+from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
@@ -404,7 +404,7 @@ class _Desk:
         if steering.companions:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-            cond, uncond = repeated(cond, rows), None if uncond is None else repeated(uncond, rows)
+            cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
         place = Place(strength_map.shape, view.picture, view.box, rows, uncond is not None)
         bound = steering.bind(place, schedule)
 
@@ -475,8 +475,7 @@ class _Desk:
                 size=size,
             )
             if embedded_scale is not None:
-                embedded = self.backbone.guidance_embedding(embedded_scale)
-                cond = {**cond, "timestep_cond": embedded}
+                cond = self.backbone.with_guidance(cond, embedded_scale)
             self._texts[key] = cond, uncond
         return self._texts[key]
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     from engine.types import Checkpoint, Conditioning
 
+TEXT = "encoder_hidden_states"
+TEXT_MASK = "encoder_attention_mask"
+"""The UNets' names for embedded prompts (b n d), and for the mask (b n) of those that are padded.
+"""
 ADDED = ("text_embeds", "time_ids")
 """The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
 ``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
@@ -120,17 +124,18 @@ class Network:
 
         ``residuals``: what controls add, by the UNet's argument names.
         """
-        added: dict[str, Any] = {key: conditioning[key] for key in ADDED if key in conditioning}
-        if embeds := _numbered(conditioning, "image_embeds"):
+        tensors, text = conditioning.tensors, conditioning.text
+        added: dict[str, Any] = {key: tensors[key] for key in ADDED if key in tensors}
+        if embeds := _numbered(tensors, "image_embeds"):
             added["image_embeds"] = embeds
-        masks = _numbered(conditioning, "ip_adapter_masks")
-        text = conditioning["encoder_hidden_states"]
+        masks = _numbered(tensors, "ip_adapter_masks")
         with replaced_forwards(self.unet, self._changes(sample, text)):
             prediction: torch.Tensor = self.unet(
                 sample,
                 timesteps,
                 encoder_hidden_states=text,
-                timestep_cond=conditioning.get("timestep_cond"),
+                encoder_attention_mask=tensors.get(TEXT_MASK),
+                timestep_cond=tensors.get("timestep_cond"),
                 added_cond_kwargs=added or None,
                 cross_attention_kwargs={"ip_adapter_masks": masks} if masks else None,
                 return_dict=False,
@@ -150,10 +155,10 @@ class Network:
                 yield each, in_fours(each.forward)
 
 
-def _numbered(conditioning: Conditioning, name: str) -> list[torch.Tensor]:
+def _numbered(tensors: Mapping[str, torch.Tensor], name: str) -> list[torch.Tensor]:
     """``name.0``, ``name.1``, ... as a list."""
-    keys = takewhile(conditioning.__contains__, (f"{name}.{i}" for i in count()))
-    return [conditioning[key] for key in keys]
+    keys = takewhile(tensors.__contains__, (f"{name}.{i}" for i in count()))
+    return [tensors[key] for key in keys]
 
 
 class Backbone(ABC):
@@ -419,16 +424,16 @@ class Backbone(ABC):
             vae_scale_factor=self.cell, do_convert_rgb=True, do_normalize=False
         )
 
-    def guidance_embedding(self, scale: float, images: int = 1) -> torch.Tensor:
-        """What networks that embed their guidance are told: images x time_cond_proj_dim."""
+    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        """``conditioning`` for networks that embed their guidance ``scale``."""
         import torch
 
         unet = next(iter(self.networks.values())).unet
-        weights = torch.tensor(scale - 1).repeat(images)
+        weights = torch.tensor(scale - 1).repeat(conditioning.rows)
         embedded: torch.Tensor = self.pipe.get_guidance_scale_embedding(
             weights, embedding_dim=unet.config.time_cond_proj_dim
         )
-        return embedded.to(self.device, self.dtype)
+        return conditioning.adding({"timestep_cond": embedded.to(self.device, self.dtype)})
 
 
 def _laid_out(images: torch.Tensor) -> torch.Tensor:
