@@ -242,7 +242,7 @@ def _with_file(text: str) -> dict[str, str | None] | None:
         if Path(body).exists():
             return found
         for place in (at for at, sign in enumerate(body) if sign == "=" and at):
-            if Path(body[place + 1 :]).is_file():
+            if Path(body[place + 1 :]).is_file() or Path(body[:place]).exists():
                 return {**found, "name": body[:place], "image": body[place + 1 :]}
     return None
 
