@@ -17,9 +17,10 @@ def _on(control: Control, schedule: Schedule) -> list[bool]:
     behind. In parity mode it is diffusers' own, which counts model calls and leaves a call out if
     any part of it lies outside.
     """
-    start, end, calls = control.start, control.end, len(schedule)
+    start, end = control.start, control.end
     if schedule.parity:
-        return [not (i / calls < start or (i + 1) / calls > end) for i in range(calls)]
+        calls = schedule.calls_to_the_end
+        return [not (i / calls < start or (i + 1) / calls > end) for i in range(len(schedule))]
     return [start <= step.position / schedule.num_steps < end for step in schedule.steps]
 
 

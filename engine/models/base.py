@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ from engine.models.remembered import Remembered
 from engine.models.speed.forwards import in_fours, is_compiled, parts, replaced_forwards
 from engine.models.speed.text_projections import TextProjections
 from engine.models.speed.upsampling import subpixel_upsampling
+from engine.models.unheard import unheard, warnings_of
 
 if TYPE_CHECKING:
     import os
@@ -290,6 +292,9 @@ class Backbone(ABC):
         """
         key = (prompt, negative_prompt, guided, size, images, self.device, self._text_state())
         if key not in self._texts:
+            told = self.unheard(prompt, negative_prompt if guided else None)
+            for each in warnings_of(told):
+                warnings.warn(each, stacklevel=2)
             self._texts[key] = self._encode_prompt(
                 prompt, negative_prompt, guided=guided, size=size, images=images
             )
@@ -297,6 +302,14 @@ class Backbone(ABC):
                 del self._texts[next(iter(self._texts))]
         self._texts[key] = self._texts.pop(key)  # the one used last stands last
         return self._texts[key]
+
+    def unheard(self, prompt: str, negative_prompt: str | None) -> dict[str, dict[str, list[str]]]:
+        """What of the texts the model does not read, or reads as plain words: see
+        :func:`engine.models.unheard.unheard`.
+        """
+        names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+        texts = {"prompt": prompt, "negative_prompt": negative_prompt}
+        return unheard(texts, (getattr(self.pipe, name, None) for name in names))
 
     def forget(self) -> None:
         """Encode every prompt and picture anew."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine.errors import InputError
+from engine.errors import InputError, told
 from engine.picture.arrays import MAX_PIXELS, array_of, by, channels_last, limit_text, to_uint8
 from engine.picture.source import Source
 
@@ -258,8 +258,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format not in _STILL_FORMATS:
         raise InputError(
-            f"{name} has {frames} frames or pages; extract one first, for instance with Pillow: "
-            "image.seek(n); image.copy()"
+            f"{name} has {frames} frames or pages, and one picture is edited; take one out first, "
+            + told(
+                python="for instance with Pillow: image.seek(n); image.copy()",
+                command="for instance with ImageMagick: magick 'FILE[0]' frame.png",
+            )
         )
     try:
         image.load()
