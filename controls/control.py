@@ -242,8 +242,9 @@ def _with_file(text: str) -> dict[str, str | None] | None:
         if Path(body).exists():
             return found
         for place in (at for at, sign in enumerate(body) if sign == "=" and at):
-            if Path(body[place + 1 :]).is_file() or Path(body[:place]).exists():
-                return {**found, "name": body[:place], "image": body[place + 1 :]}
+            name, image = body[:place], body[place + 1 :]
+            if Path(image).is_file() or (Path(name).exists() and ":" not in image):
+                return {**found, "name": name, "image": image}
     return None
 
 
