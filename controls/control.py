@@ -239,11 +239,11 @@ def _with_file(text: str) -> dict[str, str | None] | None:
         if _numbers(scales, start, end) is None:
             continue
         found = {"name": body, "image": None, "scales": scales, "start": start, "end": end}
-        if Path(body).exists():
+        if body and Path(body).exists():
             return found
         for place in (at for at, sign in enumerate(body) if sign == "=" and at):
             name, image = body[:place], body[place + 1 :]
-            if Path(image).is_file() or (Path(name).exists() and ":" not in image):
+            if Path(image).is_file() or (image and ":" not in image and Path(name).exists()):
                 return {**found, "name": name, "image": image}
     return None
 

@@ -18,7 +18,8 @@ def network_of(control: Control, model: SteeredModel) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
     source = control.model
     if control.info is not None:
-        base, source = model.family, control.info.models.get(model.family)
+        base = model.family.name
+        source = control.info.models.get(base)
         if model.checkpoint is not None and model.checkpoint.controlnets is not None:
             base = model.checkpoint.name
             source = model.checkpoint.controlnets.get(control.info.name)

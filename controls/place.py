@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from controls.canvas import Canvas
     from engine.denoise.job import ResidualSource
+    from engine.models import Family
     from engine.picture.geometry import Box
     from engine.solvers.schedule import Schedule
     from engine.types import Checkpoint, Conditioning
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 class SteeredModel(Protocol):
     """What steering needs of the loaded model; :class:`engine.models.Backbone` is one."""
 
-    family: str
+    @property
+    def family(self) -> Family: ...
+
     checkpoint: Checkpoint | None
     """What is known of the model under its name."""
 

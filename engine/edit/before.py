@@ -476,7 +476,7 @@ class _Desk:
                 size=size,
             )
             if embedded_scale is not None:
-                cond = self.backbone.with_guidance(cond, embedded_scale)
+                cond = network.with_guidance(cond, embedded_scale)
             self._texts[key] = cond, uncond
         return self._texts[key]
 
