@@ -97,15 +97,15 @@ def check(asked: Asked, strategies: Sequence[str], settings: dict[str, Any]) -> 
 
 def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> None:
     """Refuse files of controls that do not go with a picture of ``size`` (width, height)."""
-    from controls.scene import Scene
+    from controls.canvas import Canvas
     from engine.picture.geometry import Box
 
     left, top, right, bottom = expand
     inner = Box(left, top, left + size[0], top + size[1])
     canvas = (left + size[0] + right, top + size[1] + bottom)
-    scene = Scene(canvas, None, [], align=1, inner=inner)
+    board = Canvas(canvas, None, [], align=1, inner=inner)
     for control in (each for several in asked.controls for each in several):
         if control.file is not None:
-            scene.place(control.file)
+            board.place(control.file)
         if control.mask is not None:
-            scene.place_mask(control.mask)
+            board.place_mask(control.mask)

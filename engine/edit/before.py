@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from controls.controlnet import ControlStack
+from controls.steering import Place, Steering, steering_of
 from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
@@ -63,8 +63,12 @@ class PreparedEdit(Prepared):
         self.seeds = shared.seeds
         steps = [shared.schedules.steps(stage.strength) for stage in self.strategy.stages]
         self.steps = sum(steps) * len(shared.inputs.views) * request.num_images
-        self.stack = ControlStack.of(
-            self.controls, self.backbone, shared.scene, guess_mode=request.guess_mode
+        self.steering = steering_of(
+            self.controls,
+            shared.references,
+            self.backbone,
+            shared.canvas,
+            guess_mode=request.guess_mode,
         )
         self.prefilled = self._choose_prefill()
 
@@ -104,15 +108,15 @@ class PreparedEdit(Prepared):
         ``output``: which of the pictures that are made it is for.
         """
         stage = self.strategy.stages[0]
-        stack = self._stack_of(view)
+        steering = self._steering_of(view)
         with self.clock.phase("encode"):
             x0 = start = self.shared.original(view, stage.scale)
             if stage.strategy.start != "noise" and self.request.latents is None:
                 start = self.shared.filled(self.prefilled or "original", view, stage.scale)
-        if stack.companions:
-            rows = stack.companions + 1
+        if steering.companions:
+            rows = steering.companions + 1
             x0, generator = x0.repeat(rows, 1, 1, 1), Lockstep.of(generator, rows)
-        return self._job(0, output, view, generator, stack, x0, start)
+        return self._job(0, output, view, generator, steering, x0, start)
 
     def _job(
         self,
@@ -120,7 +124,7 @@ class PreparedEdit(Prepared):
         output: int,
         view: View,
         generator: Any,
-        stack: ControlStack,
+        steering: Steering,
         x0: torch.Tensor,
         start: torch.Tensor,
     ) -> Job:
@@ -131,11 +135,11 @@ class PreparedEdit(Prepared):
             output: which of the pictures that are made it is for.
             view: of the picture that it is made of.
             generator: of its noise.
-            stack: the view's controls.
+            steering: the view's.
             x0: the clean latents of what is held, for each of its rows: b c h w.
             start: those of what the run starts from.
         """
-        stage, rows = self.strategy.stages[number], stack.companions + 1
+        stage, rows = self.strategy.stages[number], steering.companions + 1
         strength_map = self.shared.map_at(view, stage.scale)
         context = self._context(stage, view, strength_map, generator, x0)
         parts, state = stage.strategy, stage.strategy.prepare(context)
@@ -143,18 +147,21 @@ class PreparedEdit(Prepared):
         network = self.backbone.network(stage.strategy.network)
         with self.clock.phase("text"):
             size = self.shared.size_at(view, stage.scale)
-            cond, uncond = self.shared.conditioning(network, guidance.scale, size, view)
-        if stack.companions:
+            cond, uncond = self.shared.conditioning(network, guidance.scale, size)
+        if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
-            state = (*state, stack.regions(x0.shape[-2:]))
+            state = (*state, steering.regions(x0.shape[-2:]))
             cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
+
+        place = Place(strength_map.shape, view.source, view.box, rows, uncond is not None)
+        bound = steering.bind(place, context.schedule)
 
         def follow(finished: Job) -> Job:
             held, scale = finished.latents, self.strategy.stages[number + 1].scale
             if scale != stage.scale:
                 with self.clock.phase("encode"):
                     held = self.shared.rescaled(view, held, scale)
-            return self._job(number + 1, output, view, generator, stack, held, held)
+            return self._job(number + 1, output, view, generator, steering, held, held)
 
         job = Job(
             name=self.strategy.name,
@@ -163,16 +170,10 @@ class PreparedEdit(Prepared):
             strategy=parts,
             state=state,
             latents=self._start_of(stage.strategy, context, start),
-            branches=branches_of(cond, uncond),
+            branches=bound.joined(branches_of(cond, uncond)),
             guidance=Unguided() if uncond is None else guidance,
             generator=generator,
-            controls=stack.bind(
-                context.schedule,
-                guided=uncond is not None,
-                which=view.source,
-                rows=rows,
-                size=strength_map.shape,
-            ),
+            controls=bound.residuals,
             observer=self.observer(own_row),
             image=output,
             follow=follow if number + 1 < len(self.strategy.stages) else None,
@@ -202,6 +203,7 @@ class PreparedEdit(Prepared):
             strength_map=grid.to(x0),
             network=stage.strategy.network,
             masked_image_latents=masked_image_latents,
+            map_levels=lambda: self.shared.inputs.levels_of(view),
         )
 
     def _start_of(
@@ -231,13 +233,13 @@ class PreparedEdit(Prepared):
             scale, request.guidance_rescale, request.guidance_start, request.guidance_end
         )
 
-    def _stack_of(self, view: View) -> ControlStack:
-        """The controls of the jobs for one view."""
-        if not self.stack.entries:
-            return self.stack
+    def _steering_of(self, view: View) -> Steering:
+        """What steers the jobs for one view."""
+        if self.steering.idle:
+            return self.steering
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
         schedules = [self.shared.schedules(stage.strength) for stage in self.strategy.stages]
-        return self.stack.cut(view.box, grid > 0, schedules)
+        return self.steering.cut(view.box, grid > 0, schedules)
 
     def _choose_prefill(self) -> str:
         """The name of what the hole is filled with before the first step."""

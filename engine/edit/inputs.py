@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from controls.scene import Scene
+from controls.canvas import Canvas
 from engine.errors import InputError
 from engine.picture.crop import Cutter, Region
 from engine.picture.fade import paste_alpha
@@ -196,11 +196,16 @@ class Inputs:
         filled = paste(rgb, prefilled(fill, rgb, weight > 0), weight)
         return _model_pixels(filled, view.region, self.align)
 
-    def scene(self, request: EditRequest) -> Scene:
+    def levels_of(self, view: View) -> int:
+        """How many distinct strengths a view's map had before it was scaled."""
+        strength_map = self.maps[view.source % len(self.maps)]
+        return len(np.unique(crop(strength_map, view.region.box)))
+
+    def canvas(self, request: EditRequest) -> Canvas:
         """What controls need to know of the pictures."""
         width, height = self.size
         left, top, right, bottom = request.expand or (0, 0, 0, 0)
-        return Scene(
+        return Canvas(
             self.size,
             None if self.pictures is None else [picture.rgb for picture in self.pictures],
             self.maps,

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from controls import Control, check_controls, check_references, split_controls
+from controls import check_controls, check_references, split_controls
 from engine.edit.clock import Clock
 from engine.edit.strategies import build_strategy
 from engine.request.result import EditResult
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from controls import Control
+    from controls.place import Source
     from engine.denoise.job import Job, Observer
     from engine.models import Backbone
     from engine.request.request import EditRequest
@@ -137,7 +139,7 @@ class Prepared(ABC):
         }
 
 
-def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
+def _controls_of(name: str, request: EditRequest) -> tuple[Control | Source, ...]:
     """The request's controls, then those in the strategy's name."""
     named = split_controls(name, list_strategies())[1]
     return check_controls(request.controls) + check_controls(named)

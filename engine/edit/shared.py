@@ -53,9 +53,9 @@ class Shared:
         self.schedules = ScheduleMaker(backbone, request)
         count = self.inputs.count * request.num_images
         self.seeds, self.generators = generators_of(request, count)
-        self.scene = self.inputs.scene(request)
+        self.canvas = self.inputs.canvas(request)
         references = check_references(request.ip_adapter_image)
-        self.references = ReferenceStack.of(references, backbone, self.scene)
+        self.references = ReferenceStack.of(references, backbone, self.canvas)
         self._made: dict[Hashable, Any] = {}
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -67,24 +67,22 @@ class Shared:
     # Text --------------------------------------------------------------------------------------
 
     def conditioning(
-        self, network: Network, scale: float, size: tuple[int, int], view: View
+        self, network: Network, scale: float, size: tuple[int, int]
     ) -> tuple[Conditioning, Conditioning | None]:
-        """Text and references for the jobs of a view, with and without the prompt.
+        """The text for jobs, with and without the prompt.
 
         Args:
             network: that reads them.
             scale: of the guidance, for a network that embeds it.
             size: (height, width) in px of the job's canvas.
-            view: that the job is for.
         """
         embedded = scale if network.embeds_guidance else None
-        box = view.box if self.references else None
         return self._once(
-            ("text", size, embedded, box), lambda: self._conditioning(network, embedded, size, box)
+            ("text", size, embedded), lambda: self._conditioning(network, embedded, size)
         )
 
     def _conditioning(
-        self, network: Network, embedded: float | None, size: tuple[int, int], box: Box | None
+        self, network: Network, embedded: float | None, size: tuple[int, int]
     ) -> tuple[Conditioning, Conditioning | None]:
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
@@ -94,8 +92,6 @@ class Shared:
         )
         if embedded is not None:
             cond = network.with_guidance(cond, embedded)
-        if self.references is not None:
-            cond, uncond = self.references.join(cond, uncond, size=size, box=box)
         return cond, uncond
 
     # Latents -----------------------------------------------------------------------------------

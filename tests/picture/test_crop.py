@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from controls.scene import cut
+from controls.canvas import cut
 from engine.errors import InputError, UnknownNameError
 from engine.picture.crop import MAX_ISLANDS, STRETCH, Cutter, Region
 from engine.picture.geometry import Box, crop

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from controls.annotators import Annotator
 
 
-class Scene:
+class Canvas:
     """What controls need to know of an edit's pictures.
 
     Args:
