@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from controls import Control, check_controls, check_references, split_controls
@@ -20,7 +21,7 @@ from engine.edit.strategies import build_strategy
 from engine.errors import InputError
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
-from engine.models.checkpoints import find_checkpoint
+from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
 from engine.models.formats.loading import (
     default_inpaint_model,
     load_preview_vae,
@@ -52,6 +53,8 @@ class InpaintEngine:
     def __init__(self, backbone: Backbone, name: str) -> None:
         self.backbone = backbone
         self.name = name
+        self.load: dict[str, Any] = {}
+        """The arguments of :meth:`from_pretrained` that made it, as a record holds them."""
 
     @property
     def pipe(self) -> Any:
@@ -79,6 +82,7 @@ class InpaintEngine:
             InputError: a dtype or device that cannot be used.
             ModelError: the model is missing, unreachable or of an unsupported family.
         """
+        given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         inpaint_model = inpaint_model or default_inpaint_model(model)
@@ -86,7 +90,9 @@ class InpaintEngine:
         inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
-        return cls(backbone, str(model))
+        engine = cls(backbone, str(model))
+        engine.load = _portable(given)
+        return engine
 
     @classmethod
     def from_pipe(cls, pipe: Any, inpaint_unet: Any = None) -> InpaintEngine:
@@ -129,10 +135,11 @@ class InpaintEngine:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
-        requests = EditRequest.read(arguments, self.pipe).split()
+        request = EditRequest.read(arguments, self.pipe)
+        requests = request.split()
         asked = [self._built(request) for request in requests]
         results = [next(iter(each.results.values())) for each in self._run_all(asked)]
-        return EditResult.joined(results)
+        return replace(EditResult.joined(results), request=request)
 
     def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> list[EditResult]:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
@@ -335,6 +342,8 @@ class InpaintEngine:
                         ],
                     },
                     timings={},
+                    request=request,
+                    load=self.load,
                     model_calls=sum(job.calls for chain in chains for job in chain),
                     skipped_calls=_spared(chains, resumed=False),
                     reused_calls=_spared(chains, resumed=True),
@@ -377,6 +386,20 @@ class InpaintEngine:
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
             "versions": dict(_versions()),
         }
+
+
+def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` for a record that holds from everywhere: folders as
+    absolute paths, defaults left out.
+    """
+    load = {}
+    for name, value in given.items():
+        if value is None or (name, value) == ("model", "pocket"):
+            continue
+        text = str(value).removeprefix("torch.")
+        is_place = name in {"model", "inpaint_model"} and text not in CHECKPOINTS
+        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
+    return load
 
 
 def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
