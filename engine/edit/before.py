@@ -31,7 +31,8 @@ from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import stitch
 from engine.picture.pixels import to_pixels
-from engine.solvers.schedule import Schedule, fresh_scheduler
+from engine.solvers.names import fresh_scheduler
+from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
