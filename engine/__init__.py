@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engine.picture.paste import list_pastes
     from engine.request.request import EditRequest
     from engine.request.result import Comparison, EditResult
-    from engine.solvers.schedule import list_schedulers
+    from engine.solvers.names import list_schedulers
     from engine.types import Snapshot
     from strategies import list_strategies
 
@@ -56,7 +56,7 @@ _HOME = {
     "list_controls": "controls",
     "list_pastes": "engine.picture.paste",
     "list_prefills": "engine.picture.fill",
-    "list_schedulers": "engine.solvers.schedule",
+    "list_schedulers": "engine.solvers.names",
     "list_strategies": "strategies",
 }
 """Where each public name is; it is imported when it is asked for."""
