@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from engine.errors import InputError, ModelError, UnknownNameError
-from engine.picture.read import first_line
+from engine.picture.opening import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -177,7 +177,7 @@ def _begin(
 
 def _load(path: Path, size: tuple[int, ...] | None) -> NDArray[np.float32]:
     from engine.picture.map_files import load_strength_map
-    from engine.picture.read import open_upright
+    from engine.picture.opening import open_upright
 
     width, height = size or open_upright(path, f"map {str(path)!r}").size
     return load_strength_map(path, (width, height))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from controls import Control
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.read import sha256
+from engine.picture.opening import sha256
 
 if TYPE_CHECKING:
     from engine.request.result import EditResult

@@ -19,7 +19,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from engine.errors import InputError, OutputError
 from engine.picture.metadata import FORMATS, read_metadata
-from engine.picture.read import load_image, sha256
+from engine.picture.opening import sha256
+from engine.picture.read import load_image
 from engine.picture.write import check_writable, save_image, write_text
 
 if TYPE_CHECKING:
