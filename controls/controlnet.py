@@ -208,7 +208,7 @@ class _Branch:
 
 
 class BoundControl:
-    """A ControlNet bound to one job: :class:`engine.denoise.loop.Control`.
+    """A ControlNet bound to one job: :class:`engine.denoise.job.Control`.
 
     Args:
         net: the ``ControlNetModel``.

@@ -32,7 +32,7 @@ from engine.request.result import Comparison, EditResult
 from strategies import create_strategy, get_strategy, list_strategies, options_of
 
 if TYPE_CHECKING:
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
 
 
 DEFAULT_STRATEGY = "differential"

@@ -20,8 +20,8 @@ from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
 from engine.denoise.companions import HeldOutside, Lockstep, repeated
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job, Observer
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
@@ -423,9 +423,8 @@ class _Desk:
             strategy=parts,
             state=state,
             latents=self._start(stage.strategy, context, x0 if start is None else start),
-            cond=cond,
-            uncond=uncond,
-            guidance=self._guidance(stage),
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else self._guidance(stage),
             generator=generator,
             controls=stack.bind(
                 schedule,
