@@ -137,6 +137,7 @@ class InpaintEngine:
         scheduler: Any = None,
         eta: float | None = None,
         colour: str = "field",
+        keep_grey: bool = True,
         invert: bool = False,
         feather: float = 4.0,
         skip: bool = True,
@@ -161,7 +162,8 @@ class InpaintEngine:
             image: path, Pillow image, array, tensor (c h w or b c h w in [0, 1]), or latents
                 (b 4 h/8 w/8). Any size: it is padded to the model's multiple and cropped back.
             prompt: what the picture shows when it is done.
-            mask: hard: what is repainted (white, 1). Path, Pillow image, array or tensor.
+            mask: hard: what is repainted (white, 1). Path, Pillow image, array or tensor; or
+                ``"alpha"``: where the picture itself is transparent.
             strength_map: a strength in [0, 1] for every pixel, 1 = repaint, in mask's place.
             negative_prompt: what it should not show; None is the model's own empty prompt.
             strategy: a name of ``strategies.list_strategies()``, several joined by ``+``, or a
@@ -199,6 +201,7 @@ class InpaintEngine:
                 local correction; under a soft map the VAE's losses are given back too, for one more
                 decode), the global ``"lab"`` and ``"histogram"``, or ``"none"``. Without effect
                 on latents and with ``compat``.
+            keep_grey: a grey picture gives a grey result; False lets the edit have colours.
             invert: flip the map's polarity (1 = keep).
             feather: width in px of the fade inside the repainted region, over which the result
                 is laid on the original; up to twice that where the original goes on inside as
@@ -267,6 +270,7 @@ class InpaintEngine:
             scheduler=scheduler,
             eta=eta,
             colour=colour,
+            keep_grey=keep_grey,
             invert=invert,
             feather=feather,
             skip=skip,
@@ -521,7 +525,7 @@ class InpaintEngine:
         same = (
             *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
             *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
-            "colour",
+            *("colour", "keep_grey"),
             *(
                 "guidance_start",
                 "guidance_end",

@@ -112,6 +112,13 @@ SETTINGS: dict[str, Any] = {
             "none. [default: field]"
         ),
     ],
+    "keep_grey": Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-grey/--colours",
+            help="A grey picture gives a grey result, or the edit has colours. [default: grey]",
+        ),
+    ],
     "invert": Annotated[
         bool | None, typer.Option("--invert/--no-invert", help="Repaint black instead of white.")
     ],

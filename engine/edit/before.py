@@ -30,7 +30,8 @@ from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import PasteRule, stitch
-from engine.picture.pixels import to_pixels
+from engine.picture.pixels import as_grey, to_pixels, unit
+from engine.picture.transparency import settled
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
 if TYPE_CHECKING:
@@ -119,16 +120,16 @@ class Plan:
         latents = torch.cat(own) if of_one_size else None
         if request.output_type == "latent":
             return latents, latents
-        finished: list[NDArray[np.uint8]] = []
+        finished: list[NDArray[Any]] = []
         images: list[Image.Image] = []
         queue = iter(jobs)
         while len(finished) < len(self.seeds):
             which = len(finished) // request.num_images
             picture = self.pictures[which] if self.pictures is not None else None
             width, height = self.size
-            canvas = np.zeros((height, width, 3), np.uint8)
+            canvas: NDArray[Any] = np.zeros((height, width, 3), np.uint8)
             if picture:
-                canvas = underlay(picture.rgb, request.expand)
+                canvas = underlay(picture.deepest, request.expand)
             regions = enumerate(self.regions[which % len(self.regions)])
             for (number, region), job in zip(regions, queue, strict=False):
                 with clock.phase("decode"), torch.no_grad():
@@ -138,10 +139,20 @@ class Plan:
                 with clock.phase("paste"):
                     pixels = self._matched(pixels, lossy, which, region, request)
                     canvas = self._stitched(canvas, pixels, which, region, job)
+            if picture is None:
+                images.append(Image.fromarray(canvas))
+            else:
+                canvas, opacity = settled(
+                    picture,
+                    canvas,
+                    self.strength_maps[which % len(self.strength_maps)],
+                    request.feather,
+                    None if request.paste_mask is None else self.alphas[which],
+                )
+                images.append(picture.to_pil(canvas, opacity))
             finished.append(canvas)
-            images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
         if request.output_type == "np":
-            return np.stack(finished).astype(np.float32) / 255.0, latents
+            return np.stack([unit(canvas) for canvas in finished]), latents
         return images, latents
 
     def _decoded(self, latents: torch.Tensor, region: Region) -> NDArray[np.uint8]:
@@ -181,7 +192,7 @@ class Plan:
         strength_map = crop(self.strength_maps[which % len(self.strength_maps)], box)
         if lossy is not None:
             pixels = restore_round_trip(pixels, crop(rgb, box), lossy, strength_map)
-        return match_colours(
+        matched = match_colours(
             pixels,
             crop(underlay(rgb, request.expand), box),
             strength_map,
@@ -189,27 +200,29 @@ class Plan:
             method=request.colour,
             cell=self.backbone.cell * box.width / region.size[0],
         )
+        keeps_grey = self.pictures[which].grey and request.keep_grey
+        return as_grey(matched) if keeps_grey else matched
 
     def _stitched(
         self,
-        canvas: NDArray[np.uint8],
+        canvas: NDArray[Any],
         pixels: NDArray[np.uint8],
         which: int,
         region: Region,
         job: Job,
-    ) -> NDArray[np.uint8]:
+    ) -> NDArray[Any]:
         """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
-        under = crop(canvas, region.box)
+        under, pasted = crop(canvas, region.box), pixels
         if self.pictures is not None:
             alpha = crop(self.alphas[which], region.box)
             if region.own is not None:
                 alpha *= region.own
             if (adapted := self._adapted_alpha(job, region)) is not None:
                 alpha *= adapted
-            pixels = stitch(self.paste_rule, under, pixels, alpha)
+            pasted = stitch(self.paste_rule, under, pixels, alpha)
         stitched = canvas.copy()
         box = region.box
-        stitched[box.top : box.bottom, box.left : box.right] = pixels
+        stitched[box.top : box.bottom, box.left : box.right] = pasted
         return stitched
 
     def _adapted_alpha(self, job: Job, region: Region) -> NDArray[np.float32] | None:

@@ -49,6 +49,8 @@ def beside(image: Image.Image, format_: str, record: Mapping[str, str]) -> Besid
         record: Texts by key.
     """
     written = Beside(exif=clean_exif(image.info.get("exif")))
+    if isinstance(lost := image.info.get("lost"), str):
+        written.lost.append(lost)
     details = written.exif.get_ifd(EXIF_IFD)
     for tag, length in zip(PIXEL_SIZE, image.size, strict=True):
         if tag in details:

@@ -62,15 +62,14 @@ def one_channel(
     if alpha == "luminance" or uniform:
         return _brightness(colour, name)
     visible = opacity > SNAP
-    if _is_photo(values, visible, picture):
-        if not inverted:
-            raise InputError(
-                f"{name} is a photo with transparent pixels: if its hole is to be repainted, say "
-                "so (mask 'alpha' for the picture's own transparency, or invert it); if its "
-                "brightness is the map, give it without transparency"
-            )
-        return opacity
-    if _is_strokes(colour[visible]):
+    photo = _is_photo(values, visible, picture)
+    if photo and not inverted:
+        raise InputError(
+            f"{name} is a photo with transparent pixels: if its hole is to be repainted, say "
+            "so (mask 'alpha' for the picture's own transparency, or invert it); if its "
+            "brightness is the map, give it without transparency"
+        )
+    if photo or _is_strokes(colour[visible]):
         return opacity
     return _brightness(colour * opacity[:, :, None], name)
 

@@ -32,6 +32,7 @@ __all__ = [
     "OWN_ALPHA",
     "MapLike",
     "check_strength",
+    "is_own_alpha",
     "load_mask",
     "load_strength_map",
     "split_batch",
@@ -98,7 +99,7 @@ def load_strength_map(
             shape or type is not accepted, values are NaN, infinite or outside [0, 1], the aspect
             ratio is not the image's, or its channels can be read in two ways.
     """
-    if isinstance(source, str) and source == OWN_ALPHA:
+    if is_own_alpha(source):
         return _own_hole(picture, hard=False, invert=invert)
     name = name_of(source, "strength map")
     strength = _load(source, name, alpha, snap, inverted=invert, picture=picture)
@@ -158,7 +159,7 @@ def load_mask(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold must be above 0 and at most 1, not {threshold}")
-    if isinstance(source, str) and source == OWN_ALPHA:
+    if is_own_alpha(source):
         return _checked_mask(_own_hole(picture, hard=True, invert=invert), "mask 'alpha'")
     name = name_of(source, "mask")
     strength = _load(source, name, alpha, SNAP, inverted=invert, picture=picture)
@@ -202,6 +203,11 @@ def split_batch(source: Any, count: int, size: tuple[int, int]) -> list[Any]:
     if len(maps) not in {1, count}:
         raise InputError(f"{len(maps)} maps for {count} pictures: give one, or one for each.")
     return maps
+
+
+def is_own_alpha(source: object) -> bool:
+    """Whether a map is named that is the picture's own transparency, :data:`OWN_ALPHA`."""
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source) == OWN_ALPHA
 
 
 def _is_tensor(source: Any) -> bool:

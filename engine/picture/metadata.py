@@ -52,6 +52,12 @@ _TIFF_KEPT: Final = (270, 271, 272, 305, 306, 315, 33432, EXIF_IFD, GPS_IFD)
 _STALE: Final = (0x0100, 0x0101, _ORIENTATION, 0x0201, 0x0202)
 _BROKEN: Final = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error)
 _PNG_COLOUR: Final = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_LOST: Final[Mapping[str, str]] = {
+    "CMYK": "its CMYK values (RGB is written)",
+    "LAB": "its Lab values (RGB is written)",
+    "HSV": "its HSV values (RGB is written)",
+    "F": "its 32-bit floats (16 bits are written)",
+}
 _CODED_TEXT: Final = ("XML:com.adobe.xmp", "Raw profile type exif")  # read as what they are
 
 
@@ -65,7 +71,8 @@ def kept_info(image: Image.Image, upright: Image.Image) -> Mapping[str, Any]:
     Returns:
         ``icc_profile``, ``exif``, ``xmp``, ``iptc``, ``comment`` (bytes each), ``dpi`` (two
         floats), ``png_text`` (keywords and texts), ``png_colour`` (PNG chunks that say what the
-        numbers mean, by name). Any of them may be missing.
+        numbers mean, by name), ``lost`` (what the pixels lost when they became RGB). Any of them
+        may be missing.
     """
     info: dict[str, Any] = {}
     profile = upright.info.get("icc_profile")
@@ -82,6 +89,7 @@ def kept_info(image: Image.Image, upright: Image.Image) -> Mapping[str, Any]:
         info["comment"] = _comment(image)
         info["png_text"] = _png_text(image)
         info["png_colour"] = _png_colour(image)
+        info["lost"] = _LOST.get(image.mode, image.info.get("lost"))
     return MappingProxyType({key: value for key, value in info.items() if value})
 
 
@@ -178,7 +186,8 @@ def _holds_something(exif: Image.Exif) -> bool:
 
 def _resolution(dpi: Any) -> tuple[float, float] | None:
     try:
-        return (float(dpi[0]), float(dpi[1]))
+        found = (float(dpi[0]), float(dpi[1]))
+        return found if min(found) > 1 else None  # Pillow says 1 where a TIFF says nothing
     except (TypeError, ValueError, IndexError, ArithmeticError):
         return None
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
+from engine.picture.deep import shallow
 from engine.picture.masks import smootherstep
-from engine.picture.pixels import paste
+from engine.picture.pixels import paste, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ what a VAE's round trip changes."""
 
 
 def stitch(rule: PasteRule, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
-    """Lay ``edited`` over ``original`` (uint8, H W 3) by ``rule``.
+    """Lay ``edited`` (uint8, H W 3) over ``original`` (uint8 or uint16) by ``rule``.
 
     - ``alpha``: the edit itself, see :func:`engine.picture.pixels.paste`.
     - ``adaptive``: the more transparent, the less really changed, see :func:`changed`.
@@ -52,10 +53,7 @@ def changed(original: Rgb, edited: Rgb) -> Alpha:
     D the colour difference in Lab, smoothed over a few pixels, and h = :data:`CHANGE`. The formula
     is that of A1111's soft inpainting, which applies it to latents.
     """
-    one, two = (
-        cv2.cvtColor(each.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        for each in (original, edited)
-    )
+    one, two = (cv2.cvtColor(unit(each), cv2.COLOR_RGB2LAB) for each in (original, edited))
     distance = np.linalg.norm(one - two, axis=2)
     smooth = cv2.GaussianBlur(distance, (0, 0), 3, borderType=cv2.BORDER_REFLECT)
     kept = 1 / (1 + (smooth / CHANGE) ** 2)
@@ -73,9 +71,7 @@ def multiband(original: Rgb, edited: Rgb, alpha: Alpha) -> NDArray[np.float32]:
     Returns float32 (H W 3) in [0, 1].
     """
     levels = max(0, int(np.log2(min(alpha.shape))) - 3)
-    one, two = (
-        _laplacian(each.astype(np.float32) / np.float32(255), levels) for each in (original, edited)
-    )
+    one, two = (_laplacian(unit(each), levels) for each in (original, edited))
     weights = _gaussian(alpha.astype(np.float32), levels)
     blended = [a + w[..., None] * (b - a) for a, b, w in zip(one, two, weights, strict=True)]
     result = blended.pop()
@@ -103,8 +99,9 @@ def _laplacian(picture: NDArray[np.float32], levels: int) -> list[NDArray[np.flo
     ]
 
 
-def _poisson(original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
-    return paste(original, poisson(original, edited, alpha > 0), alpha)
+def _poisson(original: NDArray[Any], edited: Rgb, alpha: Alpha) -> Rgb:
+    eight = shallow(original) if original.dtype == np.uint16 else original
+    return paste(original, poisson(eight, edited, alpha > 0), alpha)
 
 
 def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:

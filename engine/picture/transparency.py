@@ -8,7 +8,7 @@ looks at them. What is painted into a hole becomes visible: :func:`opacity_after
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from engine.picture.read import Picture
 
-__all__ = ["hole_of", "opacity_after", "with_given_colours", "with_visible_colours"]
+__all__ = ["hole_of", "opacity_after", "settled", "with_visible_colours"]
 
 _OPAQUE = 249  # of 255; from here on a pixel counts as opaque, as a brush of 98% does
 
@@ -95,14 +95,27 @@ def opacity_after(
     return np.where(painted, after, alpha)
 
 
-def with_given_colours(
-    picture: Picture, pixels: NDArray[np.generic], alpha: NDArray[np.uint8]
-) -> NDArray[np.generic]:
-    """Finished ``pixels`` (H W 3, uint8 or uint16) with the hidden colours that the picture had,
-    where it is still invisible.
+def settled(
+    picture: Picture,
+    pixels: NDArray[Any],
+    strength_map: NDArray[np.float32],
+    feather: float,
+    paste_mask: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """A finished picture's pixels and opacity (None where the picture has none).
+
+    What is still invisible has the colours that it had.
+
+    Args:
+        picture: What was edited, of :func:`with_visible_colours`.
+        pixels: Of the edit, ``(H, W, 3)``, uint8 or uint16.
+        strength_map: See :func:`opacity_after`, as the others.
     """
+    if picture.alpha is None:
+        return pixels, None
+    alpha = opacity_after(picture.alpha, strength_map, feather, paste_mask)
     if picture.given is None:
-        return pixels
+        return pixels, alpha
     given = picture.given
-    colours = given.rgb if given.deep is None or pixels.dtype == np.uint8 else given.deep[:, :, :3]
-    return np.where((alpha == 0)[:, :, None], colours, pixels)
+    colours = given.rgb if pixels.dtype == np.uint8 else given.deepest
+    return np.where((alpha == 0)[:, :, None], colours, pixels), alpha

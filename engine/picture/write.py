@@ -98,7 +98,7 @@ def save_image(
         image = _of_mode(image, "RGBA" if image.has_transparency_data else "RGB")
     written = beside(image, format_, metadata or {})
     if KEY in image.info and deep is None and format_ not in {"PNG", "TIFF"}:
-        written.lost.append("its 16 bits a channel (8 are written; .png and .tiff hold 16)")
+        written.lost.append("the lower 8 of its 16 bits a channel (.png and .tiff hold them)")
 
     def fill(file: IO[bytes]) -> None:
         if format_ == "TIFF":
@@ -113,7 +113,7 @@ def save_image(
     _write(target, fill)
     if written.lost:
         warnings.warn(
-            f"{target.name}: {format_} has no place for {'; '.join(written.lost)}: left out",
+            f"{target.name} ({format_}) is written without {'; '.join(written.lost)}",
             stacklevel=2,
         )
 

@@ -35,6 +35,7 @@ _REPEATED = (
     "num_images",
     "eta",
     "colour",
+    "keep_grey",
     "invert",
     "feather",
     "expand",

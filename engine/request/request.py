@@ -52,6 +52,7 @@ class EditRequest:
     scheduler: Any = None
     eta: float | None = None
     colour: str = "field"
+    keep_grey: bool = True
     invert: bool = False
     feather: float = 4.0
     skip: bool = True
@@ -79,7 +80,7 @@ class EditRequest:
         check_scheduler(self.scheduler)
         if self.colour not in COLOURS:
             raise UnknownNameError("colour", str(self.colour), COLOURS)
-        for name in ("guess_mode", "skip"):
+        for name in ("guess_mode", "keep_grey", "skip"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}.")
         if self.output_type not in OUTPUT_TYPES:
