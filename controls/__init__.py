@@ -51,7 +51,6 @@ for _name, _description, _annotator, _sdxl, _sd, _mode in (
             description=_description,
             annotator=_annotator,
             models={
-                **({"pocket": f"pocket:{_name}"} if _name in {"canny", "depth"} else {}),
                 **({"sdxl": _sdxl} if _sdxl else {}),
                 **({"sd": f"lllyasviel/control_{_sd}"} if _sd else {}),
             },

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from controls.scene import Scene
     from engine.picture.geometry import Box
     from engine.solvers.schedule import Schedule
-    from engine.types import Conditioning, Step
+    from engine.types import Checkpoint, Conditioning, Step
 
 _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 """Text embedding width -> the family that has it."""
@@ -39,8 +39,8 @@ class Model(Protocol):
     """What controls need of the loaded model; :class:`engine.models.Backbone` is one."""
 
     family: str
-    variant: str | None
-    """A model with ControlNets of its own, such as ``"pocket"``."""
+    checkpoint: Checkpoint | None
+    """What is known of the model under its name."""
 
     @property
     def cell(self) -> int: ...
@@ -361,8 +361,10 @@ def _network(control: Control, model: Model) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
     source = control.model
     if control.info is not None:
-        base = model.variant or model.family
-        source = control.info.models.get(base)
+        base, source = model.family, control.info.models.get(model.family)
+        if model.checkpoint is not None and model.checkpoint.controlnets is not None:
+            base = model.checkpoint.name
+            source = model.checkpoint.controlnets.get(control.info.name)
         if source is None:
             raise InputError(
                 f"no ControlNet for {base} models is known by the name {control.label!r}; give "

@@ -19,6 +19,7 @@ from engine.edit.session import SESSION_BYTES, Session
 from engine.errors import InputError
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
+from engine.models.checkpoints import find_checkpoint
 from engine.models.formats.loading import (
     default_inpaint_model,
     load_preview_vae,
@@ -82,7 +83,7 @@ class InpaintEngine:
         pipe = load_pipeline(model, dtype, device)
         inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
-        backbone.variant = "pocket" if str(model) == "pocket" else None
+        backbone.checkpoint = find_checkpoint(model)
         return cls(backbone, str(model))
 
     @classmethod
@@ -329,7 +330,7 @@ class InpaintEngine:
         """Make the loaded model faster or smaller, with diffusers' own means; changes its modules.
 
         Args:
-            *options: levels or single options of :data:`engine.models.speed.optimise.OPTIONS`,
+            *options: names of :data:`engine.models.speed.optimise.OPTIMISATIONS`,
                 which says what each one gives and costs. None is the level ``"speed"``.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ class Step:
     next_level: Level
     last: bool
     """The last model call of the run."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that is known by a name, with what belongs to it."""
+
+    name: str
+    description: str
+    folder: Path
+    """What diffusers' ``save_pretrained`` wrote of a pipeline."""
+    inpaint_model: Path | None = None
+    """The folder of its 9-channel inpainting UNet."""
+    controlnets: Mapping[str, Path] | None = None
+    """The folders of its own ControlNets, by the controls' names, in place of its family's; None
+    where its family's fit it."""
+    background_fill: str = "patch"
+    """The ``prefill`` that knows best what stands behind things."""
 
 
 @dataclass(frozen=True, slots=True)

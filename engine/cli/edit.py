@@ -188,9 +188,11 @@ def _note_differences(record: EditRecord, result: EditResult, *, quiet: bool) ->
 
 def _portable(load: dict[str, Any]) -> dict[str, Any]:
     """Model folders as absolute paths, so that the record holds from everywhere."""
+    from engine.models.checkpoints import CHECKPOINTS
+
     return {
         name: str(Path(value).resolve())
-        if name in {"model", "inpaint_model"} and value != "pocket" and Path(value).exists()
+        if name in {"model", "inpaint_model"} and value not in CHECKPOINTS and Path(value).exists()
         else value
         for name, value in load.items()
     }

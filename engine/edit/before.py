@@ -25,11 +25,11 @@ from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
-from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
-from engine.picture.paste import PasteRule, stitch
+from engine.picture.paste import stitch
 from engine.picture.pixels import as_grey, to_pixels, unit
 from engine.picture.transparency import settled
 from engine.solvers.schedule import Schedule, fresh_scheduler
@@ -81,7 +81,7 @@ class Plan:
     """The paste's opacity, one for each picture."""
     prefilled: Mapping[str, str] = field(default_factory=dict)
     """What each strategy's jobs started from, by its name."""
-    paste_rule: PasteRule = "alpha"
+    paste_rule: str = "alpha"
     originals: Callable[[int, int], torch.Tensor] | None = None
     """Of a picture's number and its region's: the clean latents that were encoded."""
     _round_trips: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict, init=False)
@@ -170,7 +170,8 @@ class Plan:
         """
         region = self.regions[which % len(self.regions)][number]
         strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
-        if request.colour != "field" or self.originals is None or is_hard(strength_map):
+        restored = COLOURS.get(request.colour).round_trip
+        if not restored or self.originals is None or is_hard(strength_map):
             return None
         if (which, number) not in self._round_trips:
             latents = self.originals(which, number)

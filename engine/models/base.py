@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from engine.types import Conditioning
+    from engine.types import Checkpoint, Conditioning
 
 ADDED = ("text_embeds", "time_ids")
 """The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
@@ -160,8 +160,8 @@ class Backbone(ABC):
     """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps."""
 
     family: str
-    variant: str | None = None
-    """A model with ControlNets of its own: ``"pocket"``."""
+    checkpoint: Checkpoint | None = None
+    """What is known of the model under its name, if it was loaded by one."""
 
     def __init__(self, pipe: Any, networks: Mapping[str, Network]) -> None:
         self.pipe = pipe
@@ -215,12 +215,10 @@ class Backbone(ABC):
 
     @property
     def background_fill(self) -> str:
-        """The ``prefill`` that knows best what stands behind things: a GAN of the same world, where
-        there is one, or what surrounds the hole.
+        """The ``prefill`` that knows best what stands behind things: the checkpoint's own, or what
+        surrounds the hole.
         """
-        from engine.pocket.gan import gan_path
-
-        return "gan" if self.variant == "pocket" and gan_path() else "patch"
+        return self.checkpoint.background_fill if self.checkpoint else "patch"
 
     def network(self, kind: str) -> Network:
         """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""

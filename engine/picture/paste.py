@@ -1,21 +1,24 @@
 """Laying an edit over its original.
 
 Every way keeps pixels where alpha is 0 equal to the bit, and fades the edit in over alpha's ramp.
-They differ in what is faded in.
+They differ in what is faded in. To add one, register a :class:`PasteInfo`, or name it as an entry
+point of the group ``softpaint.pastes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from engine.picture.deep import shallow
+from engine.picture.deep import deepened, shallow
 from engine.picture.masks import smootherstep
 from engine.picture.pixels import paste, unit
+from engine.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,25 +26,45 @@ if TYPE_CHECKING:
     Rgb = NDArray[np.uint8]
     Alpha = NDArray[np.float32]
 
-PasteRule = Literal["alpha", "adaptive", "multiband", "poisson"]
+
+@dataclass(frozen=True)
+class PasteInfo:
+    """A way to lay an edit over its original, by name."""
+
+    name: str
+    description: str
+    run: Callable[[Any, Rgb, Alpha], Any]
+    """Of the original, the edit and its opacity; the result is of the original's type."""
+    deep: bool = False
+    """Takes originals of 16 bits (uint16) too. Without it they are pasted in 8, and their lower 8
+    bits fade out under the edit."""
+
+
+PASTES = Registry("paste", PasteInfo, "softpaint.pastes")
 
 CHANGE = 6.0
 """Change (Delta-E 1976 in Lab, smoothed) at which the adaptive paste is half opaque: about twice
 what a VAE's round trip changes."""
 
 
-def stitch(rule: PasteRule, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
-    """Lay ``edited`` (uint8, H W 3) over ``original`` (uint8 or uint16) by ``rule``.
+def stitch(rule: str, original: NDArray[Any], edited: Rgb, alpha: Alpha) -> NDArray[Any]:
+    """Lay ``edited`` (uint8, H W 3) over ``original`` by ``rule``, a name of :func:`list_pastes`.
 
-    - ``alpha``: the edit itself, see :func:`engine.picture.pixels.paste`.
-    - ``adaptive``: the more transparent, the less really changed, see :func:`changed`.
-    - ``multiband``: the edit, blended into the original band by band, see :func:`multiband`.
-    - ``poisson``: the edit's gradients in the original's colours, see :func:`poisson`.
+    An original of 16 bits (uint16) keeps them.
 
     Args:
         alpha: H W in [0, 1].
+
+    Raises:
+        UnknownNameError: no such rule.
     """
-    return _RULES[rule](original, edited, alpha)
+    info = PASTES.get(rule)
+    if original.dtype == np.uint8 or info.deep:
+        return np.asarray(info.run(original, edited, alpha))
+    eight = shallow(original)
+    lower = (original - deepened(eight).astype(np.float64)) * (1 - alpha[..., None])
+    pasted = deepened(info.run(eight, edited, alpha)) + lower
+    return pasted.round().clip(0, 65535).astype(np.uint16)
 
 
 def _adaptive(original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
@@ -127,14 +150,15 @@ def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
     return np.asarray(cloned[middle, middle], np.uint8)
 
 
-_RULES: dict[PasteRule, Callable[[Rgb, Rgb, Alpha], Rgb]] = {
-    "alpha": paste,
-    "adaptive": _adaptive,
-    "multiband": _multiband,
-    "poisson": _poisson,
-}
+for _info in (
+    PasteInfo("alpha", "the edit itself, faded in", paste, deep=True),
+    PasteInfo("adaptive", "the more transparent, the less really changed", _adaptive, deep=True),
+    PasteInfo("multiband", "blended into the original band by band", _multiband, deep=True),
+    PasteInfo("poisson", "the edit's gradients in the original's colours", _poisson, deep=True),
+):
+    PASTES.register(_info)
 
 
 def list_pastes() -> list[str]:
-    """The rules of :func:`stitch`."""
-    return list(_RULES)
+    """The names that ``paste=`` accepts."""
+    return PASTES.names()

@@ -15,7 +15,7 @@ import numpy as np
 from engine.errors import InputError
 from engine.picture.deep import deepened
 from engine.picture.fade import paste_alpha
-from engine.picture.fill import blur, prefilled
+from engine.picture.fill import find_prefill, prefilled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def with_visible_colours(picture: Picture) -> Picture:
     if picture.alpha is None or picture.alpha.all() or not picture.alpha.any():
         return picture
     hidden = picture.alpha == 0
-    rgb = prefilled(blur, picture.rgb, hidden)
+    rgb = prefilled(find_prefill("blur"), picture.rgb, hidden)
     deep = picture.deep
     if deep is not None:
         deep = deep.copy()

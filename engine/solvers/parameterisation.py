@@ -117,7 +117,9 @@ class Preconditioned(Parameterisation):
 
 
 PARAMETERISATIONS = Registry(
-    "parameterisation", Parameterisation, "softpaint.parameterisations", reserved=""
+    "parameterisation",
+    Parameterisation,  # type: ignore[type-abstract]  # records of its subclasses
+    "softpaint.parameterisations",
 )
 for _kind in (
     Epsilon("epsilon"),

@@ -413,7 +413,10 @@ def test_files_without_settings(tmp_path: Path) -> None:
     for name, message in (
         ("none.png", "does not exist"),
         ("text.png", "not an image"),
-        ("other.bmp", "is a BMP file; Softpaint writes its settings into PNG, JPEG, WebP, TIFF and AVIF"),
+        (
+            "other.bmp",
+            "is a BMP file; Softpaint writes its settings into PNG, JPEG, WebP, TIFF and AVIF",
+        ),
         ("cut.png", "cut.png"),
     ):
         assert message in refusal(InputError, read_metadata, tmp_path / name)
