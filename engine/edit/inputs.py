@@ -18,7 +18,6 @@ from engine.picture.fill import prefilled
 from engine.picture.geometry import Box, check_canvas, crop, pad_to_multiple
 from engine.picture.map_files import (
     check_strength,
-    is_own_alpha,
     load_mask,
     load_strength_map,
     split_batch,
@@ -26,6 +25,7 @@ from engine.picture.map_files import (
 from engine.picture.masks import resize_map
 from engine.picture.pixels import paste, to_tensor
 from engine.picture.read import Picture, load_image
+from engine.picture.source import is_own_alpha
 from engine.picture.transparency import with_visible_colours
 
 if TYPE_CHECKING:

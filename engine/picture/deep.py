@@ -12,12 +12,13 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin
+
+from engine.picture.source import opened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def bits_of(path: str | os.PathLike[str], image: Image.Image) -> int:
     """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))))
-    with Path(path).open("rb") as file:
+    with opened(path) as file:
         head = file.read(_HEAD)
     if image.format == "PNG":
         return head[24] if image.mode != "P" else 8
@@ -99,7 +100,9 @@ def read_deep(
         of its own, say).
     """
     try:
-        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        with opened(path) as file:
+            data = np.frombuffer(file.read(), np.uint8)
+        values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     if values is None or values.dtype != np.uint16:

@@ -20,6 +20,7 @@ from engine.picture.map_channels import SNAP, AlphaRule, one_channel
 from engine.picture.masks import is_hard, resize_map
 from engine.picture.opening import name_of, open_image, open_upright
 from engine.picture.read import deep_values
+from engine.picture.source import OWN_ALPHA, is_own_alpha
 from engine.picture.transparency import hole_of
 
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
     from engine.picture.read import Picture
 
 __all__ = [
-    "OWN_ALPHA",
     "MapLike",
     "check_strength",
-    "is_own_alpha",
     "load_mask",
     "load_strength_map",
     "split_batch",
@@ -41,9 +40,6 @@ __all__ = [
 MapLike: TypeAlias = "Image.Image | NDArray[Any] | torch.Tensor | str | os.PathLike[str]"
 """What :func:`load_strength_map` and :func:`load_mask` take."""
 
-
-OWN_ALPHA = "alpha"
-"""In place of a map's file: the picture's own transparency."""
 
 WEAK = 0.2
 """A strength map that stays below it is named: most of a run passes before it frees a pixel."""
@@ -203,11 +199,6 @@ def split_batch(source: Any, count: int, size: tuple[int, int]) -> list[Any]:
     if len(maps) not in {1, count}:
         raise InputError(f"{len(maps)} maps for {count} pictures: give one, or one for each.")
     return maps
-
-
-def is_own_alpha(source: object) -> bool:
-    """Whether a map is named that is the picture's own transparency, :data:`OWN_ALPHA`."""
-    return isinstance(source, (str, os.PathLike)) and os.fspath(source) == OWN_ALPHA
 
 
 def _is_tensor(source: Any) -> bool:

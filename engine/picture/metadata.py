@@ -11,7 +11,6 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from engine.errors import InputError
 from engine.picture.opening import FilePath, open_image
+from engine.picture.source import opened
 
 __all__ = ["FORMATS", "OWN", "clean_exif", "kept_info", "own_record", "read_metadata"]
 
@@ -61,12 +61,13 @@ _LOST: Final[Mapping[str, str]] = {
 _CODED_TEXT: Final = ("XML:com.adobe.xmp", "Raw profile type exif")  # read as what they are
 
 
-def kept_info(image: Image.Image, upright: Image.Image) -> Mapping[str, Any]:
+def kept_info(image: Image.Image, upright: Image.Image, file: FilePath | None) -> Mapping[str, Any]:
     """Gather what a saved edit should carry on.
 
     Args:
         image: The picture as its file holds it, decoded.
         upright: The same turned by its EXIF orientation, which its EXIF and XMP no longer name.
+        file: Where it was read from; None for a Pillow image.
 
     Returns:
         ``icc_profile``, ``exif``, ``xmp``, ``iptc``, ``comment`` (bytes each), ``dpi`` (two
@@ -88,7 +89,7 @@ def kept_info(image: Image.Image, upright: Image.Image) -> Mapping[str, Any]:
         info["iptc"] = _iptc(image)
         info["comment"] = _comment(image)
         info["png_text"] = _png_text(image)
-        info["png_colour"] = _png_colour(image)
+        info["png_colour"] = _png_colour(image, file)
         info["lost"] = _LOST.get(image.mode, image.info.get("lost"))
     return MappingProxyType({key: value for key, value in info.items() if value})
 
@@ -227,13 +228,12 @@ def _png_text(image: Image.Image) -> tuple[tuple[str, str], ...]:
     return text if isinstance(text, tuple) else ()
 
 
-def _png_colour(image: Image.Image) -> dict[bytes, bytes]:
+def _png_colour(image: Image.Image, source: FilePath | None) -> dict[bytes, bytes]:
     if not isinstance(image, PngImagePlugin.PngImageFile):
         chunks = image.info.get("png_colour")
         return chunks if isinstance(chunks, dict) else {}
-    file = Path(os.fsdecode(image.filename))
-    if file.is_file():
-        return {name: data for name, data in _png_head(file) if name in _PNG_COLOUR}
+    if source is not None:
+        return {name: data for name, data in _png_head(source) if name in _PNG_COLOUR}
     chunks = {}
     if "gamma" in image.info:
         chunks[b"gAMA"] = struct.pack(">I", round(image.info["gamma"] * 100000))
@@ -245,9 +245,9 @@ def _png_colour(image: Image.Image) -> dict[bytes, bytes]:
     return chunks
 
 
-def _png_head(path: Path) -> Iterator[tuple[bytes, bytes]]:
+def _png_head(source: FilePath) -> Iterator[tuple[bytes, bytes]]:
     """The chunks before the pixels of a PNG that Pillow has read without complaint."""
-    with path.open("rb") as file:
+    with opened(source) as file:
         file.seek(8)
         while len(start := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import warnings
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.errors import InputError
 from engine.picture.arrays import MAX_PIXELS, by, limit_text
+from engine.picture.source import Source, opened
 
 __all__ = [
     "DECODE_ERRORS",
@@ -29,7 +30,6 @@ __all__ = [
     "name_of",
     "open_image",
     "open_upright",
-    "sha256",
 ]
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
@@ -94,26 +94,31 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
     """Open an image file for the time of a ``with`` block; nothing is decoded yet.
 
     Args:
-        path: The file.
+        path: The file, or the :class:`~engine.picture.source.Source` that holds its bytes.
         name: What error messages call it.
 
     Raises:
         InputError: The file is missing, a folder, unreadable, no image or too large; or it turned
             out to be damaged inside the block.
     """
-    file = Path(path)
-    check_file(file, name)
+    if not isinstance(path, Source):
+        check_file(Path(path), name)
+    elif not path.data:
+        raise InputError(f"{name} is an empty file")
     with warnings.catch_warnings():
         # Pillow warns of what is refused here with an error (size), or of what is harmless
         # (broken EXIF blocks, palettes with transparency).
         warnings.simplefilter("ignore")
         try:
-            if _is_heic(file) and find_spec("pi_heif"):
-                import_module("pi_heif").register_heif_opener()
-            with Image.open(file) as image:
+            with opened(path) as file:
+                heic = _is_heic(file.read(12))
+                if heic and find_spec("pi_heif"):
+                    import_module("pi_heif").register_heif_opener()
+            place = BytesIO(path.data) if isinstance(path, Source) else Path(path)
+            with Image.open(place) as image:
                 yield image
         except UnidentifiedImageError:
-            if _is_heic(file):
+            if heic:
                 raise InputError(
                     f"{name} is a HEIC picture; the package pi-heif reads them "
                     "(pip install 'softpaint[heic]')"
@@ -129,13 +134,8 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
             raise InputError(f"{name} cannot be read: {first_line(error)}") from error
 
 
-def _is_heic(file: Path) -> bool:
+def _is_heic(head: bytes) -> bool:
     """Whether a file begins as HEIC does (ISO/IEC 23008-12, 10.4): a box with a brand of it."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(12)
-    except OSError:
-        return False
     return head[4:8] == b"ftyp" and head[8:] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}
 
 
@@ -163,21 +163,6 @@ def check_file(path: Path, name: str, *, empty: bool = False) -> None:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name} cannot be read: {first_line(error)}") from None
-
-
-def sha256(path: FilePath) -> str:
-    """Compute the SHA-256 of a file's bytes, in hexadecimal (64 digits).
-
-    Raises:
-        InputError: The file is missing or cannot be read.
-    """
-    name = f"file {os.fspath(path)!r}"
-    check_file(Path(path), name, empty=True)
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {first_line(error)}") from error
 
 
 def decode_upright(image: Image.Image, name: str) -> Image.Image:

@@ -172,7 +172,7 @@ def load_image(source: ImageLike) -> Picture:
     if isinstance(source, Image.Image):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in open_image
-            return _from_pil(source, decode_upright(source, name), name)
+            return _from_pil(source, decode_upright(source, name), name, None)
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source, name)
     values, channels_first = array_of(source, name)
@@ -192,7 +192,7 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Picture:
     """Read a file, with all its bits."""
     with open_image(path, name) as image:
         bits = bits_of(path, image)
-        picture = _from_pil(image, decode_upright(image, name), name)
+        picture = _from_pil(image, decode_upright(image, name), name, path)
     if bits <= 8 or picture.deep is not None:
         return picture
     deep = read_deep(path, picture.orientation, picture.rgb)
@@ -205,7 +205,9 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Picture:
     return replace(picture, rgb=shallow(deep[:, :, :3]), alpha=alpha, deep=deep)
 
 
-def _from_pil(image: Image.Image, upright: Image.Image, name: str) -> Picture:
+def _from_pil(
+    image: Image.Image, upright: Image.Image, name: str, file: str | os.PathLike[str] | None
+) -> Picture:
     """Turn a decoded Pillow image, as it is and upright, into a :class:`Picture`."""
     mode = upright.mode
     deep = alpha = None
@@ -231,7 +233,7 @@ def _from_pil(image: Image.Image, upright: Image.Image, name: str) -> Picture:
     return Picture(
         rgb,
         alpha,
-        kept_info(image, upright),
+        kept_info(image, upright, file),
         deep,
         grey=deep is not None or mode in {"1", "L", "LA", "La"},
         orientation=_orientation(image),

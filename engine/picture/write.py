@@ -1,20 +1,13 @@
-"""Files out: whole or not at all.
-
-Everything is written to a temporary file in the target's own folder, flushed to the disk and then
-renamed over the target, so that a full disk, Ctrl-C or a crash leaves either the old file or the
-new one, never half of one.
-"""
+"""Files out, by :mod:`engine.picture.commit`: whole or not at all."""
 
 from __future__ import annotations
 
-import errno
-import os
-import secrets
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -22,8 +15,9 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image, features
 
-from engine.errors import InputError, OutputError, SoftpaintError
+from engine.errors import InputError, OutputError
 from engine.picture.arrays import by
+from engine.picture.commit import Commit, try_out
 from engine.picture.deep import KEY, png_rows, sixteen_bits
 from engine.picture.embed import Beside, beside
 from engine.picture.metadata import FORMATS
@@ -33,7 +27,7 @@ from engine.picture.tiff import write_tiff
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check_writable", "save_image", "write_text"]
+__all__ = ["check_fits", "check_writable", "save_image", "write_image", "write_text"]
 
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
 _OPAQUE: Final = frozenset({"JPEG"})
@@ -54,6 +48,7 @@ def save_image(
     *,
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = True,
+    commit: Commit | None = None,
 ) -> None:
     """Write an image, whole or not at all; the suffix decides the format.
 
@@ -74,6 +69,7 @@ def save_image(
             iTXt chunk (UTF-8) for each entry, keyword ``softpaint:<key>``. JPEG: JSON in segments
             APP10. WebP, TIFF, AVIF: JSON in EXIF's ImageHistory.
         overwrite: False = an existing file is an error.
+        commit: Files that take their places together; the image is one of them.
 
     Raises:
         OutputError: The suffix is unknown, the folder is missing or cannot be written, the path is
@@ -83,43 +79,66 @@ def save_image(
     target = Path(path)
     _check_target(target, suffixes=True, overwrite=overwrite, error=OutputError)
     format_ = FORMATS[target.suffix.lower()]
+    with Commit() if commit is None else nullcontext(commit) as together:
+        together.write(
+            target, lambda file: write_image(file, image, format_, metadata=metadata, name=target)
+        )
+
+
+def write_image(
+    file: IO[bytes],
+    image: Image.Image,
+    format_: str,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    name: FilePath,
+) -> None:
+    """Write an image into an open file, as :func:`save_image` does into one of a path.
+
+    Args:
+        file: Open for writing and seekable.
+        image: Mode 1, L, LA, P, RGB or RGBA, upright.
+        format_: One of the values of :data:`FORMATS`.
+        metadata: See :func:`save_image`.
+        name: What error messages call the file.
+
+    Raises:
+        OutputError: The format cannot hold the image or the metadata.
+    """
     if image.mode not in _MODES:
         raise OutputError(
-            f"cannot write {str(target)!r}: an image of mode {image.mode!r} is none of "
+            f"cannot write {str(name)!r}: an image of mode {image.mode!r} is none of "
             f"{', '.join(_MODES)}"
         )
     if format_ in _OPAQUE and _is_transparent(image):
-        raise OutputError(_no_alpha(target))
-    _check_size(target, image.size, error=OutputError)
+        raise OutputError(_no_alpha(name))
+    _check_size(name, format_, image.size, error=OutputError)
     deep = sixteen_bits(image) if format_ in {"PNG", "TIFF"} else None
     if format_ in _OPAQUE and image.mode in {"LA", "P", "RGBA"}:
         image = _of_mode(image, "L" if image.mode == "LA" else "RGB")  # nothing is transparent
     elif format_ == "TIFF" and image.mode in {"1", "P"}:
         image = _of_mode(image, "RGBA" if image.has_transparency_data else "RGB")
     written = beside(image, format_, metadata or {})
-    if KEY in image.info and deep is None and format_ not in {"PNG", "TIFF"}:
+    if KEY in image.info and format_ not in {"PNG", "TIFF"}:
         written.lost.append("the lower 8 of its 16 bits a channel (.png and .tiff hold them)")
-
-    def fill(file: IO[bytes]) -> None:
-        if format_ == "TIFF":
-            pixels = np.asarray(image) if deep is None else deep
-            pixels = pixels.reshape(image.height, image.width, -1)
-            write_tiff(file, pixels, written, image.info.get("dpi"))
-        elif deep is not None:
-            file.write(_deep_png(deep, written))
-        else:
-            image.save(file, format=format_, **_QUALITY[format_], **written.options)
-
-    _write(target, fill)
+    if format_ == "TIFF":
+        pixels = np.asarray(image) if deep is None else deep
+        pixels = pixels.reshape(image.height, image.width, -1)
+        write_tiff(file, pixels, written, image.info.get("dpi"))
+    elif deep is not None:
+        file.write(_deep_png(deep, written))
+    else:
+        image.save(file, format=format_, **_QUALITY[format_], **written.options)
     if written.lost:
         warnings.warn(
-            f"{target.name} ({format_}) is written without {'; '.join(written.lost)}",
+            f"{Path(name).name} ({format_}) is written without {'; '.join(written.lost)}",
             stacklevel=2,
         )
 
 
-def write_text(path: FilePath, text: str) -> None:
-    """Write a UTF-8 text file (newlines as given), whole or not at all.
+def write_text(path: FilePath, text: str, *, commit: Commit | None = None) -> None:
+    """Write a UTF-8 text file (newlines as given), whole or not at all; ``commit`` as for
+    :func:`save_image`.
 
     Raises:
         OutputError: The folder is missing or cannot be written, the path is a folder, the text
@@ -131,17 +150,11 @@ def write_text(path: FilePath, text: str) -> None:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise OutputError(f"cannot write {str(target)!r}: {error}") from error
-    _write(target, lambda file: file.write(data))
+    with Commit() if commit is None else nullcontext(commit) as together:
+        together.write(target, lambda file: file.write(data))
 
 
-def check_writable(
-    path: FilePath,
-    *,
-    image: bool = True,
-    overwrite: bool = True,
-    transparent: bool = False,
-    size: tuple[int, int] | None = None,
-) -> None:
+def check_writable(path: FilePath, *, image: bool = True, overwrite: bool = True) -> None:
     """Find out before any model work whether :func:`save_image` would be able to write ``path``.
 
     Creates an empty temporary file in the folder and removes it again: permission bits alone do
@@ -151,24 +164,34 @@ def check_writable(
         path: Where the result is to go.
         image: False for other files (:func:`write_text`): any suffix is accepted.
         overwrite: False = an existing file is an error.
-        transparent: The result has transparent pixels, which JPEG cannot hold (an alpha channel
-            that is opaque is no reason).
-        size: The result's ``(width, height)``, with the canvas that is added
-            (:func:`engine.picture.geometry.check_canvas`).
 
     Raises:
-        InputError: Bad use: an empty path, an unknown suffix, JPEG for a transparent picture, a
-            picture that is too large for the format, a missing folder, a folder in place of a file,
-            a write-protected file, an existing file without ``overwrite``.
+        InputError: Bad use: an empty path, an unknown suffix, a missing folder, a folder in place
+            of a file, a write-protected file, an existing file without ``overwrite``.
         OutputError: Good use, but the folder cannot be written (permissions, read-only, full).
     """
     target = Path(path)
     _check_target(target, suffixes=image, overwrite=overwrite, error=InputError)
-    if image and transparent and FORMATS[target.suffix.lower()] in _OPAQUE:
-        raise InputError(_no_alpha(target))
-    if image and size is not None:
-        _check_size(target, size, error=InputError)
-    _write(target, lambda _: None, keep=False)
+    try_out(target)
+
+
+def check_fits(path: FilePath, size: tuple[int, int], *, transparent: bool = False) -> None:
+    """Find out before any model work whether the format of ``path`` holds the result.
+
+    Args:
+        path: Where the result is to go; of an unknown suffix :func:`check_writable` tells.
+        size: The result's ``(width, height)``, with the canvas that is added
+            (:func:`engine.picture.geometry.check_canvas`).
+        transparent: It has transparent pixels, which JPEG cannot hold (an alpha channel that is
+            opaque is no reason).
+
+    Raises:
+        InputError: It does not.
+    """
+    format_ = FORMATS.get(Path(path).suffix.lower(), "")
+    if transparent and format_ in _OPAQUE:
+        raise InputError(_no_alpha(path))
+    _check_size(path, format_, size, error=InputError)
 
 
 # --- what can be said before writing --------------------------------------------------------------
@@ -208,21 +231,24 @@ def _check_target(
 
 
 def _check_size(
-    target: Path, size: tuple[int, int], *, error: type[InputError | OutputError]
+    name: FilePath,
+    format_: str,
+    size: tuple[int, int],
+    *,
+    error: type[InputError | OutputError],
 ) -> None:
     """Raise ``error`` where a format cannot hold a picture of ``size`` (width, height)."""
-    format_ = FORMATS[target.suffix.lower()]
     limit = _LONGEST.get(format_)
     if limit is not None and max(size) > limit:
         raise error(
-            f"cannot write {str(target)!r}: {format_} holds at most {limit} px a side, and the "
+            f"cannot write {str(name)!r}: {format_} holds at most {limit} px a side, and the "
             f"result is {by(size)}; use .png or .tiff"
         )
 
 
-def _no_alpha(target: Path) -> str:
+def _no_alpha(name: FilePath) -> str:
     """Say why a transparent picture cannot be a JPEG."""
-    return f"cannot write {str(target)!r}: JPEG holds no transparency; use .png or .webp"
+    return f"cannot write {str(name)!r}: JPEG holds no transparency; use .png or .webp"
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -260,71 +286,3 @@ def _deep_png(deep: NDArray[np.uint16], written: Beside) -> bytes:
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
     )
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def _write(target: Path, fill: Callable[[IO[bytes]], object], *, keep: bool = True) -> None:
-    """Write through a temporary file beside the target; ``keep=False`` only tries it out."""
-    shown = str(target)
-    temporary: Path | None = None
-    try:
-        final = Path(os.path.realpath(target))
-        temporary = final.parent / f".softpaint-{secrets.token_hex(8)}.tmp"
-        # Created with the user's umask, as the file itself would be, or with the old file's mode.
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        mode = stat.S_IMODE(final.stat().st_mode) if final.exists() else None
-        with os.fdopen(os.open(temporary, flags, mode or 0o666), "w+b") as file:
-            if mode is not None:
-                temporary.chmod(mode)
-            fill(file)
-            file.flush()
-            if keep:
-                os.fsync(file.fileno())
-        if keep:
-            temporary.replace(final)
-            temporary = None
-            _sync_folder(final.parent)
-    except SoftpaintError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {shown!r}: {_reason(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:  # an encoder refused the image
-        raise OutputError(f"cannot write {shown!r}: {first_line(error)}") from error
-    finally:
-        if temporary is not None:
-            _remove(temporary)
-
-
-def _reason(error: OSError) -> str:
-    reasons = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EROFS: "the folder is read-only",
-        errno.EACCES: "permission denied in that folder",
-        errno.EPERM: "permission denied in that folder",
-        errno.EFBIG: "the file would be larger than is allowed here",
-    }
-    return reasons.get(error.errno or 0) or first_line(error)
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError:  # the folder itself may be gone by now
-        return
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened (POSIX)."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)

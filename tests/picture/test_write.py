@@ -19,9 +19,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from engine.errors import InputError, OutputError
 from engine.picture.metadata import FORMATS, read_metadata
-from engine.picture.opening import sha256
 from engine.picture.read import load_image
-from engine.picture.write import check_writable, save_image, write_text
+from engine.picture.source import Source
+from engine.picture.write import check_fits, check_writable, save_image, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,9 +81,9 @@ def test_transparent_pixels_keep_their_colours(tmp_path: Path, suffix: str) -> N
 def test_jpeg_holds_no_transparency(tmp_path: Path) -> None:
     path = tmp_path / "out.jpg"
     assert "no transparency" in refusal(OutputError, save_image, picture(4), path)
-    assert "no transparency" in refusal(InputError, check_writable, path, transparent=True)
-    check_writable(path)
-    check_writable(tmp_path / "out.png", transparent=True)
+    assert "no transparency" in refusal(InputError, check_fits, path, (32, 24), transparent=True)
+    check_fits(path, (32, 24))
+    check_fits(tmp_path / "out.png", (32, 24), transparent=True)
     assert not list(tmp_path.iterdir())
     opaque = picture().convert("RGBA")
     save_image(opaque.convert("RGB"), path)
@@ -189,9 +189,9 @@ def test_checksums(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data in (b"", b"abc", bytes(10**6)):
         path.write_bytes(data)
-        assert sha256(path) == hashlib.sha256(data).hexdigest()
-    assert "does not exist" in refusal(InputError, sha256, tmp_path / "none")
-    assert "is a folder" in refusal(InputError, sha256, tmp_path)
+        source = Source.read(path)
+        path.write_bytes(b"another")
+        assert source.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_files_are_replaced_or_kept(tmp_path: Path) -> None:
