@@ -262,8 +262,9 @@ class BoundControl:
         def rows(tensor: torch.Tensor) -> torch.Tensor:
             return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
-        added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
-        sample, whole = rows(scaled), conditioning["encoder_hidden_states"]
+        tensors = conditioning.tensors
+        added = {key: rows(tensors[key]) for key in _ADDED if key in tensors}
+        sample, whole = rows(scaled), conditioning.text
         if self._text is None or self._text[0] is not whole:
             self._text = whole, rows(whole)
         text = self._text[1]
@@ -485,9 +486,10 @@ def _on(control: Control, schedule: Schedule) -> list[bool]:
     behind. In parity mode it is diffusers' own, which counts model calls and leaves a call out if
     any part of it lies outside.
     """
-    start, end, calls = control.start, control.end, len(schedule)
+    start, end = control.start, control.end
     if schedule.parity:
-        return [not (i / calls < start or (i + 1) / calls > end) for i in range(calls)]
+        calls = schedule.calls_to_the_end
+        return [not (i / calls < start or (i + 1) / calls > end) for i in range(len(schedule))]
     return [start <= step.position / schedule.num_steps < end for step in schedule.steps]
 
 

@@ -555,6 +555,7 @@ class InpaintEngine:
             "size": list(plan.size),
             "regions": plan.describe_regions(),
             "prefilled": plan.prefilled.get(strategy.name),
+            "unheard": self.backbone.unheard(request.prompt, request.negative_prompt),
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),

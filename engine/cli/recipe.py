@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from engine.picture.source import Source
     from engine.request.record import EditRecord, InputFile, RecordedControl
 
-_EMBEDDED = "pocket"
 _OF_THE_DEVICE = {"device", "dtype"}
 
 
@@ -138,10 +137,11 @@ class Recipe:
     def _strangers(self, asked: Asked) -> Iterator[str]:
         """What the record alone asks to load, as options."""
         from controls import list_controls
+        from engine.models.checkpoints import CHECKPOINTS
 
         for name, place in self.record.load.items():
             named = name in asked.load or name in _OF_THE_DEVICE
-            if not named and place is not None and place != _EMBEDDED:
+            if not named and place is not None and place not in CHECKPOINTS:
                 yield f"--{name.replace('_', '-')} {place}"
         if not asked.controls:
             for control in self.record.controls:

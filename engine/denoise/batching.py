@@ -13,16 +13,14 @@ from engine.denoise.question import (
     Answer,
     Question,
     Rows,
-    join_conditionings,
     join_residuals,
-    key_of,
 )
 from engine.errors import MemoryLimitError
+from engine.types import Conditioning
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
     from engine.models.base import Network
-    from engine.types import Conditioning
 
 MAX_CELLS = 8 * 128 * 128
 """Latent positions (rows x h x w) in one shared call: 8 rows of a 1024-px SDXL picture."""
@@ -89,7 +87,7 @@ class Batching:
         calls: dict[Hashable, list[Rows]] = {}
         for question in questions:
             for part in question.parts:
-                calls.setdefault(key_of(part.conditioning), []).append(part)
+                calls.setdefault(part.conditioning.key(), []).append(part)
         outputs: dict[int, torch.Tensor] = {}
         for parts in calls.values():
             output = self._predict(questions[0].network, self._join(parts))
@@ -113,7 +111,7 @@ class Batching:
         """
         key = tuple(map(id, conditionings))
         if key not in self._joined:
-            self._joined[key] = join_conditionings(conditionings)
+            self._joined[key] = Conditioning.join(conditionings)
         return self._joined[key]
 
     def forget(self) -> None:

@@ -15,12 +15,10 @@ from engine.denoise.question import (
     Residuals,
     Rows,
     add_residuals,
-    join_conditionings,
-    key_of,
 )
 from engine.errors import CancelledError, InputError
 from engine.solvers.noise import draw_like
-from engine.types import Snapshot
+from engine.types import Conditioning, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from engine.denoise.strategy import Strategy
     from engine.models.base import Network
     from engine.solvers.schedule import Schedule
-    from engine.types import Conditioning, Step
+    from engine.types import Step
 
 Observer = Callable[[Snapshot], Any]
 
@@ -108,7 +106,7 @@ class Job:
     _blocks: dict[tuple[str, ...], tuple[Block, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if self.controls and len({key_of(each) for each in self.branches.values()}) > 1:
+        if self.controls and len({each.text.shape for each in self.branches.values()}) > 1:
             raise InputError(
                 "controls need branches whose conditionings have equal shapes; these differ in "
                 "the length of their prompts."
@@ -133,7 +131,7 @@ class Job:
     @property
     def batch_key(self) -> Hashable:
         """Jobs with equal keys can share a model call."""
-        keys = frozenset(key_of(block.conditioning) for block in self._blocks_of(self.step))
+        keys = frozenset(block.conditioning.key() for block in self._blocks_of(self.step))
         return id(self.network), tuple(self.latents.shape[1:]), self.latents.dtype, keys
 
     def question(self) -> Question:
@@ -250,9 +248,9 @@ class Job:
         if names not in self._blocks:
             alike: dict[Hashable, list[str]] = {}
             for name in names:
-                alike.setdefault(key_of(self.branches[name]), []).append(name)
+                alike.setdefault(self.branches[name].key(), []).append(name)
             self._blocks[names] = tuple(
-                Block(tuple(group), join_conditionings([self.branches[name] for name in group]))
+                Block(tuple(group), Conditioning.join([self.branches[name] for name in group]))
                 for group in alike.values()
             )
         return self._blocks[names]

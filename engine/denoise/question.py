@@ -1,11 +1,11 @@
 """What a job asks the network, and how the rows of several jobs become one call.
 
-This is the only file of the loop that looks into conditionings and residuals.
+This is the only file of the loop that looks into residuals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,7 +38,7 @@ class Rows:
         return Rows(
             self.sample[rows],
             self.timesteps[rows],
-            take_conditioning(self.conditioning, rows),
+            self.conditioning.take(rows),
             take_residuals(self.residuals, rows),
         )
 
@@ -54,30 +54,6 @@ class Question:
 
 Answer: TypeAlias = tuple[torch.Tensor, ...] | Exception
 """What the network says of each part (B c h w), or why it could not."""
-
-
-# Conditionings ---------------------------------------------------------------------------------
-
-
-def key_of(conditioning: Conditioning) -> Hashable:
-    """What must be equal for two conditionings to share a call."""
-    return tuple(sorted((name, *tensor.shape[1:]) for name, tensor in conditioning.items()))
-
-
-def join_conditionings(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Conditionings of equal keys, one after the other along their rows."""
-    if len(conditionings) == 1:
-        return conditionings[0]
-    names = conditionings[0]
-    return {name: torch.cat([each[name] for each in conditionings]) for name in names}
-
-
-def take_conditioning(conditioning: Conditioning, rows: slice) -> Conditioning:
-    """Some rows of a conditioning."""
-    return {name: tensor[rows] for name, tensor in conditioning.items()}
-
-
-# Residuals -------------------------------------------------------------------------------------
 
 
 def add_residuals(residuals_of_controls: Iterable[Residuals]) -> Residuals:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engine.types import Conditioning
+
 if TYPE_CHECKING:
     from engine.denoise.job import Job
     from engine.types import Step
@@ -182,6 +184,8 @@ def alike(one: Any, two: Any) -> bool:
         return one.device == two.device and torch.equal(one, two)
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, Conditioning) and isinstance(two, Conditioning):
+        return one.masks == two.masks and alike(one.tensors, two.tensors)
     several = isinstance(one, list | tuple) and type(one) is type(two)
     if several and len(one) == len(two):
         return all(alike(a, b) for a, b in zip(one, two, strict=True))

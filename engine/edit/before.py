@@ -19,7 +19,7 @@ from PIL import Image
 from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
-from engine.denoise.companions import HeldOutside, Lockstep, repeated
+from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
@@ -421,7 +421,7 @@ class _Desk:
         if stack.companions:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, stack.regions(x0.shape[-2:]))
-            cond, uncond = repeated(cond, rows), None if uncond is None else repeated(uncond, rows)
+            cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
         def follow(finished: Job) -> Job:
             following = strategy.stages[number + 1]
@@ -496,8 +496,7 @@ class _Desk:
                 size=size,
             )
             if embedded_scale is not None:
-                embedded = self.backbone.guidance_embedding(embedded_scale)
-                cond = {**cond, "timestep_cond": embedded}
+                cond = self.backbone.with_guidance(cond, embedded_scale)
             if self.references is not None:
                 cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond

@@ -95,10 +95,9 @@ def prepare_like_diffusers(
             )
             if references is not None:
                 cond, uncond = references.join(cond, uncond, size=(height, width), rows=count)
-            cond = dict(cond)
             if network.embeds_guidance:
-                cond["timestep_cond"] = backbone.guidance_embedding(guidance.scale, count)
-        dtype = cond["encoder_hidden_states"].dtype
+                cond = backbone.with_guidance(cond, guidance.scale)
+        dtype = cond.text.dtype
 
         def draw(pixels: torch.Tensor) -> torch.Tensor:
             # Of several generators diffusers asks the first, since there is one picture.

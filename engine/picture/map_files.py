@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from engine.errors import InputError
+from engine.errors import InputError, setting
 from engine.picture.arrays import array_of, channels_last
 from engine.picture.deep import TURNS
 from engine.picture.map_channels import SNAP, AlphaRule, one_channel
@@ -113,8 +113,8 @@ def check_strength(strength_map: NDArray[np.float32], name: str = "strength map"
     peak = float(strength_map.max())
     if peak == 0:
         raise InputError(
-            f"{name} is empty: nothing to repaint (white, 1 = repaint; invert it if yours is the "
-            "other way round)"
+            f"{name} is empty: nothing to repaint (white, 1 = repaint; "
+            f"{setting('invert', True)} if yours is the other way round)"
         )
     if peak < WEAK:
         warnings.warn(
@@ -156,14 +156,20 @@ def load_mask(
     if not 0 < threshold <= 1:
         raise InputError(f"threshold must be above 0 and at most 1, not {threshold}")
     if is_own_alpha(source):
-        return _checked_mask(_own_hole(picture, hard=True, invert=invert), "mask 'alpha'")
+        return _checked_mask(
+            _own_hole(picture, hard=True, invert=invert), "mask 'alpha'", invert=invert
+        )
     name = name_of(source, "mask")
     strength = _load(source, name, alpha, SNAP, inverted=invert, picture=picture)
     mask = (strength >= threshold).astype(np.float32)
     if invert:
         mask = np.float32(1) - mask
     return _checked_mask(
-        _fit(mask, size, name, hard=True), name, peak=float(strength.max()), threshold=threshold
+        _fit(mask, size, name, hard=True),
+        name,
+        invert=invert,
+        peak=float(strength.max()),
+        threshold=threshold,
     )
 
 
@@ -219,7 +225,12 @@ def _own_hole(picture: Picture | None, *, hard: bool, invert: bool) -> NDArray[n
 
 
 def _checked_mask(
-    mask: NDArray[np.float32], name: str, *, peak: float = 1.0, threshold: float = 0.5
+    mask: NDArray[np.float32],
+    name: str,
+    *,
+    invert: bool,
+    peak: float = 1.0,
+    threshold: float = 0.5,
 ) -> NDArray[np.float32]:
     """The mask, which must repaint something and keep something."""
     if not mask.any():
@@ -230,13 +241,14 @@ def _checked_mask(
                 "on: spread it up to white, or give it as a strength map"
             )
         raise InputError(
-            f"{name} is empty: nothing to repaint (white = repaint; invert it if yours is the "
-            f"other way round){faint}"
+            f"{name} is empty: nothing to repaint (white = repaint; "
+            f"{'leave out' if invert else 'use'} {setting('invert', True)} if yours is the other "
+            f"way round){faint}"
         )
     if mask.all():
         raise InputError(
-            f"{name} covers the whole picture: nothing would be kept; a strength map in its place "
-            "repaints whole pictures"
+            f"{name} covers the whole picture: nothing would be kept; give it as "
+            f"{setting('strength_map')} for image-to-image over the whole picture"
         )
     return mask
 

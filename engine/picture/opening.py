@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine.errors import InputError
+from engine.errors import InputError, told
 from engine.picture.arrays import MAX_PIXELS, by, limit_text
 from engine.picture.source import Source, opened
 
@@ -175,8 +175,11 @@ def decode_upright(image: Image.Image, name: str) -> Image.Image:
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format not in _STILL_FORMATS:
         raise InputError(
-            f"{name} has {frames} frames or pages; save the one that is meant as a picture of its "
-            "own first"
+            f"{name} has {frames} frames or pages, and one picture is edited; take one out first, "
+            + told(
+                python="for instance with Pillow: image.seek(n); image.copy()",
+                command="for instance with ImageMagick: magick 'FILE[0]' frame.png",
+            )
         )
     try:
         image.load()

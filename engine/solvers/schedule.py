@@ -237,6 +237,9 @@ class Schedule:
             raise InputError(
                 f"nothing to do: {num_inference_steps} steps at strength {strength} leave no step."
             )
+        self.calls_to_the_end: int = len(scheduler.timesteps) - begin
+        """Model calls of a run that ``denoising_end`` does not cut: diffusers' pipelines measure
+        the windows of ControlNets by them."""
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
         self.timesteps: torch.Tensor = scheduler.timesteps[indices]

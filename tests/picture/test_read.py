@@ -361,7 +361,7 @@ def test_animations(tmp_path: Path, suffix: str) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:])
     message = refusal(path)
     assert "3 frames" in message
-    assert "a picture of its own" in message
+    assert "image.seek(n)" in message
     with Image.open(path) as image:
         refusal(image)
         image.seek(1)
