@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,14 +101,18 @@ def check(
     expand = settings.get("expand", (0, 0, 0, 0))
     size = check_canvas(picture.size, expand)
     transparent = picture.is_transparent
-    for kind, source in asked.region.items():
-        read: Any = load_mask if kind == "mask" else load_strength_map
-        found = read(source, picture.size, invert=settings.get("invert", False), picture=picture)
-        if kind != "mask":
-            check_strength(found)
-        if picture.alpha is not None:
-            feather = settings.get("feather", EditRequest.feather)
-            transparent = bool(opacity_after(picture.alpha, found, feather).min() < 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the engine reads them again, and warns then
+        for kind, source in asked.region.items():
+            read: Any = load_mask if kind == "mask" else load_strength_map
+            found = read(
+                source, picture.size, invert=settings.get("invert", False), picture=picture
+            )
+            if kind != "mask":
+                check_strength(found)
+            if picture.alpha is not None:
+                feather = settings.get("feather", EditRequest.feather)
+                transparent = bool(opacity_after(picture.alpha, found, feather).min() < 255)
     if asked.controls:
         _check_control_files(asked, picture.size, expand)
     if output is not None:

@@ -237,7 +237,7 @@ def _checked_mask(
         faint = ""
         if 0 < peak < threshold:
             faint = (
-                f"; its strongest value is {peak:.2g} of 1, and a mask repaints from {threshold:g} "
+                f"; its strongest value is {peak:.3g} of 1, and a mask repaints from {threshold:g} "
                 "on: spread it up to white, or give it as a strength map"
             )
         raise InputError(
