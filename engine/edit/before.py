@@ -32,7 +32,8 @@ from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import stitch
 from engine.picture.pixels import as_grey, to_pixels, unit
 from engine.picture.transparency import settled
-from engine.solvers.schedule import Schedule, fresh_scheduler
+from engine.solvers.names import fresh_scheduler
+from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -490,13 +491,13 @@ class _Desk:
         key = (size, embedded_scale, view.box if self.references else None)
         if key not in self._texts:
             cond, uncond = self.backbone.encode_prompt(
-                self.request.prompt,
-                self.request.negative_prompt,
+                self.request.text,
+                self.request.negative_text,
                 guided=self.guidance.active and not network.embeds_guidance,
                 size=size,
             )
             if embedded_scale is not None:
-                cond = self.backbone.with_guidance(cond, embedded_scale)
+                cond = network.with_guidance(cond, embedded_scale)
             if self.references is not None:
                 cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond
