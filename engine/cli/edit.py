@@ -143,9 +143,10 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
     settings = dict(asked.settings)
     strategy = settings.pop("strategy", "differential")
     controls = _one_each(asked.controls)
-    check(asked, [strategy], settings)
+    output = asked.need()[1]
+    check(asked, [strategy], settings, output)
     count = settings.get("num_images", 1)
-    outputs = _announced(asked.need()[1], files, count if pick is None else 1)
+    outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
         watch.announce(files, count)
     engine = load(asked.load)

@@ -179,6 +179,10 @@ class Recipe:
 
     def _found(self, recorded: InputFile, kind: str, files: Files) -> Source:
         """A recorded file, unchanged: beside the result, or where it was."""
+        from engine.picture.source import Source, is_own_alpha
+
+        if is_own_alpha(recorded.absolute):
+            return Source(recorded.absolute, b"")
         where = self.name if self.name != STREAM else Path.cwd() / "-"
         places = recorded.places(beside=where)
         existing = [place for place in places if _is_file(place)]

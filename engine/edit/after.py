@@ -15,6 +15,8 @@ from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard
 from engine.picture.paste import stitch
+from engine.picture.pixels import as_grey, unit
+from engine.picture.transparency import settled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +46,7 @@ def finish(
     request, inputs = shared.request, shared.inputs
     if request.output_type == "latent":
         return latents, latents
-    finished: list[NDArray[np.uint8]] = []
+    finished: list[NDArray[Any]] = []
     images: list[Image.Image] = []
     queue = iter(chains)
     for output in range(len(shared.seeds)):
@@ -52,25 +54,31 @@ def finish(
         canvas = _empty_canvas(shared, source)
         for view in inputs.views_of(source):
             canvas = _with_region(shared, canvas, view, next(queue), clock)
+        if inputs.pictures is None:
+            images.append(Image.fromarray(canvas))
+        else:
+            picture = inputs.pictures[source]
+            paste = None if request.paste_mask is None else inputs.alphas[source]
+            strength_map = inputs.map_of(source)
+            canvas, opacity = settled(picture, canvas, strength_map, request.feather, paste)
+            images.append(picture.to_pil(canvas, opacity))
         finished.append(canvas)
-        picture = inputs.pictures[source] if inputs.pictures is not None else None
-        images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
     if request.output_type == "np":
-        return np.stack(finished).astype(np.float32) / 255.0, latents
+        return np.stack([unit(canvas) for canvas in finished]), latents
     return images, latents
 
 
-def _empty_canvas(shared: Shared, source: int) -> NDArray[np.uint8]:
-    """What the regions of a picture are pasted over: H W 3."""
+def _empty_canvas(shared: Shared, source: int) -> NDArray[Any]:
+    """What the regions of a picture are pasted over: H W 3, as deep as the picture is."""
     if shared.inputs.pictures is None:
         width, height = shared.inputs.size
         return np.zeros((height, width, 3), np.uint8)
-    return underlay(shared.inputs.pictures[source].rgb, shared.request.expand)
+    return underlay(shared.inputs.pictures[source].deepest, shared.request.expand)
 
 
 def _with_region(
-    shared: Shared, canvas: NDArray[np.uint8], view: View, chain: Sequence[Job], clock: Clock
-) -> NDArray[np.uint8]:
+    shared: Shared, canvas: NDArray[Any], view: View, chain: Sequence[Job], clock: Clock
+) -> NDArray[Any]:
     """``canvas`` (H W 3) with what a view's jobs have made of it."""
     with clock.phase("decode"), torch.no_grad():
         # One at a time: memory, and the same bits whatever else is in the request.
@@ -106,7 +114,7 @@ def _matched(
     strength_map = crop(inputs.map_of(view.source), box)
     if lossy is not None:
         pixels = restore_round_trip(pixels, crop(rgb, box), lossy, strength_map)
-    return match_colours(
+    matched = match_colours(
         pixels,
         crop(underlay(rgb, request.expand), box),
         strength_map,
@@ -114,27 +122,29 @@ def _matched(
         method=request.colour,
         cell=shared.backbone.cell * box.width / region.size[0],
     )
+    keeps_grey = inputs.pictures[view.source].grey and request.keep_grey
+    return as_grey(matched) if keeps_grey else matched
 
 
 def _stitched(
     shared: Shared,
-    canvas: NDArray[np.uint8],
+    canvas: NDArray[Any],
     pixels: NDArray[np.uint8],
     view: View,
     chain: Sequence[Job],
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
     region, box = view.region, view.region.box
-    under = crop(canvas, box)
+    under, pasted = crop(canvas, box), pixels
     if shared.inputs.pictures is not None:
         alpha = crop(shared.inputs.alphas[view.source], box)
         if region.own is not None:
             alpha *= region.own
         if (adapted := _adapted_alpha(shared, view, chain)) is not None:
             alpha *= adapted
-        pixels = stitch(shared.request.paste, under, pixels, alpha)
+        pasted = stitch(shared.request.paste, under, pixels, alpha)
     stitched = canvas.copy()
-    stitched[box.top : box.bottom, box.left : box.right] = pixels
+    stitched[box.top : box.bottom, box.left : box.right] = pasted
     return stitched
 
 

@@ -237,7 +237,8 @@ def _opened(source: Any) -> Any:
     it is.
     """
     if isinstance(source, str | os.PathLike):
-        return load_image(source).to_pil()
+        image = load_image(source).to_pil()
+        return image.convert("RGBA" if image.mode.endswith("A") else "RGB")
     if isinstance(source, np.ndarray) and source.dtype == bool:
         return source.astype(np.float32)
     if isinstance(source, torch.Tensor) and source.dtype == torch.bool:

@@ -90,7 +90,10 @@ class Fields:
     mask: Annotated[
         Any,
         Group.PICTURE,
-        Help("White is repainted, black is kept.", "Path, Pillow image, array or tensor."),
+        Help(
+            "White is repainted, black is kept; the word alpha: where the picture is transparent.",
+            "Path, Pillow image, array or tensor.",
+        ),
         Option("--mask", "-m", metavar="FILE", file=True),
         _IMAGE,
     ] = None
@@ -392,6 +395,13 @@ class Fields:
         Option(metavar="NAME"),
         Recorded(),
     ] = "alpha"
+    keep_grey: Annotated[
+        bool,
+        Group.FINISH,
+        Help("A grey picture gives a grey result; else the edit has colours."),
+        Option("--keep-grey/--colours", default="grey"),
+        Recorded(),
+    ] = True
     paste_mask: Annotated[
         Any,
         Group.FINISH,

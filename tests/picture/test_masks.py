@@ -348,7 +348,7 @@ def test_rounding_noise_outside_the_range_is_clipped() -> None:
 
 
 def test_empty_and_full_masks() -> None:
-    with pytest.raises(InputError, match=r"nothing to repaint.*invert=True"):
+    with pytest.raises(InputError, match=r"nothing to repaint.*invert it"):
         load_mask(np.zeros((8, 8)), (8, 8))
     with pytest.raises(InputError, match=r"nothing would be kept; pass strength_map="):
         load_mask(np.ones((8, 8)), (8, 8))
