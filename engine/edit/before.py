@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,11 @@ from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContex
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
 from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.fade import fade_over
 from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
-from engine.picture.paste import PasteRule, stitch
+from engine.picture.paste import DEEP, PasteRule, stitch
 from engine.picture.pixels import to_pixels
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
@@ -134,10 +136,10 @@ class Plan:
                 with clock.phase("decode"), torch.no_grad():
                     # One at a time: memory, and the same bits whatever else is in the request.
                     pixels = self._decoded(_own(job.latents), region)
-                    lossy = self._round_trip(which, number, request)
+                    lossy = self._round_trip(which, number, request, job)
                 with clock.phase("paste"):
-                    pixels = self._matched(pixels, lossy, which, region, request)
-                    canvas = self._stitched(canvas, pixels, which, region, job)
+                    pixels = self._matched(pixels, lossy, which, region, request, job)
+                    canvas = self._stitched(canvas, pixels, which, region, job, request)
             finished.append(canvas)
             images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
         if request.output_type == "np":
@@ -152,19 +154,33 @@ class Plan:
         return crop(to_pixels(pixels)[0], Box(0, 0, region.box.width, region.box.height))
 
     def _round_trip(
-        self, which: int, number: int, request: EditRequest
+        self, which: int, number: int, request: EditRequest, job: Job
     ) -> NDArray[np.uint8] | None:
-        """A region's original encoded and decoded, once for all strategies, where its map is soft:
-        under a hard one what is kept is pasted anyway, and a decode would be spent for nothing.
+        """A region's original encoded and decoded, once for all strategies, where some of it is
+        kept in what is repainted: under a soft map, or at a strength below 1. Else what is kept is
+        pasted anyway, and a decode would be spent for nothing.
         """
         region = self.regions[which % len(self.regions)][number]
-        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
-        if request.colour != "field" or self.originals is None or is_hard(strength_map):
+        strength_map = self._repainted(which, region, request, job)
+        if request.colour != "field" or self.originals is None:
+            return None
+        if is_hard(strength_map):
             return None
         if (which, number) not in self._round_trips:
             latents = self.originals(which, number)
             self._round_trips[which, number] = self._decoded(latents, region)
         return self._round_trips[which, number]
+
+    def _repainted(
+        self, which: int, region: Region, request: EditRequest, job: Job
+    ) -> NDArray[np.float32]:
+        """How strongly a region (H W, of its box) is repainted: what the map says, less a strength
+        below 1, where the run started from the original.
+        """
+        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
+        if self.prefilled.get(job.name) != "original":
+            return strength_map
+        return strength_map * np.float32(request.strength)
 
     def _matched(
         self,
@@ -173,12 +189,13 @@ class Plan:
         which: int,
         region: Region,
         request: EditRequest,
+        job: Job,
     ) -> NDArray[np.uint8]:
         """A region's ``pixels`` (H W 3) with their colour error taken out."""
         if self.pictures is None:
             return pixels
         rgb, box = self.pictures[which].rgb, region.box
-        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], box)
+        strength_map = self._repainted(which, region, request, job)
         if lossy is not None:
             pixels = restore_round_trip(pixels, crop(rgb, box), lossy, strength_map)
         return match_colours(
@@ -197,6 +214,7 @@ class Plan:
         which: int,
         region: Region,
         job: Job,
+        request: EditRequest,
     ) -> NDArray[np.uint8]:
         """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
         under = crop(canvas, region.box)
@@ -206,6 +224,8 @@ class Plan:
                 alpha *= region.own
             if (adapted := self._adapted_alpha(job, region)) is not None:
                 alpha *= adapted
+            deep = self.paste_rule in DEEP
+            under = fade_over(under, pixels, alpha, request.feather, deep=deep)
             pixels = stitch(self.paste_rule, under, pixels, alpha)
         stitched = canvas.copy()
         box = region.box
@@ -251,6 +271,12 @@ def prepare_edit(
     None leaves out the held steps, if the request lets it.
     """
     inputs = Inputs.of(request, backbone)
+    if request.strength * request.num_inference_steps < 1:
+        warnings.warn(
+            f"strength {request.strength:g} of {request.num_inference_steps} steps is less than one "
+            "step: one is run. More steps make such a strength finer.",
+            stacklevel=2,
+        )
     make_schedule = ScheduleMaker(backbone, request)
     for strategy in strategies:
         for stage in strategy.stages:

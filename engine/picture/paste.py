@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import cv2
 import numpy as np
@@ -27,6 +27,10 @@ PasteRule = Literal["alpha", "adaptive", "multiband", "poisson"]
 CHANGE = 6.0
 """Change (Delta-E 1976 in Lab, smoothed) at which the adaptive paste is half opaque: about twice
 what a VAE's round trip changes."""
+
+
+DEEP: Final = frozenset({"multiband", "poisson"})
+"""Rules by which what the edit covers wholly has a say too."""
 
 
 def stitch(rule: PasteRule, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
