@@ -2,7 +2,7 @@
 
 ``list_controls()`` names them, ``get_control(name)`` tells about one, :class:`Control` asks for one
 in an edit, with its own image, weight, window and mask. A control is anything with the
-``residuals`` method of :class:`engine.denoise.loop.Control`; the loop adds what it returns to the
+``residuals`` method of :class:`engine.denoise.job.Control`; the loop adds what it returns to the
 network's own features. To add one, register a :class:`ControlInfo`. :class:`Reference` is a picture
 for an IP-Adapter. Plug-ins of this package never import strategies.
 """
@@ -51,7 +51,6 @@ for _name, _description, _annotator, _sdxl, _sd, _mode in (
             description=_description,
             annotator=_annotator,
             models={
-                **({"pocket": f"pocket:{_name}"} if _name in {"canny", "depth"} else {}),
                 **({"sdxl": _sdxl} if _sdxl else {}),
                 **({"sd": f"lllyasviel/control_{_sd}"} if _sd else {}),
             },

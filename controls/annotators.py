@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import cv2
 import numpy as np
 
-from engine.errors import InputError, ModelError, UnknownNameError
+from engine.errors import InputError, ModelError
 from engine.picture.read import first_line
+from engine.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,16 +46,17 @@ class AnnotatorInfo:
     """It needs no weights."""
 
 
+ANNOTATORS = Registry("annotator", AnnotatorInfo, "softpaint.annotators", reserved="+:=")
+
+
 def list_annotators(*, offline: bool = False) -> list[str]:
     """The names that :func:`annotate` accepts; only those that need no weights if ``offline``."""
-    return [name for name, info in _ANNOTATORS.items() if info.offline or not offline]
+    return [info.name for info in ANNOTATORS if info.offline or not offline]
 
 
 def get_annotator(name: str) -> AnnotatorInfo:
     """The annotator called ``name``. Raises ``UnknownNameError`` with the nearest match."""
-    if name not in _ANNOTATORS:
-        raise UnknownNameError("annotator", name, _ANNOTATORS)
-    return _ANNOTATORS[name]
+    return ANNOTATORS.get(name)
 
 
 def annotate(image: Pixels, annotator: str | Annotator) -> Pixels:
@@ -190,29 +192,27 @@ def _load_detector(class_name: str, name: str) -> Any:
             ) from error
 
 
-_ANNOTATORS = {
-    info.name: info
-    for info in (
-        AnnotatorInfo("canny", "hard edges, one pixel wide", canny),
-        AnnotatorInfo("soft-edge", "edges as bright as they are strong", soft_edge),
-        AnnotatorInfo("tile", "the picture without its details", tile),
-        AnnotatorInfo("blur", "the picture blurred", blur),
-        AnnotatorInfo("grey", "luminance without colour", grey),
-        AnnotatorInfo("shuffle", "colours in another arrangement", shuffle),
-        *(
-            AnnotatorInfo(name, description, _Detector(name, class_name, options), offline=False)
-            for name, class_name, options, description in (
-                ("hed", "HEDdetector", {}, "soft edges, holistically nested"),
-                ("scribble", "HEDdetector", {"scribble": True}, "rough strokes"),
-                ("pidi", "PidiNetDetector", {}, "soft edges, pixel difference network"),
-                ("lineart", "LineartDetector", {}, "line drawing"),
-                ("lineart-anime", "LineartAnimeDetector", {}, "line drawing, anime"),
-                ("mlsd", "MLSDdetector", {}, "straight lines"),
-                ("depth", "MidasDetector", {}, "depth, near = white; midas by its purpose"),
-                ("midas", "MidasDetector", {}, "depth, near = white"),
-                ("normal", "NormalBaeDetector", {}, "surface normals"),
-                ("openpose", "OpenposeDetector", {}, "human poses"),
-            )
-        ),
-    )
-}
+for _info in (
+    AnnotatorInfo("canny", "hard edges, one pixel wide", canny),
+    AnnotatorInfo("soft-edge", "edges as bright as they are strong", soft_edge),
+    AnnotatorInfo("tile", "the picture without its details", tile),
+    AnnotatorInfo("blur", "the picture blurred", blur),
+    AnnotatorInfo("grey", "luminance without colour", grey),
+    AnnotatorInfo("shuffle", "colours in another arrangement", shuffle),
+    *(
+        AnnotatorInfo(name, description, _Detector(name, class_name, options), offline=False)
+        for name, class_name, options, description in (
+            ("hed", "HEDdetector", {}, "soft edges, holistically nested"),
+            ("scribble", "HEDdetector", {"scribble": True}, "rough strokes"),
+            ("pidi", "PidiNetDetector", {}, "soft edges, pixel difference network"),
+            ("lineart", "LineartDetector", {}, "line drawing"),
+            ("lineart-anime", "LineartAnimeDetector", {}, "line drawing, anime"),
+            ("mlsd", "MLSDdetector", {}, "straight lines"),
+            ("depth", "MidasDetector", {}, "depth, near = white; midas by its purpose"),
+            ("midas", "MidasDetector", {}, "depth, near = white"),
+            ("normal", "NormalBaeDetector", {}, "surface normals"),
+            ("openpose", "OpenposeDetector", {}, "human poses"),
+        )
+    ),
+):
+    ANNOTATORS.register(_info)

@@ -148,10 +148,11 @@ class Control:
         return get_control(self.model) if known else None
 
     @property
-    def file(self) -> Path | None:
+    def file(self) -> os.PathLike[str] | None:
         """Where the control image is, if it is a file."""
-        given = isinstance(self.image, str | os.PathLike) and self.annotator is None
-        return Path(self.image) if given else None
+        if self.annotator is not None or not isinstance(self.image, str | os.PathLike):
+            return None
+        return Path(self.image) if isinstance(self.image, str) else self.image
 
     @property
     def label(self) -> str:

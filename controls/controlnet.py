@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from controls.scene import Scene
     from engine.picture.geometry import Box
     from engine.solvers.schedule import Schedule
-    from engine.types import Conditioning, Step
+    from engine.types import Checkpoint, Conditioning, Step
 
 _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 """Text embedding width -> the family that has it."""
@@ -39,8 +39,8 @@ class Model(Protocol):
     """What controls need of the loaded model; :class:`engine.models.Backbone` is one."""
 
     family: str
-    variant: str | None
-    """A model with ControlNets of its own, such as ``"pocket"``."""
+    checkpoint: Checkpoint | None
+    """What is known of the model under its name."""
 
     @property
     def cell(self) -> int: ...
@@ -208,7 +208,7 @@ class _Branch:
 
 
 class BoundControl:
-    """A ControlNet bound to one job: :class:`engine.denoise.loop.Control`.
+    """A ControlNet bound to one job: :class:`engine.denoise.job.Control`.
 
     Args:
         net: the ``ControlNetModel``.
@@ -262,8 +262,9 @@ class BoundControl:
         def rows(tensor: torch.Tensor) -> torch.Tensor:
             return self._acted_on(tensor).flatten(0, 1).to(dtype)
 
-        added = {key: rows(conditioning[key]) for key in _ADDED if key in conditioning}
-        sample, whole = rows(scaled), conditioning["encoder_hidden_states"]
+        tensors = conditioning.tensors
+        added = {key: rows(tensors[key]) for key in _ADDED if key in tensors}
+        sample, whole = rows(scaled), conditioning.text
         if self._text is None or self._text[0] is not whole:
             self._text = whole, rows(whole)
         text = self._text[1]
@@ -361,8 +362,10 @@ def _network(control: Control, model: Model) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
     source = control.model
     if control.info is not None:
-        base = model.variant or model.family
-        source = control.info.models.get(base)
+        base, source = model.family, control.info.models.get(model.family)
+        if model.checkpoint is not None and model.checkpoint.controlnets is not None:
+            base = model.checkpoint.name
+            source = model.checkpoint.controlnets.get(control.info.name)
         if source is None:
             raise InputError(
                 f"no ControlNet for {base} models is known by the name {control.label!r}; give "
@@ -483,9 +486,10 @@ def _on(control: Control, schedule: Schedule) -> list[bool]:
     behind. In parity mode it is diffusers' own, which counts model calls and leaves a call out if
     any part of it lies outside.
     """
-    start, end, calls = control.start, control.end, len(schedule)
+    start, end = control.start, control.end
     if schedule.parity:
-        return [not (i / calls < start or (i + 1) / calls > end) for i in range(calls)]
+        calls = schedule.calls_to_the_end
+        return [not (i / calls < start or (i + 1) / calls > end) for i in range(len(schedule))]
     return [start <= step.position / schedule.num_steps < end for step in schedule.steps]
 
 

@@ -105,8 +105,8 @@ class ReferenceStack:
                 for i, pair in enumerate(self.embeds)
             }
 
-        joined = {**cond, **of(1), **masks}
-        return joined, None if uncond is None else {**uncond, **of(0), **masks}
+        joined = cond.adding({**of(1), **masks})
+        return joined, None if uncond is None else uncond.adding({**of(0), **masks})
 
 
 def _embeds(

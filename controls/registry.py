@@ -28,7 +28,7 @@ class ControlInfo:
     """A name of :func:`controls.annotators.list_annotators`, or a function of the same kind: how
     the control image is made when none is given."""
     models: Mapping[str, str]
-    """Base model (``"sdxl"``, ``"sd"``, ``"pocket"``) -> the ControlNet: a hub id or a folder."""
+    """Base model (``"sdxl"``, ``"sd"``) -> the ControlNet: a hub id or a folder."""
     union_mode: int | None = None
     """Its number in ControlNet-Union networks (xinsir's for SDXL: 0 to 5, ProMax: 0 to 7)."""
 

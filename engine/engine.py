@@ -19,6 +19,7 @@ from engine.edit.session import SESSION_BYTES, Session
 from engine.errors import InputError
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
+from engine.models.checkpoints import find_checkpoint
 from engine.models.formats.loading import (
     default_inpaint_model,
     load_preview_vae,
@@ -32,7 +33,7 @@ from engine.request.result import Comparison, EditResult
 from strategies import create_strategy, get_strategy, list_strategies, options_of
 
 if TYPE_CHECKING:
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
 
 
 DEFAULT_STRATEGY = "differential"
@@ -82,7 +83,7 @@ class InpaintEngine:
         pipe = load_pipeline(model, dtype, device)
         inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
-        backbone.variant = "pocket" if str(model) == "pocket" else None
+        backbone.checkpoint = find_checkpoint(model)
         return cls(backbone, str(model))
 
     @classmethod
@@ -325,7 +326,7 @@ class InpaintEngine:
         """Make the loaded model faster or smaller, with diffusers' own means; changes its modules.
 
         Args:
-            *options: levels or single options of :data:`engine.models.speed.optimise.OPTIONS`,
+            *options: names of :data:`engine.models.speed.optimise.OPTIMISATIONS`,
                 which says what each one gives and costs. None is the level ``"speed"``.
 
         Raises:
@@ -550,6 +551,7 @@ class InpaintEngine:
             "size": list(plan.size),
             "regions": plan.describe_regions(),
             "prefilled": plan.prefilled.get(strategy.name),
+            "unheard": self.backbone.unheard(request.prompt, request.negative_prompt),
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),

@@ -8,11 +8,68 @@ with code 1 for the others.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+
+# Marks around advice in a message. They are of Unicode's private use area, and never shown.
+_TOLD, _SETTING, _OR, _END = "\ue0f0", "\ue0f1", "\ue0f2", "\ue0f3"
+_MARKED = re.compile(f"([{_TOLD}{_SETTING}])([^{_OR}{_END}]*){_OR}([^{_END}]*){_END}")
 
 
-class SoftpaintError(Exception):
+def told(*, python: str, command: str) -> str:
+    """Advice in a message that Python and the command line are given in other words."""
+    return f"{_TOLD}{python}{_OR}{command}{_END}"
+
+
+def setting(name: str, value: object = None) -> str:
+    """A setting in a message: ``name`` or ``name=value`` in Python, its flag on the command line.
+
+    ``value`` None is the setting itself, whatever it is set to.
+    """
+    if value is None:
+        return f"{_SETTING}{name}{_OR}{_END}"
+    return f"{_SETTING}{name}{_OR}{value if isinstance(value, bool) else repr(value)}{_END}"
+
+
+def _for_python(mark: re.Match[str]) -> str:
+    kind, first, second = mark.groups()
+    return f"{first}={second}" if kind == _SETTING and second else first
+
+
+class _Advising:
+    """What may hold :func:`told` and :func:`setting` in its message."""
+
+    def __str__(self) -> str:
+        """The message as Python's caller is told."""
+        return _MARKED.sub(_for_python, super().__str__())
+
+    def for_command(self, flags: Mapping[str, str]) -> str:
+        """The message as the command line's caller is told.
+
+        Args:
+            flags: the flag of each setting; settings without one keep their Python name.
+        """
+
+        def shown(mark: re.Match[str]) -> str:
+            kind, first, second = mark.groups()
+            if kind == _TOLD:
+                return second
+            flag = flags.get(first)
+            if flag is None or not second:
+                return flag or _for_python(mark)
+            if second in {"True", "False"}:
+                return flag if second == "True" else f"--no-{flag.removeprefix('--')}"
+            return f"{flag} {second}"
+
+        return _MARKED.sub(shown, super().__str__())
+
+
+class SoftpaintError(_Advising, Exception):
     """Base class of Softpaint's errors."""
+
+
+class SoftpaintWarning(_Advising, UserWarning):
+    """Something that was asked for and has another effect than it seems, or none."""
 
 
 class InputError(SoftpaintError, ValueError):

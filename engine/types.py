@@ -2,17 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-Conditioning = Mapping[str, "torch.Tensor"]
-"""What a network is told beside the latents, by the name of its argument; every tensor has one row
-per image (``b ...``), so that jobs are joined by concatenating rows."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """What a network is told beside latents and timesteps, a row for each image.
+
+    Raises ``ValueError`` where the tensors differ in their rows, or a mask is not its text's size.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    """b ... each, by names that the family's network adapter reads; the first is the text."""
+    masks: Mapping[str, str] = field(default_factory=dict)
+    """Which tensors (b n ...) may have another length n than those that they are joined with: each
+    with the name of its mask (b n, bool, True where there is text). A mask is in ``tensors`` once
+    something was padded. A family whose network ignores masks names none."""
+
+    def __post_init__(self) -> None:
+        rows = {name: tensor.shape[0] for name, tensor in self.tensors.items()}
+        if len(set(rows.values())) != 1:
+            raise ValueError(f"conditioning needs as many rows in each of its tensors, not {rows}.")
+        for name, mask in self.masks.items():
+            if mask in self.tensors and self.tensors[mask].shape != self.tensors[name].shape[:2]:
+                raise ValueError(f"the mask {mask!r} has not the rows and length of {name!r}.")
+
+    @property
+    def rows(self) -> int:
+        """How many images it is for."""
+        return int(self.text.shape[0])
+
+    @property
+    def text(self) -> torch.Tensor:
+        """The embedded prompts, b n d."""
+        return next(iter(self.tensors.values()))
+
+    def key(self) -> Hashable:
+        """What must be equal for two conditionings to share a call, and so to be joined: names,
+        types and sizes, but for lengths that a mask makes up for.
+        """
+        return tuple(
+            (name, tensor.dtype, *tensor.shape[2 if name in self.masks else 1 :])
+            for name, tensor in sorted(self.tensors.items())
+            if name not in self.masks.values()
+        )
+
+    def take(self, rows: slice) -> Conditioning:
+        """Some of the rows."""
+        return replace(self, tensors={name: t[rows] for name, t in self.tensors.items()})
+
+    def repeat(self, rows: int) -> Conditioning:
+        """One image's conditioning for ``rows`` images, without a copy."""
+        if self.rows != 1:
+            raise ValueError(f"one row can be repeated, not {self.rows}.")
+        expanded = {n: t.expand(rows, *t.shape[1:]) for n, t in self.tensors.items()}
+        return replace(self, tensors=expanded)
+
+    def adding(self, tensors: Mapping[str, torch.Tensor]) -> Conditioning:
+        """The same with more ``tensors``, b ... each."""
+        return replace(self, tensors={**self.tensors, **tensors})
+
+    @staticmethod
+    def join(conditionings: Sequence[Conditioning]) -> Conditioning:
+        """The rows of all, one below the other. Texts of unequal lengths are padded with zeros at
+        their ends and masked.
+
+        Raises:
+            ValueError: their keys differ.
+        """
+        import torch
+
+        if len(conditionings) == 1:
+            return conditionings[0]
+        first = conditionings[0]
+        if len({each.key() for each in conditionings}) != 1:
+            raise ValueError("conditionings of different kinds or lengths cannot be joined.")
+        padded = [_padded(each, conditionings) for each in conditionings]
+        joined = {name: torch.cat([rows[name] for rows in padded]) for name in padded[0]}
+        return replace(first, tensors=joined)
+
+
+def _padded(own: Conditioning, joined: Sequence[Conditioning]) -> dict[str, torch.Tensor]:
+    """The tensors of one of ``joined``, its texts as long as the longest of all, with masks where
+    any of them is padded.
+    """
+    import torch
+
+    tensors = dict(own.tensors)
+    for name, mask in own.masks.items():
+        lengths = {each.tensors[name].shape[1] for each in joined}
+        if len(lengths) == 1 and not any(mask in each.tensors for each in joined):
+            continue
+        text = own.tensors[name]
+        rows, length, longest = text.shape[0], text.shape[1], max(lengths)
+        tensors[name] = text.new_zeros(rows, longest, *text.shape[2:])
+        tensors[name][:, :length] = text
+        tensors[mask] = torch.zeros(rows, longest, dtype=torch.bool, device=text.device)
+        tensors[mask][:, :length] = own.tensors.get(mask, torch.tensor(data=True))
+    return tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +148,23 @@ class Step:
     next_level: Level
     last: bool
     """The last model call of the run."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that is known by a name, with what belongs to it."""
+
+    name: str
+    description: str
+    folder: Path
+    """What diffusers' ``save_pretrained`` wrote of a pipeline."""
+    inpaint_model: Path | None = None
+    """The folder of its 9-channel inpainting UNet."""
+    controlnets: Mapping[str, Path] | None = None
+    """The folders of its own ControlNets, by the controls' names, in place of its family's; None
+    where its family's fit it."""
+    background_fill: str = "patch"
+    """The ``prefill`` that knows best what stands behind things."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--samples", type=int, default=256, help="samples that evaluate draws")
     parser.add_argument(
-        "--model-dir", type=Path, default=Path(world.__file__).parent, help="where export writes"
+        "--model-dir",
+        type=Path,
+        default=Path(world.__file__).parents[1],
+        help="where export writes",
     )
     parser.add_argument(
         "--sheet", type=Path, default=Path(__file__).with_name("pocket_samples.png")

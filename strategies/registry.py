@@ -56,19 +56,15 @@ class StrategyInfo:
 
 
 class _Strategies(Registry[StrategyInfo]):
-    def register(self, info: StrategyInfo) -> StrategyInfo:
-        """Add a strategy.
-
-        Raises:
-            InputError: its name is taken or contains ``+``, or an option is named as an argument of
-                :meth:`engine.engine.InpaintEngine.edit` is.
+    def check(self, info: StrategyInfo) -> None:
+        """Raise ``InputError`` if an option is named as an argument of
+        :meth:`engine.engine.InpaintEngine.edit` is.
         """
         if taken := set(info.options) & set(EditRequest.__dataclass_fields__):
             raise InputError(
                 f"strategy {info.name!r} has an option {min(taken)!r}, which is an argument of "
                 "every edit; give it another name."
             )
-        return super().register(info)
 
 
 STRATEGIES = _Strategies("strategy", StrategyInfo, "softpaint.strategies", reserved="+")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.files import Files, save
 from engine.cli.options import Output, Quiet, needed
 from engine.errors import InputError, UnknownNameError
 
@@ -37,16 +38,17 @@ def annotate(
     from PIL import Image
 
     from controls import annotate
+    from engine.picture.commit import Commit
     from engine.picture.read import load_image
-    from engine.picture.write import check_writable, save_image
 
+    files = Files()
     photo, output = needed(photo, "PHOTO"), needed(output, "--output")
     annotator = _annotator(needed(control, "--control"))
-    picture = load_image(photo)
-    if output.exists() and output.samefile(photo):
-        raise InputError(f"{output} is the picture itself; give another --output.")
-    check_writable(output)
-    save_image(Image.fromarray(annotate(picture.rgb, annotator)), output)
+    picture = load_image(files.read("image", photo))
+    files.writes("--output", output)
+    drawn = Image.fromarray(annotate(picture.rgb, annotator))
+    with Commit() as commit:
+        save(commit, drawn, output)
     note(str(output), quiet=quiet)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated
 
 import typer
 
-from engine.errors import InputError, SoftpaintError
+from engine.errors import InputError, SoftpaintError, SoftpaintWarning
 
 EXIT_FAILED, EXIT_BAD_USE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -40,15 +42,39 @@ def _softpaint(
     """Repaint parts of pictures with diffusion models: soft strength maps, several strategies."""
 
 
+# What a terminal obeys, or what changes the order in which it is read: control characters but tab
+# and line feed, halves of surrogate pairs, and Unicode's marks of direction and of line ends.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""``text`` with ``\uXXXX`` in place of what a terminal would obey; JSON stays equal JSON."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def note(text: str, *, quiet: bool = False) -> None:
     """Print a line for the person who waits, to stderr."""
     if not quiet:
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
-def say(text: str = "") -> None:
-    """Print what was asked for, to stdout."""
-    typer.echo(text)
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print what was asked for, to stdout; to stderr where that carries a picture."""
+    typer.echo(printable(text), err=err)
+
+
+@cache
+def flags() -> dict[str, str]:
+    """The flags of the engine's settings, by the engine's names."""
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    several = [commands[name] for name in ("evaluate", "compare", "edit") if name in commands]
+    found = {"image": "PHOTO"}
+    for parameter in (each for command in several for each in command.params):
+        if long := [name for name in parameter.opts if name.startswith("--")]:
+            found[parameter.name] = long[0]
+    return found
 
 
 def main() -> None:
@@ -93,10 +119,9 @@ def _explain(error: Exception) -> int:
     """Say ``error`` in one line; the exit code."""
     if isinstance(error, typer.TyperException):
         message, code = error.format_message(), error.exit_code
-    elif isinstance(error, InputError):
-        message, code = str(error), EXIT_BAD_USE
     elif isinstance(error, SoftpaintError):
-        message, code = str(error), EXIT_FAILED
+        message = error.for_command(flags())
+        code = EXIT_BAD_USE if isinstance(error, InputError) else EXIT_FAILED
     elif isinstance(error, BrokenPipeError):
         # The reader left (`softpaint strategies | head -1`): the rest has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,4 +138,7 @@ def _explain(error: Exception) -> int:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """Show what concerns the user in one line, and nothing of the libraries' own housekeeping."""
     if issubclass(category, UserWarning):
-        note(f"softpaint: warning: {' '.join(str(message).split())}")
+        text = str(message)
+        if isinstance(message, SoftpaintWarning):
+            text = message.for_command(flags())
+        note(f"softpaint: warning: {' '.join(text.split())}")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.app import app, note, say
-from engine.cli.options import Asked, check, editing, load, names_in
+from engine.cli.checks import check, opened
+from engine.cli.files import STREAM, Files, save
+from engine.cli.options import Asked, editing, load, names_in
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,16 +42,22 @@ def compare(
       softpaint compare photo.png -m mask.png -p "a barn" --control canny:0,0.5,1 -o sheet.png
       softpaint compare photo.png -m mask.png -p "a boat" -o sheet.png --html sheet.html
     """
-    from engine.picture.write import check_writable, save_image, write_text
+    from engine.picture.commit import Commit
+    from engine.picture.write import write_text
 
-    photo, output = asked.need()
+    files = Files()
+    _, output = asked.need()
+    asked = opened(asked, files)
     names = names_in(strategies)
     controls = _swept(asked.controls)
-    check(asked, names, [output], asked.settings)
+    check(asked, names, asked.settings)
+    files.writes("--output", output)
+    if html == STREAM:
+        raise InputError("--html is a file; only the sheet can go to standard output (-o -).")
     if html is not None:
-        check_writable(html, image=False)
+        files.writes("--html", html, image=False)
     comparison = load(asked.load).compare(
-        image=photo,
+        image=asked.photo,
         strategies=names or None,
         controls=controls,
         **asked.region,
@@ -57,12 +65,14 @@ def compare(
         **asked.options,
         progress=False if asked.quiet else None,
     )
-    save_image(comparison.grid(), output)
-    if html is not None:
-        from engine.report.page import comparison_page
+    with Commit() as commit:
+        save(commit, comparison.grid(), output)
+        if html is not None:
+            from engine.report.page import comparison_page
 
-        write_text(html, comparison_page(comparison, title=asked.settings["prompt"]))
-    say(comparison.table())
+            page = comparison_page(comparison, title=asked.settings["prompt"])
+            write_text(html, page, commit=commit)
+    say(comparison.table(), err=output == STREAM)
     note(" ".join(str(path) for path in (output, html) if path), quiet=asked.quiet)
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from engine.cli.app import app, say
+from engine.cli.checks import announce_models
+from engine.cli.files import Files
 from engine.cli.options import Device, Dtype, InpaintModel, Model, Quiet, given, load
 from engine.errors import InputError
 
@@ -36,12 +38,13 @@ def demo(
       softpaint demo
       softpaint demo --model ./sdxl-base --size 1024 --device cuda
     """
-    from engine.picture.write import check_writable
     from engine.report.demo import SHEET, run_demo
 
     if size % 8:
         raise InputError(f"--size must be a multiple of 8, not {size}.")
-    check_writable(output / SHEET)
+    files = Files()
+    announce_models(files, given(model=model, inpaint_model=inpaint_model))
+    files.writes("--output", output / SHEET)
     arguments = given(model=model, inpaint_model=inpaint_model, device=device, dtype=dtype)
     run_demo(
         load(arguments),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.app import app, note
-from engine.cli.options import Asked, check, editing, given, load
-from engine.errors import InputError
+from engine.cli.checks import check, opened
+from engine.cli.files import STREAM, Files, save
+from engine.cli.options import Asked, editing, given, load
+from engine.errors import InputError, OutputError, SoftpaintWarning
 
 if TYPE_CHECKING:
     from controls import Control
+    from engine.picture.source import Source
     from engine.request.record import EditRecord
     from engine.request.result import EditResult
     from engine.types import Snapshot
@@ -31,9 +35,16 @@ def edit(
     from_: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="A result: repeat its edit; other options override.", metavar="PNG"
+            "--from",
+            help="A result: repeat its edit, or with another PHOTO and --mask do the same there; "
+            "other options override.",
+            metavar="PNG",
         ),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Load the models that the --from result names, too."),
+    ] = False,
     preview: Annotated[
         Path | None,
         typer.Option(help="A small picture, written anew after every step.", metavar="FILE"),
@@ -48,7 +59,8 @@ def edit(
     """Repaint part of a picture.
 
     The result is as large as the picture, and pixels of strength 0 come back as they were. A PNG
-    remembers every setting: `softpaint show` prints them and `--from` repeats the edit.
+    remembers every setting: `softpaint show` prints them and `--from` repeats the edit. `-` in
+    place of a file is standard input or output.
 
     \b
     Examples:
@@ -56,83 +68,92 @@ def edit(
       softpaint edit photo.png -s map.png -p "snow" -o out.png --model ./sdxl-base --steps 40
       softpaint edit photo.png -m mask.png -p "a barn" -o out.png --control canny=edges.png:0.8
       softpaint edit --from out.png --seed 8 -o other.png
+      softpaint edit new.png -m new-mask.png --from out.png -o other.png
       softpaint edit photo.png -m mask.png -p "a boat" -o out.png --preview now.png
     """
     asked.settings |= given(strategy=strategy, num_images=num_images)
     if preview_model is not None and preview is None:
         raise InputError("--preview-model draws the --preview, and there is none.")
+    if trust and from_ is None:
+        raise InputError("--trust is about the models that a --from result names; there is none.")
+    files = Files()
     watch = Watch(preview, preview_model) if preview is not None else None
     if from_ is None:
-        _edit(asked, watch, pick=None)
+        _edit(asked, files, watch, pick=None)
         return
-    from engine.request.record import EditRecord
+    from engine.cli.recipe import Recipe
 
-    record = EditRecord.read(from_)
-    # of several, this one; they are made together, to the same bits
-    alone = "seed" not in asked.settings and num_images is None
-    repeated = _repeated(record, asked, beside=from_)
-    result = _edit(repeated, watch, pick=record.index if alone else None)
-    _note_differences(record, result, quiet=asked.quiet)
+    recipe = Recipe.read(from_, files)
+    repeated, pick = recipe.applied(asked, files, trust=trust)
+    result = _edit(repeated, files, watch, pick=pick)
+    _note_differences(recipe.record, result, quiet=asked.quiet)
 
 
-@dataclass(frozen=True)
 class Watch:
-    """Where previews go, and the tiny VAE that draws them."""
+    """Writes previews, and goes on without them where that fails.
 
-    output: Path
-    model: str | None
+    Args:
+        output: where they go.
+        model: the tiny VAE that draws them.
+    """
 
-    def check(self, taken: Sequence[Path | None]) -> None:
-        """Refuse what cannot be written, or is one of the edit's own files."""
-        from engine.picture.write import check_writable
+    def __init__(self, output: Path, model: str | None) -> None:
+        self.output = output
+        self.model = model
+        self._failed = False
 
-        check_writable(self.output)
-        if self.output.resolve() in {each.resolve() for each in taken if each is not None}:
-            raise InputError(f"{self.output} is another file of this edit; give another --preview.")
+    def announce(self, files: Files, count: int) -> None:
+        """Refuse what is no place for previews of ``count`` pictures; one that cannot be written
+        is no reason to stop.
+        """
+        if self.output == STREAM:
+            raise InputError("--preview is written anew after every step; give a file, not -.")
+        if self.model is not None and Path(self.model).exists():
+            files.uses("preview model", Path(self.model))
+        for path in numbered(self.output, count):
+            try:
+                files.writes("--preview", path)
+            except OutputError as error:
+                self._give_up(error)
 
     def callback(self, count: int) -> Callable[[Snapshot], None]:
         """Writes what a snapshot of one of ``count`` pictures shows."""
         from engine.picture.write import save_image
 
-        outputs = _numbered(self.output, count)
-        return lambda shot: save_image(shot.preview(), outputs[shot.image])
+        outputs = numbered(self.output, count)
+
+        def write(shot: Snapshot) -> None:
+            if self._failed:
+                return
+            try:
+                save_image(shot.preview(), outputs[shot.image])
+            except OutputError as error:
+                self._give_up(error)
+
+        return write
+
+    def _give_up(self, error: OutputError) -> None:
+        if not self._failed:
+            self._failed = True
+            warnings.warn(SoftpaintWarning(f"no previews: {error}"), stacklevel=2)
 
 
-def _repeated(record: EditRecord, asked: Asked, *, beside: Path) -> Asked:
-    """The recorded edit with what is asked for in its place."""
-    edit = dict(record.edit)
-    options = edit.pop("options", {})
-    if asked.settings.get("strategy", edit.get("strategy")) != edit.get("strategy"):
-        options = {}
-    return replace(
-        asked,
-        photo=record.image.find(kind="image", beside=beside, given=asked.photo),
-        region=record.find_region(asked.region, beside=beside),
-        settings={**edit, **asked.settings},
-        controls=asked.controls or [[each] for each in record.find_controls(beside=beside)],
-        options={**options, **asked.options},
-        load={**record.load, **asked.load},
-    )
-
-
-def _edit(asked: Asked, watch: Watch | None, pick: int | None) -> EditResult:
+def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
-    from engine.request.record import EditRecord, InputFile, RecordedControl
-
-    photo, output = asked.need()
+    asked = opened(asked, files)
     settings = dict(asked.settings)
-    count = settings.get("num_images", 1)
-    outputs = _numbered(output, count) if pick is None else [output]
     strategy = settings.pop("strategy", "differential")
     controls = _one_each(asked.controls)
-    check(asked, [strategy], outputs, settings)
+    check(asked, [strategy], settings)
+    count = settings.get("num_images", 1)
+    outputs = _announced(asked.need()[1], files, count if pick is None else 1)
     if watch is not None:
-        watch.check([photo, *asked.region.values(), *outputs])
+        watch.announce(files, count)
     engine = load(asked.load)
     if watch is not None and watch.model is not None:
         engine.preview_with(watch.model)
     result = engine.edit(
-        image=photo,
+        image=asked.photo,
         strategy=strategy,
         controls=controls,
         **asked.region,
@@ -143,22 +164,42 @@ def _edit(asked: Asked, watch: Watch | None, pick: int | None) -> EditResult:
     )
     indices = range(count) if pick is None else [pick]
     records = [
-        EditRecord.of(
-            result,
-            index=index,
-            image=InputFile.of(photo, beside=path),
-            region={kind: InputFile.of(each, beside=path) for kind, each in asked.region.items()},
-            controls=[RecordedControl.of(each, beside=path) for each in controls],
-            load=_portable(asked.load),
-            scheduler=settings.get("scheduler"),
-        )
+        _record(result, asked, controls, index, path)
         for index, path in zip(indices, outputs, strict=True)
     ]
     _write_all([result.images[index] for index in indices], outputs, records)
     for index, path in zip(indices, outputs, strict=True):
         seconds = result.timings["total"]
-        note(f"{path}  (seed {result.seeds[index]}, {seconds:.1f} s)", quiet=asked.quiet)
+        name = "standard output" if path == STREAM else path
+        note(f"{name}  (seed {result.seeds[index]}, {seconds:.1f} s)", quiet=asked.quiet)
     return result
+
+
+def _record(
+    result: EditResult, asked: Asked, controls: Sequence[Control], index: int, path: Path
+) -> EditRecord:
+    """The record of picture ``index``, which is written to ``path``."""
+    from engine.request.record import EditRecord, InputFile, RecordedControl
+
+    photo: Source = asked.photo
+    return EditRecord.of(
+        result,
+        index=index,
+        image=InputFile.of(photo, beside=path),
+        region={kind: InputFile.of(each, beside=path) for kind, each in asked.region.items()},
+        controls=[RecordedControl.of(each, beside=path) for each in controls],
+        load=_portable(asked.load),
+        scheduler=asked.settings.get("scheduler"),
+    )
+
+
+def _announced(output: Path, files: Files, count: int) -> list[Path]:
+    if output == STREAM and count > 1:
+        raise InputError(f"{count} pictures do not fit into standard output; give a file's name.")
+    outputs = numbered(output, count)
+    for path in outputs:
+        files.writes("--output", path)
+    return outputs
 
 
 def _one_each(controls: Sequence[Sequence[Control]]) -> list[Control]:
@@ -172,10 +213,11 @@ def _one_each(controls: Sequence[Sequence[Control]]) -> list[Control]:
     return [each for (each,) in controls]
 
 
-def _numbered(output: Path, count: int) -> list[Path]:
+def numbered(output: Path, count: int) -> list[Path]:
+    """Where ``count`` pictures go: ``out.png``, or ``out-0.png``, ``out-1.png`` and so on."""
     if count == 1:
         return [output]
-    return [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(count)]
+    return [output.parent / f"{output.stem}-{index}{output.suffix}" for index in range(count)]
 
 
 def _note_differences(record: EditRecord, result: EditResult, *, quiet: bool) -> None:
@@ -188,9 +230,11 @@ def _note_differences(record: EditRecord, result: EditResult, *, quiet: bool) ->
 
 def _portable(load: dict[str, Any]) -> dict[str, Any]:
     """Model folders as absolute paths, so that the record holds from everywhere."""
+    from engine.models.checkpoints import CHECKPOINTS
+
     return {
-        name: str(Path(value).resolve())
-        if name in {"model", "inpaint_model"} and value != "pocket" and Path(value).exists()
+        name: os.path.realpath(value)
+        if name in {"model", "inpaint_model"} and value not in CHECKPOINTS and Path(value).exists()
         else value
         for name, value in load.items()
     }
@@ -200,14 +244,8 @@ def _write_all(
     images: Sequence[Any], outputs: Sequence[Path], records: Sequence[EditRecord]
 ) -> None:
     """Write every image or none."""
-    from engine.picture.write import save_image
+    from engine.picture.commit import Commit
 
-    written: list[Path] = []
-    try:
+    with Commit() as commit:
         for image, path, record in zip(images, outputs, records, strict=True):
-            save_image(image, path, metadata=record.metadata())
-            written.append(path)
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
+            save(commit, image, path, record.metadata())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.checks import announce_models
+from engine.cli.files import STREAM, Files
 from engine.cli.options import (
     Device,
     Dtype,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from engine.evaluate import Case, Suite, Variant
 
 _TASKS = ("removal", "insertion", "recolour", "outpaint")
+_PAGE, _TABLE = "index.html", "results.csv"
 _PRINTED = (
     *("untouched", "seam", "colour_ring", "colour_inside", "saturation_loss", "colour_moved"),
     *("strength_rank", "psnr_inside", "prompt", "lpips", "lpips_outside", "clip", "seconds"),
@@ -121,7 +124,7 @@ def evaluate(
     )
     from engine.evaluate import evaluate as run
     from engine.picture.metrics import get_metric
-    from engine.picture.write import check_writable, write_text
+    from engine.picture.write import write_text
     from engine.report.page import evaluation_page
     from engine.solvers.schedule import check_scheduler
 
@@ -146,8 +149,11 @@ def evaluate(
         scheduler=scheduler,
         load=arguments,
     )
-    if json_ is not None:
-        check_writable(json_, image=False)
+    files = Files()
+    announce_models(files, given(**arguments, clip=clip))
+    if Path(suite).is_dir():
+        files.uses("suite", Path(suite))
+    _announce_report(files, output, json_)
     judges = Judges(lpips, clip)
     loaded = judges.load(device or "cpu")
     store = Store(output, plan.settings())
@@ -165,15 +171,26 @@ def evaluate(
         say=lambda text: note(text, quiet=quiet),
     )
     rows = judge(rows, cases, store, judges, loaded)
-    write_text(output / "results.csv", rows_csv(rows))
+    write_text(output / _TABLE, rows_csv(rows))
     write_text(
-        output / "index.html",
+        output / _PAGE,
         evaluation_page(rows, cases, store.image, store.settings, worst_by=worst_by),
     )
     if json_ is not None:
         write_text(json_, summary_json(rows))
     say(markdown(rows, _PRINTED))
-    note(str(output / "index.html"), quiet=quiet)
+    note(str(output / _PAGE), quiet=quiet)
+
+
+def _announce_report(files: Files, folder: Path, json_: Path | None) -> None:
+    """Refuse a report in place of what is read. The folder itself may not be there yet."""
+    if json_ == STREAM:
+        raise InputError("--json is a file; the means go to standard output as a table anyway.")
+    if folder.is_dir():
+        for name in (_PAGE, _TABLE):
+            files.writes("--output", folder / name, image=False)
+    if json_ is not None:
+        files.writes("--json", json_, image=False)
 
 
 def _variant(text: str) -> Variant:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.files import STREAM, Files, save
 from engine.cli.options import Output, Quiet, needed
 from engine.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from engine.picture.source import Source
 
 
 @app.command(name="map")
@@ -93,21 +96,23 @@ def map_(
     import numpy as np
 
     from engine.picture import map_tools
+    from engine.picture.commit import Commit
     from engine.picture.read import load_image
     from engine.picture.sheet import heat_map
-    from engine.picture.write import check_writable, save_image
 
+    files = Files()
     target = needed(output, "--output")
     if overlay and photo is None:
         raise InputError("--overlay needs --photo: the picture to lay the map over.")
-    _check_not_an_input(target, source, photo, other)
-    check_writable(target)
-    picture = None if photo is None else load_image(photo)
-    strength = _begin(source, picture, select, tolerance, gradient, painted=bool(paint))
+    picture = None if photo is None else load_image(files.read("photo", photo))
+    begin = None if source is None else files.read("map", source)
+    added = None if other is None else files.read("map", other)
+    files.writes("--output", target)
+    strength = _begin(begin, picture, select, tolerance, gradient, painted=bool(paint))
     for each in paint or []:
         strength = map_tools.paint(strength, *_shape(each))
-    if other is not None:
-        strength = map_tools.combine(strength, _load(other, strength.shape[::-1]), how)
+    if added is not None:
+        strength = map_tools.combine(strength, _load(added, strength.shape[::-1]), how)
     if hard:
         strength = (strength >= 0.5).astype(np.float32)
     if fill_holes:
@@ -125,26 +130,20 @@ def map_(
             strength = tool(strength, amount)
     if invert:
         strength = map_tools.invert(strength)
-    if overlay and picture is not None:
-        save_image(heat_map(picture.to_pil(), strength), target)
-    else:
-        save_image(_as_image(strength), target)
+    shown = heat_map(picture.to_pil(), strength) if overlay and picture else _as_image(strength)
+    with Commit() as commit:
+        save(commit, shown, target)
     say(
         f"{strength.shape[1]} x {strength.shape[0]} px: {(strength == 0).mean():.1%} kept, "
         f"{((strength > 0) & (strength < 1)).mean():.1%} repainted in part, "
-        f"{(strength == 1).mean():.1%} wholly"
+        f"{(strength == 1).mean():.1%} wholly",
+        err=target == STREAM,
     )
     note(str(target), quiet=quiet)
 
 
-def _check_not_an_input(target: Path, *inputs: Path | None) -> None:
-    for each in inputs:
-        if each is not None and target.exists() and each.exists() and target.samefile(each):
-            raise InputError(f"{target} is an input; give another --output.")
-
-
 def _begin(
-    source: Path | None,
+    source: Source | None,
     picture: Any,
     select: list[str] | None,
     tolerance: float,
@@ -175,12 +174,12 @@ def _begin(
     raise InputError("give a MAP, or one of --select, --gradient and --paint.")
 
 
-def _load(path: Path, size: tuple[int, ...] | None) -> NDArray[np.float32]:
+def _load(source: Source, size: tuple[int, ...] | None) -> NDArray[np.float32]:
     from engine.picture.map_files import load_strength_map
     from engine.picture.read import open_upright
 
-    width, height = size or open_upright(path, f"map {str(path)!r}").size
-    return load_strength_map(path, (width, height))
+    width, height = size or open_upright(source, f"map {source.path!r}").size
+    return load_strength_map(source, (width, height))
 
 
 def _as_image(strength: NDArray[np.float32]) -> Any:

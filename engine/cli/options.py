@@ -207,7 +207,8 @@ CONTROLS: dict[str, Any] = {
 class Asked:
     """What was given of the shared options: the engine knows the defaults of the others."""
 
-    photo: Path | None
+    photo: Any
+    """A path; a :class:`~engine.picture.source.Source` once it is read."""
     region: dict[str, Any]
     """Files, by the engine's names."""
     settings: dict[str, Any]
@@ -219,7 +220,7 @@ class Asked:
     output: Path | None
     quiet: bool
 
-    def need(self) -> tuple[Path, Path]:
+    def need(self) -> tuple[Any, Path]:
         """Photo and output, once all that an edit needs is there."""
         photo = needed(self.photo, "PHOTO")
         needed(self.settings.get("prompt"), "--prompt")
@@ -361,56 +362,3 @@ def _borders(text: str) -> list[int]:
         return [int(each) for each in text.split(",")]
     except ValueError:
         raise InputError(f"--expand takes four whole numbers, not {text!r}.") from None
-
-
-def check(
-    asked: Asked, strategies: Sequence[str], outputs: Sequence[Path], settings: dict[str, Any]
-) -> None:
-    """Refuse whatever can be refused before a model is loaded, which may take minutes."""
-    from controls import split_controls
-    from engine.picture.map_files import load_mask, load_strength_map
-    from engine.picture.read import load_image
-    from engine.picture.write import check_writable
-    from engine.request.request import EditRequest
-    from strategies import create_strategy, list_strategies, options_of
-
-    EditRequest(image=asked.photo, **asked.region, **settings)
-    plain = [split_controls(name, list_strategies())[0] for name in strategies]
-    if len(plain) == 1:
-        create_strategy(plain[0], **asked.options)
-    for name in plain:
-        options_of(name)
-    for name in asked.options:
-        if name in EditRequest.__dataclass_fields__:
-            raise InputError(f"{name!r} is no option of a strategy.")
-    picture = load_image(needed(asked.photo, "PHOTO"))
-    for kind, path in asked.region.items():
-        read = load_mask if kind == "mask" else load_strength_map
-        read(path, picture.size, invert=settings.get("invert", False))
-    inputs = [path for path in (asked.photo, *asked.region.values()) if path is not None]
-    if asked.controls:
-        inputs += _check_control_files(asked, picture.size, settings.get("expand", (0, 0, 0, 0)))
-    for path in outputs:
-        if path.exists() and any(path.samefile(each) for each in inputs):
-            raise InputError(f"{path} is an input of this edit; give another --output.")
-        check_writable(path, transparent=picture.alpha is not None)
-
-
-def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> list[Path]:
-    """The files of the controls, which must go with a picture of ``size`` (width, height)."""
-    from controls.scene import Scene
-    from engine.picture.geometry import Box
-
-    left, top, right, bottom = expand
-    inner = Box(left, top, left + size[0], top + size[1])
-    canvas = (left + size[0] + right, top + size[1] + bottom)
-    scene = Scene(canvas, None, [], align=1, inner=inner)
-    files = []
-    for control in (each for several in asked.controls for each in several):
-        if control.file is not None:
-            scene.place(control.file)
-            files.append(control.file)
-        if control.mask is not None:
-            scene.place_mask(control.mask)
-            files.append(Path(control.mask))
-    return files

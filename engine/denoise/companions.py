@@ -17,7 +17,7 @@ import torch
 from engine.denoise.strategy import Part
 
 if TYPE_CHECKING:
-    from engine.types import Conditioning, Step
+    from engine.types import Step
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,3 @@ class Lockstep(list[torch.Generator]):
     def set_state(self, state: torch.Tensor) -> None:
         for each in self:
             each.set_state(state)
-
-
-def repeated(conditioning: Conditioning, rows: int) -> Conditioning:
-    """One picture's conditioning (a row of each tensor) for ``rows`` rows."""
-    return {key: value.expand(rows, *value.shape[1:]) for key, value in conditioning.items()}

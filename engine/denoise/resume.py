@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engine.types import Conditioning
+
 if TYPE_CHECKING:
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
     from engine.types import Step
 
 
@@ -29,6 +31,8 @@ class Moment:
     """What :meth:`engine.solvers.schedule.Schedule.save` gave."""
     draws: torch.Tensor | None
     """The generator's state; the moment before's own if nothing has been drawn."""
+    evaluations: int
+    """Network evaluations of a full run until then."""
 
     def tensors(self) -> Iterator[torch.Tensor]:
         yield from _tensors(self.solver)
@@ -69,8 +73,9 @@ class Trace:
             place = found.index - self.first
             self.moments = found.trace.moments[: place + 1]
             self.stepped = found.trace.stepped[:place]
-            job.resume(found.index, found.latents, self.moments[-1].solver)
-            if (draws := self.moments[-1].draws) is not None:
+            last = self.moments[-1]
+            job.resume(found.index, found.latents, last.solver, last.evaluations)
+            if (draws := last.draws) is not None:
                 job.generator.set_state(draws)
         else:
             if job.begin:
@@ -89,7 +94,7 @@ class Trace:
         before = self.moments[-1].draws if self.moments else self.draws
         if draws is not None and before is not None and torch.equal(draws, before):
             draws = before
-        return Moment(job.schedule.save(self.store), draws)
+        return Moment(job.schedule.save(self.store), draws, job.spared + job.calls)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Everything that is kept, shared tensors more than once."""
@@ -128,7 +133,7 @@ class Trace:
             and job.latents.dtype == old.latents.dtype
             and alike(self.draws, _draws(job))
             and job.schedule.alike(old.schedule)
-            and alike((job.cond, job.uncond), (old.cond, old.uncond))
+            and alike(job.branches, old.branches)
             and (self.first > 0 or torch.equal(job.latents, self.start))
         )
 
@@ -151,18 +156,14 @@ def _same_call(old: Job, new: Job, latents: torch.Tensor, step: Step) -> bool:
     if not torch.equal(one, two):
         return False
     widened = [each.strategy.model_input(each.state, one, step) for each in (old, new)]
-    rewrites = old.strategy.rewrites_denoised or new.strategy.rewrites_denoised
+    strategies = (old.strategy, new.strategy)
+    between = any(strategy.rewrites_denoised or strategy.refines for strategy in strategies)
     return (
         torch.equal(*widened)
-        and _guidance(old, step) == _guidance(new, step)
+        and old.guidance_at(step) == new.guidance_at(step)
         and alike(_residuals(old, step), _residuals(new, step))
-        and (not rewrites or alike((old.strategy, old.state), (new.strategy, new.state)))
+        and (not between or alike((old.strategy, old.state), (new.strategy, new.state)))
     )
-
-
-def _guidance(job: Job, step: Step) -> tuple[float, float] | None:
-    guidance = job.guidance_at(step)
-    return (guidance.scale, guidance.rescale) if guidance else None
 
 
 def _residuals(job: Job, step: Step) -> list[Any]:
@@ -183,6 +184,8 @@ def alike(one: Any, two: Any) -> bool:
         return one.device == two.device and torch.equal(one, two)
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, Conditioning) and isinstance(two, Conditioning):
+        return one.masks == two.masks and alike(one.tensors, two.tensors)
     several = isinstance(one, list | tuple) and type(one) is type(two)
     if several and len(one) == len(two):
         return all(alike(a, b) for a, b in zip(one, two, strict=True))

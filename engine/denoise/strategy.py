@@ -1,6 +1,6 @@
 """What the loop asks of a strategy.
 
-A strategy is a composition of parts. Each part may do one or more of four things to a job, and
+A strategy is a composition of parts. Each part may do one or more of five things to a job, and
 keeps what it needs in a state that it builds once, before the loop starts; the loop never looks
 into it. States are not changed afterwards, so a run can be resumed from any step.
 """
@@ -16,6 +16,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from engine.denoise.evaluation import Refinement
     from engine.solvers.schedule import Schedule
     from engine.types import Step
 
@@ -69,6 +70,19 @@ class Part:
         """
         return False
 
+    def refine(
+        self, state: Any, latents: torch.Tensor, step: Step, draw: Callable[[], torch.Tensor]
+    ) -> Refinement | None:
+        """Inner iterations at ``step.level``, between :meth:`before_step` and the solver's own
+        evaluation: a generator that yields latents to be evaluated, is sent their
+        :class:`~engine.denoise.evaluation.Evaluation`, and returns the latents to go on from. None
+        is no iteration. Each costs as much as a solver's step.
+
+        ``draw`` gives noise like ``latents`` from the job's generator. How often it is called must
+        not depend on values of latents: steps that are left out draw as much.
+        """
+        return None
+
     def model_input(self, state: Any, scaled: torch.Tensor, step: Step) -> torch.Tensor:
         """Widen the scaled model input along its channels."""
         return scaled
@@ -93,6 +107,11 @@ class Part:
 def rewrites_denoised(part: Part) -> bool:
     """Whether the part overrides :meth:`Part.denoised`."""
     return type(part).denoised is not Part.denoised
+
+
+def refines(part: Part) -> bool:
+    """Whether the part overrides :meth:`Part.refine`."""
+    return type(part).refine is not Part.refine
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,10 @@ class Strategy:
     def rewrites_denoised(self) -> bool:
         return any(rewrites_denoised(part) for part in self.parts)
 
+    @property
+    def refines(self) -> bool:
+        return any(refines(part) for part in self.parts)
+
     def prepare(self, context: StrategyContext) -> Sequence[Any]:
         return tuple(part.prepare(context) for part in self.parts)
 
@@ -155,6 +178,29 @@ class Strategy:
 
     def resets(self, state: Sequence[Any], step: Step) -> bool:
         return any(part.resets(own, step) for part, own in zip(self.parts, state, strict=True))
+
+    def refine(
+        self,
+        state: Sequence[Any],
+        latents: torch.Tensor,
+        step: Step,
+        draw: Callable[[], torch.Tensor],
+    ) -> Refinement | None:
+        """The parts' inner iterations, one part's after the other's."""
+        return self._refine_all(state, latents, step, draw) if self.refines else None
+
+    def _refine_all(
+        self,
+        state: Sequence[Any],
+        latents: torch.Tensor,
+        step: Step,
+        draw: Callable[[], torch.Tensor],
+    ) -> Refinement:
+        for part, own in zip(self.parts, state, strict=True):
+            refinement = part.refine(own, latents, step, draw)
+            if refinement is not None:
+                latents = yield from refinement
+        return latents
 
     def model_input(self, state: Sequence[Any], scaled: torch.Tensor, step: Step) -> torch.Tensor:
         for part, own in zip(self.parts, state, strict=True):

@@ -20,18 +20,18 @@ from PIL import Image
 from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
-from engine.denoise.companions import HeldOutside, Lockstep, repeated
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job, Observer
+from engine.denoise.companions import HeldOutside, Lockstep
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job, Observer
 from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
 from engine.edit.inputs import Inputs, View, resize_pixels, underlay
 from engine.errors import InputError
-from engine.picture.colour import match_colours, restore_round_trip
+from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.fade import fade_over
 from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
-from engine.picture.paste import DEEP, PasteRule, stitch
+from engine.picture.paste import PASTES, stitch
 from engine.picture.pixels import to_pixels
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
@@ -82,7 +82,7 @@ class Plan:
     """The paste's opacity, one for each picture."""
     prefilled: Mapping[str, str] = field(default_factory=dict)
     """What each strategy's jobs started from, by its name."""
-    paste_rule: PasteRule = "alpha"
+    paste_rule: str = "alpha"
     originals: Callable[[int, int], torch.Tensor] | None = None
     """Of a picture's number and its region's: the clean latents that were encoded."""
     _round_trips: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict, init=False)
@@ -162,9 +162,8 @@ class Plan:
         """
         region = self.regions[which % len(self.regions)][number]
         strength_map = self._repainted(which, region, request, job)
-        if request.colour != "field" or self.originals is None:
-            return None
-        if is_hard(strength_map):
+        restored = COLOURS.get(request.colour).round_trip
+        if not restored or self.originals is None or is_hard(strength_map):
             return None
         if (which, number) not in self._round_trips:
             latents = self.originals(which, number)
@@ -224,7 +223,7 @@ class Plan:
                 alpha *= region.own
             if (adapted := self._adapted_alpha(job, region)) is not None:
                 alpha *= adapted
-            deep = self.paste_rule in DEEP
+            deep = PASTES.get(self.paste_rule).deep
             under = fade_over(under, pixels, alpha, request.feather, deep=deep)
             pixels = stitch(self.paste_rule, under, pixels, alpha)
         stitched = canvas.copy()
@@ -433,7 +432,7 @@ class _Desk:
         if stack.companions:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, stack.regions(x0.shape[-2:]))
-            cond, uncond = repeated(cond, rows), None if uncond is None else repeated(uncond, rows)
+            cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
         def follow(finished: Job) -> Job:
             following = strategy.stages[number + 1]
@@ -449,9 +448,8 @@ class _Desk:
             strategy=parts,
             state=state,
             latents=self._start(stage.strategy, context, x0 if start is None else start),
-            cond=cond,
-            uncond=uncond,
-            guidance=self._guidance(stage),
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else self._guidance(stage),
             generator=generator,
             controls=stack.bind(
                 schedule,
@@ -509,8 +507,7 @@ class _Desk:
                 size=size,
             )
             if embedded_scale is not None:
-                embedded = self.backbone.guidance_embedding(embedded_scale)
-                cond = {**cond, "timestep_cond": embedded}
+                cond = self.backbone.with_guidance(cond, embedded_scale)
             if self.references is not None:
                 cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond

@@ -25,8 +25,8 @@ from controls import check_references
 from controls.controlnet import ControlStack
 from controls.ip_adapter import ReferenceStack
 from controls.scene import Scene
-from engine.denoise.guidance import Guidance
-from engine.denoise.loop import Job
+from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.job import Job
 from engine.denoise.strategy import AnyStrategy, Strategy, StrategyContext
 from engine.edit.before import Clock, Plan, ScheduleMaker
 from engine.errors import InputError
@@ -95,10 +95,9 @@ def prepare_like_diffusers(
             )
             if references is not None:
                 cond, uncond = references.join(cond, uncond, size=(height, width), rows=count)
-            cond = dict(cond)
             if network.embeds_guidance:
-                cond["timestep_cond"] = backbone.guidance_embedding(guidance.scale, count)
-        dtype = cond["encoder_hidden_states"].dtype
+                cond = backbone.with_guidance(cond, guidance.scale)
+        dtype = cond.text.dtype
 
         def draw(pixels: torch.Tensor) -> torch.Tensor:
             # Of several generators diffusers asks the first, since there is one picture.
@@ -140,9 +139,8 @@ def prepare_like_diffusers(
             strategy=strategy,
             state=strategy.prepare(context),
             latents=start,
-            cond=cond,
-            uncond=uncond,
-            guidance=guidance,
+            branches=branches_of(cond, uncond),
+            guidance=Unguided() if uncond is None else guidance,
             generator=generator,
             controls=stack.bind(schedule, guided=uncond is not None, rows=count),
             observer=request.callback,

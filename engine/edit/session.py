@@ -14,7 +14,7 @@ from engine.errors import InputError
 from engine.models.remembered import Remembered
 
 if TYPE_CHECKING:
-    from engine.denoise.loop import Job
+    from engine.denoise.job import Job
     from engine.models import Backbone
     from engine.request.request import EditRequest
     from engine.request.result import Comparison, EditResult

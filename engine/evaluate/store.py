@@ -199,7 +199,7 @@ def markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
         lines = [f"| {task} ({count}) | {' | '.join(shown)} |", "|---|" + "---:|" * len(shown)]
         for name in dict.fromkeys(name for name, _ in means):
             cells = (
-                METRICS[metric].show(means[name, metric]) if (name, metric) in means else ""
+                METRICS.get(metric).show(means[name, metric]) if (name, metric) in means else ""
                 for metric in shown
             )
             lines.append(f"| `{name}` | {' | '.join(cells)} |")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ from engine.models.remembered import Remembered
 from engine.models.speed.forwards import in_fours, is_compiled, parts, replaced_forwards
 from engine.models.speed.text_projections import TextProjections
 from engine.models.speed.upsampling import subpixel_upsampling
+from engine.models.unheard import unheard, warnings_of
 
 if TYPE_CHECKING:
     import os
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from engine.types import Conditioning
+    from engine.types import Checkpoint, Conditioning
 
+TEXT = "encoder_hidden_states"
+TEXT_MASK = "encoder_attention_mask"
+"""The UNets' names for embedded prompts (b n d), and for the mask (b n) of those that are padded.
+"""
 ADDED = ("text_embeds", "time_ids")
 """The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
 ``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
@@ -120,17 +126,18 @@ class Network:
 
         ``residuals``: what controls add, by the UNet's argument names.
         """
-        added: dict[str, Any] = {key: conditioning[key] for key in ADDED if key in conditioning}
-        if embeds := _numbered(conditioning, "image_embeds"):
+        tensors, text = conditioning.tensors, conditioning.text
+        added: dict[str, Any] = {key: tensors[key] for key in ADDED if key in tensors}
+        if embeds := _numbered(tensors, "image_embeds"):
             added["image_embeds"] = embeds
-        masks = _numbered(conditioning, "ip_adapter_masks")
-        text = conditioning["encoder_hidden_states"]
+        masks = _numbered(tensors, "ip_adapter_masks")
         with replaced_forwards(self.unet, self._changes(sample, text)):
             prediction: torch.Tensor = self.unet(
                 sample,
                 timesteps,
                 encoder_hidden_states=text,
-                timestep_cond=conditioning.get("timestep_cond"),
+                encoder_attention_mask=tensors.get(TEXT_MASK),
+                timestep_cond=tensors.get("timestep_cond"),
                 added_cond_kwargs=added or None,
                 cross_attention_kwargs={"ip_adapter_masks": masks} if masks else None,
                 return_dict=False,
@@ -150,18 +157,18 @@ class Network:
                 yield each, in_fours(each.forward)
 
 
-def _numbered(conditioning: Conditioning, name: str) -> list[torch.Tensor]:
+def _numbered(tensors: Mapping[str, torch.Tensor], name: str) -> list[torch.Tensor]:
     """``name.0``, ``name.1``, ... as a list."""
-    keys = takewhile(conditioning.__contains__, (f"{name}.{i}" for i in count()))
-    return [conditioning[key] for key in keys]
+    keys = takewhile(tensors.__contains__, (f"{name}.{i}" for i in count()))
+    return [tensors[key] for key in keys]
 
 
 class Backbone(ABC):
     """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps."""
 
     family: str
-    variant: str | None = None
-    """A model with ControlNets of its own: ``"pocket"``."""
+    checkpoint: Checkpoint | None = None
+    """What is known of the model under its name, if it was loaded by one."""
 
     def __init__(self, pipe: Any, networks: Mapping[str, Network]) -> None:
         self.pipe = pipe
@@ -215,12 +222,10 @@ class Backbone(ABC):
 
     @property
     def background_fill(self) -> str:
-        """The ``prefill`` that knows best what stands behind things: a GAN of the same world, where
-        there is one, or what surrounds the hole.
+        """The ``prefill`` that knows best what stands behind things: the checkpoint's own, or what
+        surrounds the hole.
         """
-        from engine.pocket.gan import gan_path
-
-        return "gan" if self.variant == "pocket" and gan_path() else "patch"
+        return self.checkpoint.background_fill if self.checkpoint else "patch"
 
     def network(self, kind: str) -> Network:
         """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""
@@ -287,6 +292,9 @@ class Backbone(ABC):
         """
         key = (prompt, negative_prompt, guided, size, images, self.device, self._text_state())
         if key not in self._texts:
+            told = self.unheard(prompt, negative_prompt if guided else None)
+            for each in warnings_of(told):
+                warnings.warn(each, stacklevel=2)
             self._texts[key] = self._encode_prompt(
                 prompt, negative_prompt, guided=guided, size=size, images=images
             )
@@ -294,6 +302,14 @@ class Backbone(ABC):
                 del self._texts[next(iter(self._texts))]
         self._texts[key] = self._texts.pop(key)  # the one used last stands last
         return self._texts[key]
+
+    def unheard(self, prompt: str, negative_prompt: str | None) -> dict[str, dict[str, list[str]]]:
+        """What of the texts the model does not read, or reads as plain words: see
+        :func:`engine.models.unheard.unheard`.
+        """
+        names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+        texts = {"prompt": prompt, "negative_prompt": negative_prompt}
+        return unheard(texts, (getattr(self.pipe, name, None) for name in names))
 
     def forget(self) -> None:
         """Encode every prompt and picture anew."""
@@ -421,16 +437,16 @@ class Backbone(ABC):
             vae_scale_factor=self.cell, do_convert_rgb=True, do_normalize=False
         )
 
-    def guidance_embedding(self, scale: float, images: int = 1) -> torch.Tensor:
-        """What networks that embed their guidance are told: images x time_cond_proj_dim."""
+    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        """``conditioning`` for networks that embed their guidance ``scale``."""
         import torch
 
         unet = next(iter(self.networks.values())).unet
-        weights = torch.tensor(scale - 1).repeat(images)
+        weights = torch.tensor(scale - 1).repeat(conditioning.rows)
         embedded: torch.Tensor = self.pipe.get_guidance_scale_embedding(
             weights, embedding_dim=unet.config.time_cond_proj_dim
         )
-        return embedded.to(self.device, self.dtype)
+        return conditioning.adding({"timestep_cond": embedded.to(self.device, self.dtype)})
 
 
 def _laid_out(images: torch.Tensor) -> torch.Tensor:

@@ -13,26 +13,68 @@ about the smallest that an eye sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 
-from engine.errors import InputError, UnknownNameError
+from engine.errors import InputError
 from engine.picture.masks import distance_to
+from engine.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     _Floats = NDArray[np.floating[Any]]
 
-__all__ = ["COLOURS", "colour_field", "match_colours", "restore_round_trip"]
+__all__ = [
+    "COLOURS",
+    "ColourInfo",
+    "Evidence",
+    "colour_field",
+    "list_colours",
+    "match_colours",
+    "restore_round_trip",
+]
 
-COLOURS: Final = ("field", "lab", "histogram", "none")
+
+class Evidence(NamedTuple):
+    """What a method sees: the box around an edit and its ring."""
+
+    decoded: NDArray[np.uint8]
+    """H W 3, what the VAE made of the finished latents."""
+    original: NDArray[np.uint8]
+    """H W 3."""
+    trust: NDArray[np.float32]
+    """H W in [0, 1], how much the original is the truth for the edit: above 0 on the ring."""
+    alpha: NDArray[np.float32]
+    """H W in [0, 1], how opaquely the edit will lie over the original."""
+    strength_map: NDArray[np.float32]
+    """H W in [0, 1]."""
+    cell: float
+    """Side of a latent cell in px."""
+
+
+@dataclass(frozen=True)
+class ColourInfo:
+    """A colour correction by name."""
+
+    name: str
+    description: str
+    correct: Callable[[Evidence], NDArray[np.floating[Any]] | None] | None = None
+    """Gives the edit with its colours corrected, H W 3 in [0, 1]; None where the evidence does not
+    suffice. None in its own place corrects nothing."""
+    round_trip: bool = False
+    """Under soft maps, what the VAE loses of the original is given back first
+    (:func:`restore_round_trip`)."""
+
+
+COLOURS = Registry("colour", ColourInfo, "softpaint.colours")
 """The methods of :func:`match_colours`, best first."""
 
 LIGHTLY: Final = 0.25
@@ -78,7 +120,7 @@ def match_colours(
         alpha: ``(H, W)`` in [0, 1], how opaque the edit will be laid over the original. Where it
             lets the original through, at most ``cell`` px inside the border, ``field`` takes that
             for the truth too, as far as the edit agrees with it. None: nowhere.
-        method: One of :data:`COLOURS`.
+        method: A name of :data:`COLOURS`.
         cell: Side of a latent cell in px, above 0.
 
     Returns:
@@ -89,37 +131,66 @@ def match_colours(
         UnknownNameError: no such method.
         InputError: shapes do not fit.
     """
-    if method not in COLOURS:
-        raise UnknownNameError("colour", method, COLOURS)
+    correct = COLOURS.get(method).correct
     alpha = np.ones_like(strength_map) if alpha is None else alpha
     if decoded.shape != original.shape or {strength_map.shape, alpha.shape} != {decoded.shape[:2]}:
         raise InputError(
             f"shapes do not fit: decoded {decoded.shape}, original {original.shape}, "
             f"strength map {strength_map.shape}, alpha {alpha.shape}"
         )
-    if method == "none":
+    if correct is None:
         return decoded
     trust = _trust(strength_map, cell)
     if not trust.any() or not (strength_map > 0).any():
         return decoded
     box = _around((trust > 0) | (strength_map > 0))
-    seen, should, known = _to_lab(decoded[box]), _to_lab(original[box]), trust[box]
-    if method == "field":
-        through = 1 - alpha[box]
-        lent = _lent(through, known, strength_map[box], cell)
-        field, agreed = colour_field(seen, should, known, lent, strength_map[box], cell)
-        field *= np.maximum(_shared(seen, agreed), np.where(lent > 0, through, 0))[..., None]
-        # As a difference, so that the rounding of the way to CIELAB and back cancels.
-        matched = decoded[box] / np.float32(255) + (_to_rgb(seen + field) - _to_rgb(seen))
-    elif np.count_nonzero(known > 0.5) < _MIN_RING:
+    matched = correct(
+        Evidence(decoded[box], original[box], trust[box], alpha[box], strength_map[box], cell)
+    )
+    if matched is None:
         return decoded
-    elif method == "lab":
-        matched = _to_rgb(_moved_statistics(seen, should, known > 0.5))
-    else:
-        matched = _matched_histograms(decoded[box], original[box], known > 0.5)
     result = decoded.copy()
     result[box] = (matched.clip(0, 1) * 255).round().astype(np.uint8)
     return result
+
+
+def _by_field(evidence: Evidence) -> NDArray[np.floating[Any]]:
+    seen, should = _to_lab(evidence.decoded), _to_lab(evidence.original)
+    through, strength_map, cell = 1 - evidence.alpha, evidence.strength_map, evidence.cell
+    lent = _lent(through, evidence.trust, strength_map, cell)
+    field, agreed = colour_field(seen, should, evidence.trust, lent, strength_map, cell)
+    field *= np.maximum(_shared(seen, agreed), np.where(lent > 0, through, 0))[..., None]
+    # As a difference, so that the rounding of the way to CIELAB and back cancels.
+    return evidence.decoded / np.float32(255) + (_to_rgb(seen + field) - _to_rgb(seen))
+
+
+def _by_statistics(evidence: Evidence) -> NDArray[np.floating[Any]] | None:
+    ring = evidence.trust > 0.5
+    if np.count_nonzero(ring) < _MIN_RING:
+        return None
+    seen, should = _to_lab(evidence.decoded), _to_lab(evidence.original)
+    return _to_rgb(_moved_statistics(seen, should, ring))
+
+
+def _by_histograms(evidence: Evidence) -> NDArray[np.floating[Any]] | None:
+    ring = evidence.trust > 0.5
+    if np.count_nonzero(ring) < _MIN_RING:
+        return None
+    return _matched_histograms(evidence.decoded, evidence.original, ring)
+
+
+for _info in (
+    ColourInfo("field", "a smooth field of what colours are off by", _by_field, round_trip=True),
+    ColourInfo("lab", "means and deviations in CIELAB, moved to the ring's", _by_statistics),
+    ColourInfo("histogram", "the ring's histograms, channel by channel", _by_histograms),
+    ColourInfo("none", "colours as they come"),
+):
+    COLOURS.register(_info)
+
+
+def list_colours() -> list[str]:
+    """The names that ``colour=`` accepts, best first."""
+    return COLOURS.names()
 
 
 def restore_round_trip(

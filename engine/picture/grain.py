@@ -8,6 +8,7 @@ JPEG takes the finest), by brightness (a sensor's grows with light) and by oppon
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -76,18 +77,90 @@ def match_grain(
     wanted = _measured(original[box], around)
     if np.sqrt(wanted[:2, :, 0].sum(axis=0).max()) < _LEAST * np.sqrt(3):
         return edited
-    lacking = np.maximum(wanted - _measured(edited[box], inside), 0) / _of_white()[:, None, None]
-    bands, _ = _split(edited[box])
-    noise = np.random.default_rng(seed).standard_normal(bands[0].shape, np.float32)
-    light = edited[box].mean(axis=2, dtype=np.float32)
-    light = np.asarray(cv2.GaussianBlur(light, (0, 0), _SIGMAS[-1]), np.float32)
-    grain = np.zeros_like(noise)
-    for band, variance in zip(_bands(noise), lacking, strict=True):
-        for channel in range(3):
-            strength = np.interp(light, _LEVELS, np.sqrt(variance[:, channel]))
-            grain[..., channel] += band[..., channel] * strength.astype(np.float32)
+    lacking = np.maximum(wanted - _measured(edited[box], inside), 0)
+    _, light = _split(edited[box])
+    grain = np.zeros((*light.shape, 3), np.float32)
+    rng = np.random.default_rng(seed)
+    for number, variance in enumerate(_mixed(lacking)):
+        # Each band from noise of its own, so that their variances add up.
+        band = _bands(rng.standard_normal(grain.shape, np.float32))[number]
+        for colour in range(3):
+            strength = np.interp(light, _LEVELS, np.sqrt(variance[:, colour]))
+            grain[..., colour] += band[..., colour] * strength.astype(np.float32)
     raised = np.sqrt(2 / np.maximum(alpha, 1e-3) - 1) * inside
     result = edited.copy()
     added = edited[box] + raised[..., None] * (grain @ _OPPONENT)
     result[box] = np.where(inside[..., None], added.round().clip(0, 255), edited[box])
     return result
+
+
+def _measured(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> _Floats:
+    """Noise variances of what lies in ``where``: ``(band, level, colour)``, in grey levels."""
+    bands, light = _split(picture)
+    known = where.astype(np.float32)
+    size = (_BLOCK, _BLOCK)
+    share = np.asarray(cv2.blur(known, size, borderType=cv2.BORDER_CONSTANT))
+    centres = np.zeros_like(where)
+    centres[:: _BLOCK // 4, :: _BLOCK // 4] = True
+    centres &= where & (share >= 0.5)
+    result = np.zeros((len(_SIGMAS), len(_LEVELS), 3), np.float32)
+    if not centres.any():
+        return result
+    nearest = np.abs(light[centres][:, None] - np.array(_LEVELS)).argmin(axis=1)
+    for number, band in enumerate(bands):
+        squares = band * band * known[..., None]
+        blurred = np.asarray(cv2.blur(squares, size, borderType=cv2.BORDER_CONSTANT))
+        variance = blurred[centres] / share[centres][:, None]
+        overall = np.quantile(variance, _FLATTEST, axis=0)
+        for level in range(len(_LEVELS)):
+            own = variance[nearest == level]
+            enough = len(own) >= _ENOUGH
+            result[number, level] = np.quantile(own, _FLATTEST, axis=0) if enough else overall
+    return result
+
+
+def _split(picture: NDArray[np.uint8]) -> tuple[list[_Floats], _Floats]:
+    """The bands of a picture in opponent colours, and its smooth brightness in grey levels."""
+    colours = picture.astype(np.float32) @ _OPPONENT.T
+    light = np.asarray(cv2.GaussianBlur(colours[..., 0], (0, 0), _SIGMAS[-1])) / np.float32(3**0.5)
+    return _bands(colours), np.asarray(light, np.float32)
+
+
+def _bands(values: _Floats) -> list[_Floats]:
+    """Differences of Gaussians, finest first; what is coarser than the last is no grain."""
+    smooth = [values, *(cv2.GaussianBlur(values, (0, 0), sigma) for sigma in _SIGMAS)]
+    return [np.asarray(fine - coarse, np.float32) for fine, coarse in pairwise(smooth)]
+
+
+def _mixed(variances: _Floats) -> _Floats:
+    """Variances of white noise in each band that together measure as ``variances`` (``(band, level,
+    colour)``): bands overlap, and the flattest squares have less than the mean.
+    """
+    from scipy.optimize import nnls
+
+    flat = variances.reshape(len(_SIGMAS), -1).T
+    mixed = np.array([nnls(_of_white(), each)[0] for each in flat.astype(np.float64)])
+    return np.asarray(mixed.T.reshape(variances.shape), np.float32)
+
+
+@cache
+def _of_white() -> NDArray[np.float64]:
+    """What a band (row) measures of white noise of variance 1 in each band (column)."""
+    noise = np.random.default_rng(0).standard_normal((256, 256), np.float32)
+    size = (_BLOCK, _BLOCK)
+    middle = slice(_BLOCK, -_BLOCK, _BLOCK // 4)
+    return np.array(
+        [
+            [
+                np.quantile(np.asarray(cv2.blur(seen * seen, size))[middle, middle], _FLATTEST)
+                for seen in _bands(band)
+            ]
+            for band in _bands(noise)
+        ]
+    ).T
+
+
+def _around(area: NDArray[Any]) -> tuple[slice, slice]:
+    """The smallest box around ``area``."""
+    rows, columns = np.flatnonzero(area.any(axis=1)), np.flatnonzero(area.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from engine.errors import InputError
+from engine.errors import InputError, setting
 from engine.picture.arrays import array_of, channels_last, unit_interval
 from engine.picture.masks import is_hard, resize_map
 from engine.picture.read import deep_values, name_of, open_upright
@@ -131,12 +131,13 @@ def load_mask(
     if not mask.any():
         raise InputError(
             f"{name} is empty: nothing to repaint (white = repaint; "
-            f"{'leave out' if invert else 'use'} invert=True if yours is the other way round)"
+            f"{'leave out' if invert else 'use'} {setting('invert', True)} if yours is the other "
+            "way round)"
         )
     if mask.all():
         raise InputError(
-            f"{name} covers the whole picture: nothing would be kept; pass strength_map=... for "
-            "image-to-image over the whole picture"
+            f"{name} covers the whole picture: nothing would be kept; give it as "
+            f"{setting('strength_map')} for image-to-image over the whole picture"
         )
     return mask
 

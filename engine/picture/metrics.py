@@ -11,7 +11,7 @@ scikit-image computes them. A Delta-E of 1 is about the smallest difference that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any, Final, Literal, TypeAlias
@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import UnknownNameError
 from engine.picture.masks import distance_to
+from engine.registry import Registry
 
 __all__ = [
     "METRICS",
@@ -38,7 +38,6 @@ __all__ = [
     "lpips_outside",
     "measure",
     "mse",
-    "prompt",
     "psnr",
     "ring",
     "saturation",
@@ -344,16 +343,6 @@ def ssim(result: Pixels, truth: Pixels) -> float:
     )
 
 
-def prompt(result: Pixels, text: str) -> float:
-    """Share, 0 to 1, of what ``text`` asks for that the pocket classifier finds.
-
-    It knows the pocket world only; NaN for a text that names nothing of that world.
-    """
-    from engine.pocket.classifier import prompt_score
-
-    return prompt_score(result, text)[0]
-
-
 # --- by name -------------------------------------------------------------------------------------
 
 
@@ -415,200 +404,192 @@ class Metric:
         return value if self.better == "lower" else -value
 
 
-METRICS: Final[Mapping[str, Metric]] = {
-    each.name: each
-    for each in (
-        Metric(
-            "untouched",
-            lambda s: untouched(s.result, s.original, s.strength_map),
-            "lower",
-            "levels",
-            "largest difference among pixels of strength 0",
-        ),
-        Metric(
-            "untouched_share",
-            lambda s: untouched_share(s.result, s.original, s.strength_map),
-            "lower",
-            "share",
-            "pixels of strength 0 that differ",
-        ),
-        Metric(
-            "seam",
-            lambda s: seam(s.result, s.reference, s.mask),
-            "lower",
-            "levels",
-            "gradient error on the mask's edge (ASUKA)",
-        ),
-        Metric(
-            "seam_pasted",
-            lambda s: seam_pasted(s.result, s.reference, s.mask),
-            "lower",
-            "levels",
-            "the same after the fill was pasted over the reference",
-        ),
-        Metric(
-            "seam_jump",
-            lambda s: seam_jump(s.result, s.original, s.mask),
-            "one",
-            "ratio",
-            "jump across the mask's border over that beside it",
-        ),
-        Metric(
-            "colour_ring",
-            lambda s: colour_ring(s.result, s.reference, s.mask),
-            "lower",
-            "Delta-E",
-            "colour error around the mask's border",
-        ),
-        Metric(
-            "saturation_ring",
-            lambda s: saturation(s.result, s.reference, ring(s.mask)),
-            "one",
-            "ratio",
-            "chroma kept around the mask's border",
-        ),
-        Metric(
-            "colour_inside",
-            lambda s: colour_inside(s.result, s.truth, s.mask),
-            "lower",
-            "Delta-E",
-            "colour error inside the mask",
-            ("truth",),
-        ),
-        Metric(
-            "hue",
-            lambda s: hue(s.result, s.truth, s.mask),
-            "lower",
-            "degrees",
-            "hue error inside the mask",
-            ("truth",),
-        ),
-        Metric(
-            "saturation",
-            lambda s: saturation(s.result, s.truth, s.mask),
-            "one",
-            "ratio",
-            "chroma inside the mask over the truth's",
-            ("truth",),
-        ),
-        Metric(
-            "saturation_loss",
-            lambda s: saturation_loss(s.result, s.truth, s.mask),
-            "lower",
-            "share",
-            "chroma lost inside the mask",
-            ("truth",),
-        ),
-        Metric(
-            "colour_moved",
-            lambda s: colour_moved(s.result, s.uncorrected, s.subject),
-            "lower",
-            "Delta-E",
-            "what the colour correction did to the thing asked for",
-            ("uncorrected", "subject"),
-        ),
-        Metric(
-            "strength_rank",
-            lambda s: strength_rank(s.result, s.original, s.strength_map),
-            "higher",
-            "rho",
-            "rank correlation of strength and change",
-        ),
-        Metric(
-            "psnr_inside",
-            lambda s: psnr(s.result, s.truth, s.mask),
-            "higher",
-            "dB",
-            "PSNR inside the mask",
-            ("truth",),
-        ),
-        Metric(
-            "psnr_whole",
-            lambda s: psnr(s.result, s.truth),
-            "higher",
-            "dB",
-            "PSNR of the whole picture",
-            ("truth",),
-        ),
-        Metric(
-            "ssim",
-            lambda s: ssim(s.result, s.truth),
-            "higher",
-            "index",
-            "structural similarity of the whole picture",
-            ("truth",),
-        ),
-        Metric(
-            "psnr_outside",
-            lambda s: psnr(s.result, s.original, ~s.mask),
-            "higher",
-            "dB",
-            f"PSNR of the unmasked part ({PSNR_CAP:.0f} = equal)",
-        ),
-        Metric(
-            "mse_outside",
-            lambda s: mse(s.result, s.original, ~s.mask),
-            "lower",
-            "of 1",
-            "squared error of the unmasked part",
-        ),
-        Metric(
-            "brushbench_psnr",
-            lambda s: brushbench_psnr(s.result, s.original, s.mask),
-            "higher",
-            "dB",
-            "PSNR of the unmasked part as BrushBench's script has it",
-        ),
-        Metric(
-            "brushbench_mse",
-            lambda s: brushbench_mse(s.result, s.original, s.mask),
-            "lower",
-            "of 3",
-            "squared error of the unmasked part as BrushBench's script has it",
-        ),
-        Metric(
-            "prompt",
-            lambda s: prompt(s.result, s.prompt),
-            "higher",
-            "share",
-            "what the pocket classifier finds of the prompt",
-            ("prompt",),
-        ),
-        Metric(
-            "lpips",
-            lambda s: s.lpips(s.result, s.truth),
-            "lower",
-            "distance",
-            "LPIPS of the whole picture",
-            ("truth", "lpips"),
-        ),
-        Metric(
-            "lpips_outside",
-            lambda s: lpips_outside(s.result, s.original, s.mask, s.lpips),
-            "lower",
-            "distance",
-            "LPIPS of the unmasked part, the rest black, as BrushBench's script has it",
-            ("lpips",),
-        ),
-        Metric(
-            "clip",
-            lambda s: s.clip(s.result, s.prompt),
-            "higher",
-            "of 100",
-            "cosine of CLIP's embeddings of picture and prompt",
-            ("prompt", "clip"),
-        ),
-        Metric("seconds", lambda s: s.seconds, "lower", "s", "time for one picture", ("seconds",)),
-        Metric(
-            "model_calls",
-            lambda s: s.model_calls,
-            "lower",
-            "calls",
-            "network evaluations for one picture",
-            ("model_calls",),
-        ),
-    )
-}
+METRICS = Registry("metric", Metric, "softpaint.metrics")
+
+for _metric in (
+    Metric(
+        "untouched",
+        lambda s: untouched(s.result, s.original, s.strength_map),
+        "lower",
+        "levels",
+        "largest difference among pixels of strength 0",
+    ),
+    Metric(
+        "untouched_share",
+        lambda s: untouched_share(s.result, s.original, s.strength_map),
+        "lower",
+        "share",
+        "pixels of strength 0 that differ",
+    ),
+    Metric(
+        "seam",
+        lambda s: seam(s.result, s.reference, s.mask),
+        "lower",
+        "levels",
+        "gradient error on the mask's edge (ASUKA)",
+    ),
+    Metric(
+        "seam_pasted",
+        lambda s: seam_pasted(s.result, s.reference, s.mask),
+        "lower",
+        "levels",
+        "the same after the fill was pasted over the reference",
+    ),
+    Metric(
+        "seam_jump",
+        lambda s: seam_jump(s.result, s.original, s.mask),
+        "one",
+        "ratio",
+        "jump across the mask's border over that beside it",
+    ),
+    Metric(
+        "colour_ring",
+        lambda s: colour_ring(s.result, s.reference, s.mask),
+        "lower",
+        "Delta-E",
+        "colour error around the mask's border",
+    ),
+    Metric(
+        "saturation_ring",
+        lambda s: saturation(s.result, s.reference, ring(s.mask)),
+        "one",
+        "ratio",
+        "chroma kept around the mask's border",
+    ),
+    Metric(
+        "colour_inside",
+        lambda s: colour_inside(s.result, s.truth, s.mask),
+        "lower",
+        "Delta-E",
+        "colour error inside the mask",
+        ("truth",),
+    ),
+    Metric(
+        "hue",
+        lambda s: hue(s.result, s.truth, s.mask),
+        "lower",
+        "degrees",
+        "hue error inside the mask",
+        ("truth",),
+    ),
+    Metric(
+        "saturation",
+        lambda s: saturation(s.result, s.truth, s.mask),
+        "one",
+        "ratio",
+        "chroma inside the mask over the truth's",
+        ("truth",),
+    ),
+    Metric(
+        "saturation_loss",
+        lambda s: saturation_loss(s.result, s.truth, s.mask),
+        "lower",
+        "share",
+        "chroma lost inside the mask",
+        ("truth",),
+    ),
+    Metric(
+        "colour_moved",
+        lambda s: colour_moved(s.result, s.uncorrected, s.subject),
+        "lower",
+        "Delta-E",
+        "what the colour correction did to the thing asked for",
+        ("uncorrected", "subject"),
+    ),
+    Metric(
+        "strength_rank",
+        lambda s: strength_rank(s.result, s.original, s.strength_map),
+        "higher",
+        "rho",
+        "rank correlation of strength and change",
+    ),
+    Metric(
+        "psnr_inside",
+        lambda s: psnr(s.result, s.truth, s.mask),
+        "higher",
+        "dB",
+        "PSNR inside the mask",
+        ("truth",),
+    ),
+    Metric(
+        "psnr_whole",
+        lambda s: psnr(s.result, s.truth),
+        "higher",
+        "dB",
+        "PSNR of the whole picture",
+        ("truth",),
+    ),
+    Metric(
+        "ssim",
+        lambda s: ssim(s.result, s.truth),
+        "higher",
+        "index",
+        "structural similarity of the whole picture",
+        ("truth",),
+    ),
+    Metric(
+        "psnr_outside",
+        lambda s: psnr(s.result, s.original, ~s.mask),
+        "higher",
+        "dB",
+        f"PSNR of the unmasked part ({PSNR_CAP:.0f} = equal)",
+    ),
+    Metric(
+        "mse_outside",
+        lambda s: mse(s.result, s.original, ~s.mask),
+        "lower",
+        "of 1",
+        "squared error of the unmasked part",
+    ),
+    Metric(
+        "brushbench_psnr",
+        lambda s: brushbench_psnr(s.result, s.original, s.mask),
+        "higher",
+        "dB",
+        "PSNR of the unmasked part as BrushBench's script has it",
+    ),
+    Metric(
+        "brushbench_mse",
+        lambda s: brushbench_mse(s.result, s.original, s.mask),
+        "lower",
+        "of 3",
+        "squared error of the unmasked part as BrushBench's script has it",
+    ),
+    Metric(
+        "lpips",
+        lambda s: s.lpips(s.result, s.truth),
+        "lower",
+        "distance",
+        "LPIPS of the whole picture",
+        ("truth", "lpips"),
+    ),
+    Metric(
+        "lpips_outside",
+        lambda s: lpips_outside(s.result, s.original, s.mask, s.lpips),
+        "lower",
+        "distance",
+        "LPIPS of the unmasked part, the rest black, as BrushBench's script has it",
+        ("lpips",),
+    ),
+    Metric(
+        "clip",
+        lambda s: s.clip(s.result, s.prompt),
+        "higher",
+        "of 100",
+        "cosine of CLIP's embeddings of picture and prompt",
+        ("prompt", "clip"),
+    ),
+    Metric("seconds", lambda s: s.seconds, "lower", "s", "time for one picture", ("seconds",)),
+    Metric(
+        "model_calls",
+        lambda s: s.model_calls,
+        "lower",
+        "calls",
+        "network evaluations for one picture",
+        ("model_calls",),
+    ),
+):
+    METRICS.register(_metric)
 
 WITHOUT_TRUTH: Final = (
     *("untouched", "seam", "seam_jump", "colour_ring", "saturation_ring", "strength_rank"),
@@ -619,9 +600,7 @@ WITHOUT_TRUTH: Final = (
 
 def get_metric(name: str) -> Metric:
     """The metric called ``name``. Raises ``UnknownNameError`` with the nearest match."""
-    if name not in METRICS:
-        raise UnknownNameError("metric", name, METRICS)
-    return METRICS[name]
+    return METRICS.get(name)
 
 
 def measure(sample: Sample, names: Iterable[str] | None = None) -> dict[str, float]:
@@ -630,7 +609,7 @@ def measure(sample: Sample, names: Iterable[str] | None = None) -> dict[str, flo
     Raises:
         UnknownNameError: there is no such metric.
     """
-    metrics = [get_metric(name) for name in (METRICS if names is None else names)]
+    metrics = list(METRICS) if names is None else [METRICS.get(name) for name in names]
     values = {
         metric.name: float(metric.measure(sample))
         for metric in metrics

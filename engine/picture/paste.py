@@ -1,20 +1,23 @@
 """Laying an edit over its original.
 
 Every way keeps pixels where alpha is 0 equal to the bit, and fades the edit in over alpha's ramp.
-They differ in what is faded in.
+They differ in what is faded in. To add one, register a :class:`PasteInfo`, or name it as an entry
+point of the group ``softpaint.pastes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from engine.picture.masks import smootherstep
 from engine.picture.pixels import paste
+from engine.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,29 +25,36 @@ if TYPE_CHECKING:
     Rgb = NDArray[np.uint8]
     Alpha = NDArray[np.float32]
 
-PasteRule = Literal["alpha", "adaptive", "multiband", "poisson"]
+
+@dataclass(frozen=True)
+class PasteInfo:
+    """A way to lay an edit over its original, by name."""
+
+    name: str
+    description: str
+    run: Callable[[Rgb, Rgb, Alpha], Rgb]
+    """Of the original, the edit and its opacity."""
+    deep: bool = False
+    """What the original holds where the edit is opaque has a say too."""
+
+
+PASTES = Registry("paste", PasteInfo, "softpaint.pastes")
 
 CHANGE = 6.0
 """Change (Delta-E 1976 in Lab, smoothed) at which the adaptive paste is half opaque: about twice
 what a VAE's round trip changes."""
 
 
-DEEP: Final = frozenset({"multiband", "poisson"})
-"""Rules by which what the edit covers wholly has a say too."""
-
-
-def stitch(rule: PasteRule, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
-    """Lay ``edited`` over ``original`` (uint8, H W 3) by ``rule``.
-
-    - ``alpha``: the edit itself, see :func:`engine.picture.pixels.paste`.
-    - ``adaptive``: the more transparent, the less really changed, see :func:`changed`.
-    - ``multiband``: the edit, blended into the original band by band, see :func:`multiband`.
-    - ``poisson``: the edit's gradients in the original's colours, see :func:`poisson`.
+def stitch(rule: str, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
+    """Lay ``edited`` over ``original`` (uint8, H W 3) by ``rule``, a name of :func:`list_pastes`.
 
     Args:
         alpha: H W in [0, 1].
+
+    Raises:
+        UnknownNameError: no such rule.
     """
-    return _RULES[rule](original, edited, alpha)
+    return PASTES.get(rule).run(original, edited, alpha)
 
 
 def _adaptive(original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
@@ -134,14 +144,15 @@ def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
     return np.asarray(cloned[middle, middle], np.uint8)
 
 
-_RULES: dict[PasteRule, Callable[[Rgb, Rgb, Alpha], Rgb]] = {
-    "alpha": paste,
-    "adaptive": _adaptive,
-    "multiband": _multiband,
-    "poisson": _poisson,
-}
+for _info in (
+    PasteInfo("alpha", "the edit itself, faded in", paste),
+    PasteInfo("adaptive", "the more transparent, the less really changed", _adaptive),
+    PasteInfo("multiband", "blended into the original band by band", _multiband, deep=True),
+    PasteInfo("poisson", "the edit's gradients in the original's colours", _poisson, deep=True),
+):
+    PASTES.register(_info)
 
 
 def list_pastes() -> list[str]:
-    """The rules of :func:`stitch`."""
-    return list(_RULES)
+    """The names that ``paste=`` accepts."""
+    return PASTES.names()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.errors import InputError, ModelError
+from engine.errors import InputError, ModelError, setting
 from engine.picture.arrays import unit_interval
 
 if TYPE_CHECKING:
@@ -53,15 +53,25 @@ def to_pixels(tensor: torch.Tensor) -> NDArray[np.uint8]:
 
     Raises:
         InputError: Another shape.
-        ModelError: The tensor holds NaN: the VAE overflowed, as SDXL's does in float16.
+        ModelError: The tensor holds NaN: the VAE overflowed, as SDXL's does in float16, or the run.
     """
     if tensor.ndim != 4 or tensor.shape[1] != 3:
         raise InputError(f"b 3 h w is needed, not {tuple(tensor.shape)}")
     unit = (tensor.detach() * 0.5 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy()
     if np.isnan(unit).any():
-        raise ModelError("the VAE returned NaN; run it in float32 or bfloat16 (SDXL's overflows)")
+        raise ModelError(_overflow(tensor))
     pixels: NDArray[np.uint8] = (unit * 255).round().astype(np.uint8)
     return pixels
+
+
+def _overflow(tensor: torch.Tensor) -> str:
+    """Say what may have left the range of numbers of a decoded ``tensor``'s type."""
+    if tensor.element_size() < 4:
+        return "the VAE returned NaN; run it in float32 or bfloat16 (SDXL's overflows)"
+    return (
+        f"the run ended in NaN: {setting('guidance_scale')} or a control's scale is far too large, "
+        "or the model's half precision or its weights fail"
+    )
 
 
 def paste(

@@ -7,7 +7,6 @@ numpy.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import warnings
@@ -15,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine.errors import InputError
+from engine.errors import InputError, told
 from engine.picture.arrays import MAX_PIXELS, array_of, by, channels_last, limit_text, to_uint8
+from engine.picture.source import Source
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,6 @@ __all__ = [
     "name_of",
     "open_image",
     "open_upright",
-    "sha256",
 ]
 
 ImageLike: TypeAlias = "Image.Image | NDArray[Any] | torch.Tensor | str | os.PathLike[str]"
@@ -189,15 +189,20 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
     """Open an image file for the time of a ``with`` block; nothing is decoded yet.
 
     Args:
-        path: The file.
+        path: The file, or the :class:`~engine.picture.source.Source` that holds its bytes.
         name: What error messages call it.
 
     Raises:
         InputError: The file is missing, a folder, unreadable, no image or too large; or it turned
             out to be damaged inside the block.
     """
-    file = Path(path)
-    check_file(file, name)
+    file: Path | BytesIO = Path(path)
+    if isinstance(path, Source):
+        if not path.data:
+            raise InputError(f"{name} is an empty file")
+        file = BytesIO(path.data)
+    elif isinstance(file, Path):
+        check_file(file, name)
     with warnings.catch_warnings():
         # Pillow warns of what is refused here with an error (size), or of what is harmless
         # (broken EXIF blocks, palettes with transparency).
@@ -243,21 +248,6 @@ def check_file(path: Path, name: str, *, empty: bool = False) -> None:
         raise InputError(f"{name} cannot be read: {first_line(error)}") from None
 
 
-def sha256(path: FilePath) -> str:
-    """Compute the SHA-256 of a file's bytes, in hexadecimal (64 digits).
-
-    Raises:
-        InputError: The file is missing or cannot be read.
-    """
-    name = f"file {os.fspath(path)!r}"
-    check_file(Path(path), name, empty=True)
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {first_line(error)}") from error
-
-
 def _decode(image: Image.Image, name: str) -> Image.Image:
     """Check an opened image, decode it, turn it upright."""
     width, height = image.size
@@ -268,8 +258,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format not in _STILL_FORMATS:
         raise InputError(
-            f"{name} has {frames} frames or pages; extract one first, for instance with Pillow: "
-            "image.seek(n); image.copy()"
+            f"{name} has {frames} frames or pages, and one picture is edited; take one out first, "
+            + told(
+                python="for instance with Pillow: image.seek(n); image.copy()",
+                command="for instance with ImageMagick: magick 'FILE[0]' frame.png",
+            )
         )
     try:
         image.load()

@@ -1,27 +1,21 @@
-"""Files out: whole or not at all.
-
-Everything is written to a temporary file in the target's own folder, flushed to the disk and then
-renamed over the target, so that a full disk, Ctrl-C or a crash leaves either the old file or the
-new one, never half of one.
-"""
+"""Files out, by :mod:`engine.picture.commit`: whole or not at all."""
 
 from __future__ import annotations
 
-import errno
-import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from engine.errors import InputError, OutputError, SoftpaintError
+from engine.errors import InputError, OutputError
+from engine.picture.commit import Commit, try_out
 from engine.picture.metadata import FORMATS, no_alpha, save_options
 from engine.picture.read import FilePath, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "check_writable", "save_image", "write_text"]
+__all__ = ["FORMATS", "check_writable", "save_image", "write_image", "write_text"]
 
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
 
@@ -32,6 +26,7 @@ def save_image(
     *,
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = True,
+    commit: Commit | None = None,
 ) -> None:
     """Write an image, whole or not at all; the suffix decides the format.
 
@@ -46,6 +41,7 @@ def save_image(
         metadata: Text to be read back by :func:`read_metadata`. PNG: one iTXt chunk (UTF-8) for
             each entry, keyword ``softpaint:<key>``. JPEG and WebP: JSON in EXIF's UserComment.
         overwrite: False = an existing file is an error.
+        commit: Files that take their places together; the image is one of them.
 
     Raises:
         OutputError: The suffix is unknown, the folder is missing or cannot be written, the path is
@@ -55,19 +51,46 @@ def save_image(
     target = Path(path)
     _check_target(target, suffixes=True, overwrite=overwrite, error=OutputError)
     format_ = FORMATS[target.suffix.lower()]
+    with Commit() if commit is None else nullcontext(commit) as together:
+        together.write(
+            target, lambda file: write_image(file, image, format_, metadata=metadata, name=target)
+        )
+
+
+def write_image(
+    file: IO[bytes],
+    image: Image.Image,
+    format_: str,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    name: FilePath,
+) -> None:
+    """Write an image into an open file, as :func:`save_image` does into one of a path.
+
+    Args:
+        file: Open for writing and seekable.
+        image: Mode 1, L, LA, P, RGB or RGBA, upright.
+        format_: One of the values of :data:`FORMATS`.
+        metadata: See :func:`save_image`.
+        name: What error messages call the file.
+
+    Raises:
+        OutputError: The format cannot hold the image or the metadata.
+    """
     if image.mode not in _MODES:
         raise OutputError(
-            f"cannot write {str(target)!r}: an image of mode {image.mode!r} is none of "
+            f"cannot write {str(name)!r}: an image of mode {image.mode!r} is none of "
             f"{', '.join(_MODES)}"
         )
-    options = save_options(image, format_, metadata, target)
+    options = save_options(image, format_, metadata, Path(name))
     if format_ == "JPEG" and image.mode in {"LA", "P", "RGBA"}:
-        image = image.convert("RGB")  # _options saw to it that nothing is transparent
-    _write(target, lambda file: image.save(file, format=format_, **options))
+        image = image.convert("RGB")  # save_options saw to it that nothing is transparent
+    image.save(file, format=format_, **options)
 
 
-def write_text(path: FilePath, text: str) -> None:
-    """Write a UTF-8 text file (newlines as given), whole or not at all.
+def write_text(path: FilePath, text: str, *, commit: Commit | None = None) -> None:
+    """Write a UTF-8 text file (newlines as given), whole or not at all; ``commit`` as for
+    :func:`save_image`.
 
     Raises:
         OutputError: The folder is missing or cannot be written, the path is a folder, the text
@@ -79,7 +102,8 @@ def write_text(path: FilePath, text: str) -> None:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise OutputError(f"cannot write {str(target)!r}: {error}") from error
-    _write(target, lambda file: file.write(data))
+    with Commit() if commit is None else nullcontext(commit) as together:
+        together.write(target, lambda file: file.write(data))
 
 
 def check_writable(
@@ -105,7 +129,7 @@ def check_writable(
     _check_target(target, suffixes=image, overwrite=overwrite, error=InputError)
     if image and transparent and FORMATS[target.suffix.lower()] == "JPEG":
         raise InputError(no_alpha(target))
-    _write(target, lambda _: None, keep=False)
+    try_out(target)
 
 
 # --- what can be said before writing --------------------------------------------------------------
@@ -138,68 +162,3 @@ def _check_target(
         raise
     except (OSError, ValueError) as problem:  # a name that is too long, a NUL, a locked folder
         raise error(f"cannot write {shown}: {first_line(problem)}") from problem
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def _write(target: Path, fill: Callable[[IO[bytes]], object], *, keep: bool = True) -> None:
-    """Write through a temporary file beside the target; ``keep=False`` only tries it out."""
-    shown = str(target)
-    temporary: Path | None = None
-    try:
-        final = Path(os.path.realpath(target))
-        temporary = final.parent / f".softpaint-{secrets.token_hex(8)}.tmp"
-        # Created with the user's umask, as the file itself would be.
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o666), "w+b") as file:
-            fill(file)
-            file.flush()
-            if keep:
-                os.fsync(file.fileno())
-        if keep:
-            temporary.replace(final)
-            temporary = None
-            _sync_folder(final.parent)
-    except SoftpaintError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {shown!r}: {_reason(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:  # an encoder refused the image
-        raise OutputError(f"cannot write {shown!r}: {first_line(error)}") from error
-    finally:
-        if temporary is not None:
-            _remove(temporary)
-
-
-def _reason(error: OSError) -> str:
-    reasons = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EROFS: "the folder is read-only",
-        errno.EACCES: "permission denied in that folder",
-        errno.EPERM: "permission denied in that folder",
-        errno.EFBIG: "the file would be larger than is allowed here",
-    }
-    return reasons.get(error.errno or 0) or first_line(error)
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError:  # the folder itself may be gone by now
-        return
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened (POSIX)."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)

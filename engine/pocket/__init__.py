@@ -9,9 +9,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["controlnet_paths", "inpaint_unet_path", "model_path"]
+__all__ = ["controlnet_paths", "gan_path", "inpaint_unet_path", "model_folder", "model_path"]
 
 _HERE = Path(__file__).resolve().parent
+
+
+def model_folder() -> Path:
+    """Where the model is, or would be if this installation has none."""
+    return _HERE / "model"
+
+
+def gan_path() -> Path | None:
+    """The file of the GAN's weights, or ``None`` where this version ships none."""
+    path = _HERE / "gan.safetensors"
+    return path if path.is_file() else None
 
 
 def model_path() -> Path:
@@ -19,7 +30,7 @@ def model_path() -> Path:
 
     Raises ``FileNotFoundError`` if the package was installed without its weights.
     """
-    folder = _HERE / "model"
+    folder = model_folder()
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
             f"the pocket model is not in this installation: {folder} has no model_index.json"

@@ -8,14 +8,15 @@ of Fourier convolutions, whose every output sees the whole picture, and back up.
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-__all__ = ["InpaintingGan", "gan_path", "load_gan", "self_ensemble"]
+from engine.pocket import gan_path
+
+__all__ = ["InpaintingGan", "load_gan", "self_ensemble"]
 
 _CELL = 8
 
@@ -97,12 +98,6 @@ class _Fourier(nn.Module):
             wave = torch.fft.irfft2(torch.complex(real, imaginary), s=size, norm="ortho")
         mixed: torch.Tensor = self.mix(wave)
         return features + mixed
-
-
-def gan_path() -> Path | None:
-    """The file of the shipped weights, or ``None`` where this version ships none."""
-    path = Path(__file__).resolve().parent / "gan.safetensors"
-    return path if path.is_file() else None
 
 
 def self_ensemble(gan: InpaintingGan, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -144,9 +144,9 @@ def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control
     them. None where the model has no ControlNet of its own.
     """
     from controls import Control, annotate
-    from engine.pocket import controlnet_paths
 
-    if engine.backbone.variant != "pocket" or CONTROL not in controlnet_paths():
+    checkpoint = engine.backbone.checkpoint
+    if checkpoint is None or CONTROL not in (checkpoint.controlnets or ()):
         return [None] * len(scenes)
     wanted = [scene.image if scene.truth is None else scene.truth for scene in scenes]
     return [Control(CONTROL, annotate(picture, CONTROL)) for picture in wanted]
@@ -258,8 +258,13 @@ def describe_models() -> str:
 def _controls_with_models() -> list[str]:
     """The controls by name, with the families that they have networks for."""
     from controls import get_control, list_controls
+    from engine.models.checkpoints import CHECKPOINTS
 
-    named = {name: get_control(name).models for name in list_controls()}
+    own = {info.name: info.controlnets or {} for info in CHECKPOINTS}
+    named = {
+        name: [*(model for model in own if name in own[model]), *get_control(name).models]
+        for name in list_controls()
+    }
     return [f"{name} ({', '.join(models)})" for name, models in named.items()]
 
 

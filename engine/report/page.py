@@ -188,7 +188,7 @@ def _figure(
 ) -> str:
     original = _data_uri(before, None)
     told = "".join(
-        f"<dt>{_text(name)}</dt><dd>{METRICS[name].show(value)} {METRICS[name].unit}</dd>"
+        f"<dt>{_text(name)}</dt><dd>{METRICS.get(name).show(value)} {METRICS.get(name).unit}</dd>"
         for name, value in metrics.items()
     )
     used = "".join(
@@ -256,7 +256,7 @@ median.</p>
 def _means(rows: Sequence[Row]) -> str:
     """A sortable table: a line for each name, a column for each metric."""
     names = list(dict.fromkeys(row.name for row in rows))
-    metrics = [METRICS[name] for name in SHOWN if any(name in row.metrics for row in rows)]
+    metrics = [METRICS.get(name) for name in SHOWN if any(name in row.metrics for row in rows)]
     values = {
         (name, metric.name): [
             row.metrics[metric.name]
@@ -300,7 +300,7 @@ def _worst_cases(
     ranking = next((n for n in wanted if any(n in row.metrics for row in rows)), None)
     if ranking is None:
         return ""
-    metric = METRICS[ranking]
+    metric = METRICS.get(ranking)
     names = list(dict.fromkeys(row.name for row in rows))
     by_key = {(row.scene, row.name): row for row in rows}
 
@@ -320,7 +320,7 @@ def _worst_cases(
             row = by_key[case.scene, name]
             image = _image(picture(case.task, case.scene, name), f"{name}, scene {case.scene}")
             told = "<br>".join(
-                f"{each} {METRICS[each].show(row.metrics[each])}"
+                f"{each} {METRICS.get(each).show(row.metrics[each])}"
                 for each in dict.fromkeys((ranking, "seam", "prompt"))
                 if each in row.metrics
             )
@@ -345,7 +345,7 @@ def _overlay(case: Case) -> Image.Image:
 
 
 def _every_row(rows: Sequence[Row]) -> str:
-    metrics = [METRICS[name] for name in SHOWN if any(name in row.metrics for row in rows)]
+    metrics = [METRICS.get(name) for name in SHOWN if any(name in row.metrics for row in rows)]
     lines = []
     for row in rows:
         cells = [f'<td class="text">{_text(each)}</td>' for each in (row.task, row.scene, row.name)]
@@ -399,7 +399,7 @@ def _plots(rows: Sequence[Row], tasks: Sequence[str]) -> list[tuple[str, str]]:
             axis.set_yticks(range(1, len(names) + 1), names, fontsize=9)
             axis.tick_params(axis="x", labelsize=8)
             axis.grid(axis="x", alpha=0.3)
-        figure.suptitle(f"{metric} ({METRICS[metric].unit})", fontsize=11, x=0.01, ha="left")
+        figure.suptitle(f"{metric} ({METRICS.get(metric).unit})", fontsize=11, x=0.01, ha="left")
         file = io.BytesIO()
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "softpaint"}):
             figure.savefig(file, format="svg", metadata={"Date": None})
@@ -436,7 +436,7 @@ def _heading(metric: Metric) -> str:
 
 def _glossary(names: set[str]) -> str:
     """What the metrics mean."""
-    known = [metric for metric in METRICS.values() if metric.name in names]
+    known = [metric for metric in METRICS if metric.name in names]
     items = "".join(
         f"<dt>{metric.name}</dt><dd>{_text(metric.description)}; in {_text(metric.unit)}, "
         f"{'best at 1' if metric.better == 'one' else f'{metric.better} is better'}</dd>"

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controls import Control
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.read import sha256
+from engine.picture.source import STANDARD_INPUT, Source
 
 if TYPE_CHECKING:
+    from controls import Control
     from engine.request.result import EditResult
 
 KEY = "edit"
@@ -47,6 +47,10 @@ _REPEATED = (
     "prefill",
     "paste",
 )
+_TEXTS = (
+    *("prompt", "negative_prompt", "strategy", "scheduler", "colour", "region", "prefill"),
+    "paste",
+)
 
 
 @dataclass(frozen=True)
@@ -59,31 +63,22 @@ class InputFile:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path, *, beside: Path) -> InputFile:
-        """Describe ``path`` for a result that is written to ``beside``."""
-        absolute = path.resolve()
+    def of(cls, source: Source, *, beside: Path) -> InputFile:
+        """Describe what was read for a result that is written to ``beside``."""
+        if source.is_stream:
+            return cls(source.path, source.path, source.sha256)
+        absolute = os.path.realpath(source)
         try:
-            relative = os.path.relpath(absolute, beside.resolve().parent)
+            relative = os.path.relpath(absolute, Path(os.path.realpath(beside)).parent)
         except ValueError:  # another drive
-            relative = str(absolute)
-        return cls(Path(relative).as_posix(), str(absolute), sha256(path))
+            relative = absolute
+        return cls(Path(relative).as_posix(), absolute, source.sha256)
 
-    def find(self, *, kind: str, beside: Path, given: Path | None = None) -> Path:
-        """The file, unchanged: where the caller says it is, beside the result, or where it was."""
-        places = [given] if given else [beside.resolve().parent / self.path, Path(self.absolute)]
-        existing = [place for place in places if place.is_file()]
-        for place in existing:
-            if sha256(place) == self.sha256:
-                return place
-        if existing:
-            raise InputError(
-                f"{existing[0]} is not the {kind} that {beside} was made from (its contents "
-                f"differ); give the {kind}'s place, or start afresh without --from."
-            )
-        raise InputError(
-            f"the {kind} that {beside} was made from is missing: {places[-1]}; "
-            "say where it is now on the command line."
-        )
+    def places(self, *, beside: Path) -> list[Path]:
+        """Where it may be: beside the result, or where it was."""
+        if self.absolute == STANDARD_INPUT:
+            return []
+        return [Path(os.path.realpath(beside)).parent / self.path, Path(self.absolute)]
 
 
 @dataclass(frozen=True)
@@ -102,30 +97,18 @@ class RecordedControl:
     @classmethod
     def of(cls, control: Control, *, beside: Path) -> RecordedControl:
         """Describe ``control`` for a result that is written to ``beside``."""
-        model, file = Path(control.label), control.file
+        model, file, mask = Path(control.label), control.file, control.mask
         return cls(
-            model=str(model.resolve()) if model.exists() else control.label,
-            image=InputFile.of(file, beside=beside) if file else control.annotator,
+            model=os.path.realpath(model) if model.exists() else control.label,
+            image=InputFile.of(file, beside=beside)
+            if isinstance(file, Source)
+            else control.annotator,
             scale=control.scale,
             start=control.start,
             end=control.end,
-            mask=InputFile.of(Path(control.mask), beside=beside) if control.mask else None,
+            mask=InputFile.of(mask, beside=beside) if isinstance(mask, Source) else None,
             exact=control.exact,
         )
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> RecordedControl:
-        files = {key: fields[key] for key in ("image", "mask") if isinstance(fields[key], dict)}
-        return cls(**{**fields, **{key: InputFile(**each) for key, each in files.items()}})
-
-    def find(self, *, beside: Path) -> Control:
-        """The same control, its files unchanged."""
-        files = {
-            key: each.find(kind=f"{self.model} control's {key}", beside=beside)
-            for key, each in (("image", self.image), ("mask", self.mask))
-            if isinstance(each, InputFile)
-        }
-        return Control(**{**vars(self), **files})
 
 
 @dataclass(frozen=True)
@@ -183,38 +166,17 @@ class EditRecord:
         return {KEY: json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)}
 
     @classmethod
-    def read(cls, path: Path) -> EditRecord:
-        """The record of the PNG at ``path``; ``InputError`` where there is none."""
-        text = read_metadata(path).get(KEY)
+    def read(cls, source: str | os.PathLike[str]) -> EditRecord:
+        """Read the record of a result. Whoever wrote the file, every field is of its kind after.
+
+        Raises:
+            InputError: there is none, or it is damaged or of another version's format.
+        """
+        name = os.fspath(source)
+        text = read_metadata(source).get(KEY)
         if text is None:
-            raise InputError(f"{path} was not made by `softpaint edit`: it holds no edit.")
-        try:
-            fields = json.loads(text)
-            if fields["format"] != FORMAT:
-                raise InputError(
-                    f"{path} was written by Softpaint {fields['version']} in another format "
-                    f"({fields['format']}; this version reads {FORMAT})."
-                )
-            fields["image"] = InputFile(**fields["image"])
-            fields["region"] = {k: InputFile(**each) for k, each in fields["region"].items()}
-            fields["controls"] = [RecordedControl.read(each) for each in fields["controls"]]
-            return cls(**fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} holds damaged Softpaint settings: {error}.") from error
-
-    def find_region(self, given: Mapping[str, Path], *, beside: Path) -> dict[str, Path]:
-        """The mask or map, unchanged; ``given`` says where it is now, if it was moved."""
-        if given and set(given) != set(self.region):
-            kind = "".join(self.region).replace("_", " ") or "grown canvas only"
-            raise InputError(f"{beside} was made with a {kind}.")
-        return {
-            kind: each.find(kind=kind.replace("_", " "), beside=beside, given=given.get(kind))
-            for kind, each in self.region.items()
-        }
-
-    def find_controls(self, *, beside: Path) -> list[Control]:
-        """The controls, their files unchanged."""
-        return [each.find(beside=beside) for each in self.controls]
+            raise InputError(f"{name!r} was not made by `softpaint edit`: it holds no edit.")
+        return read_record(text, name)
 
     def lines(self) -> list[str]:
         """The record for a person, one ``name: value`` a line."""
@@ -252,4 +214,112 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """One line, whatever the text holds."""
+    if isinstance(value, str) and value.isprintable():
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def read_record(text: str, name: str) -> EditRecord:
+    """The record that a file ``name`` holds as ``text``.
+
+    Raises:
+        InputError: it is damaged or of another version's format.
+    """
+    try:
+        fields = _table(json.loads(text))
+        if fields.get("format") != FORMAT:
+            version, form = _text(fields.get("version")), fields.get("format")
+            raise InputError(
+                f"{name!r} was written by Softpaint {version} in another format ({form!r}; this "
+                f"version reads {FORMAT})."
+            )
+        region = {kind: _file(each) for kind, each in _table(fields["region"]).items()}
+        controls = [_control(each) for each in _list(fields["controls"])]
+        record = EditRecord(
+            **{
+                **fields,
+                "version": _text(fields["version"]),
+                "image": _file(fields["image"]),
+                "region": region,
+                "load": _table(fields["load"]),
+                "edit": _edit(_table(fields["edit"])),
+                "settings": _table(fields["settings"]),
+                "timings": {k: float(_number(v)) for k, v in _table(fields["timings"]).items()},
+                "controls": controls,
+            }
+        )
+        pictures = record.edit.get("num_images", 1)
+        _require(len(region) <= 1 and region.keys() <= {"mask", "strength_map"}, "region")
+        _require(type(record.index) is int and 0 <= record.index < pictures, "index")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name!r} holds damaged Softpaint settings: {error}.") from error
+    return record
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} is not what Softpaint writes")
+
+
+def _table(value: Any) -> dict[str, Any]:
+    _require(isinstance(value, dict), f"{str(value)[:40]!r}, where a table is expected,")
+    table: dict[str, Any] = value
+    return table
+
+
+def _list(value: Any) -> list[Any]:
+    _require(isinstance(value, list), f"{str(value)[:40]!r}, where a list is expected,")
+    several: list[Any] = value
+    return several
+
+
+def _text(value: Any) -> str:
+    _require(isinstance(value, str), f"{str(value)[:40]!r}, where a text is expected,")
+    return str(value)
+
+
+def _number(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    _require(number, f"{str(value)[:40]!r}, where a number is expected,")
+    return float(value)
+
+
+def _edit(fields: dict[str, Any]) -> dict[str, Any]:
+    """The edit's arguments. Their values are checked as everybody's are, when the edit begins."""
+    for name, value in fields.items():
+        _require(name in {*_REPEATED, "seed", "scheduler"}, f"the setting {name[:40]!r}")
+        if name == "options":
+            _table(value)
+        elif name in _TEXTS:
+            _text(value)
+        elif name == "expand":
+            _list(value)
+        else:
+            _require(isinstance(value, int | float), f"the value of {name}")
+    return fields
+
+
+def _file(fields: Any) -> InputFile:
+    return InputFile(**{key: _text(value) for key, value in _table(fields).items()})
+
+
+def _control(fields: Any) -> RecordedControl:
+    fields = _table(fields)
+    image, mask = fields["image"], fields["mask"]
+    control = RecordedControl(
+        **{
+            **fields,
+            "model": _text(fields["model"]),
+            "image": _file(image) if isinstance(image, dict) else image,
+            "mask": mask if mask is None else _file(mask),
+        }
+    )
+    if not isinstance(control.image, InputFile):
+        _require(control.image is None or isinstance(control.image, str), "a control's annotator")
+    for name in ("scale", "start", "end"):
+        _number(getattr(control, name))
+    _require(isinstance(control.exact, bool), "exact")
+    return control

@@ -12,7 +12,7 @@ from engine.errors import InputError, UnknownNameError
 from engine.picture.colour import COLOURS
 from engine.picture.crop import REGIONS, RegionRule
 from engine.picture.fill import find_prefill
-from engine.picture.paste import PasteRule, list_pastes
+from engine.picture.paste import PASTES
 from engine.solvers.schedule import check_scheduler
 
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -62,7 +62,7 @@ class EditRequest:
     zoom: float = 1.0
     prefill: str = "auto"
     prefill_mask: Any = None
-    paste: PasteRule = "alpha"
+    paste: str = "alpha"
     paste_mask: Any = None
     output_type: OutputType = "pil"
     compat: Literal["diffusers"] | None = None
@@ -77,8 +77,7 @@ class EditRequest:
         self._check_region()
         self._check_prefill_and_paste()
         check_scheduler(self.scheduler)
-        if self.colour not in COLOURS:
-            raise UnknownNameError("colour", str(self.colour), COLOURS)
+        COLOURS.get(self.colour)
         for name in ("guess_mode", "skip"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}.")
@@ -175,8 +174,7 @@ class EditRequest:
             raise InputError(f"prefill must be a name, not {type(self.prefill).__name__}.")
         if self.prefill != "auto":
             find_prefill(self.prefill)
-        if self.paste not in list_pastes():
-            raise UnknownNameError("paste", str(self.paste), list_pastes())
+        PASTES.get(self.paste)
         for name in ("prefill", "prefill_mask", "paste", "paste_mask"):
             if self.compat and getattr(self, name) not in (None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')

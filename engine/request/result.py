@@ -112,7 +112,9 @@ class Comparison:
                 ]
                 for name, result in named[start : start + per_row]:
                     label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
-                    told = [f"{key} {METRICS[key].show(v)}" for key, v in measured[name][i].items()]
+                    told = [
+                        f"{key} {METRICS.get(key).show(v)}" for key, v in measured[name][i].items()
+                    ]
                     row.append((self.picture(name, i).convert("RGB"), "\n".join([label, *told])))
                 rows.append(row)
         return labelled_grid(rows)
@@ -131,7 +133,9 @@ class Comparison:
         lines = [["strategy", *shown, "seeds"]]
         for name, result in self.results.items():
             values = {key: [one[key] for one in measured[name] if key in one] for key in shown}
-            means = [METRICS[key].show(fmean(each)) if each else "" for key, each in values.items()]
+            means = [
+                METRICS.get(key).show(fmean(each)) if each else "" for key, each in values.items()
+            ]
             lines.append([name, *means, ", ".join(map(str, result.seeds))])
         note = f"{self.seconds:.1f} s for all, in shared model calls"
         return f"{text_table(lines)}\n{note}"

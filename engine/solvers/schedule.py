@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, UnknownNameError
+from engine.errors import InputError
+from engine.registry import Registry
 from engine.types import CLEAN, Level, Step
 
 if TYPE_CHECKING:
@@ -25,41 +26,106 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SchedulerInfo:
-    """A scheduler by name: the diffusers class and what is changed in the model's own config."""
+    """A scheduler by name: its class, and what is changed in the model's own config."""
 
-    class_name: str
+    name: str
+    description: str
+    kind: str | type
+    """A class with the interface of diffusers' schedulers, or the name of one of diffusers'."""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
+    def build(self, config: Any) -> Any:
+        """A new scheduler for a model whose own scheduler has ``config``."""
+        import diffusers
 
-_SCHEDULERS: dict[str, SchedulerInfo] = {
-    "euler": SchedulerInfo("EulerDiscreteScheduler"),
-    "euler-karras": SchedulerInfo("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
-    "euler-trailing": SchedulerInfo("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
-    "euler-a": SchedulerInfo("EulerAncestralDiscreteScheduler"),
-    # Their default clips the denoised sample to [-1, 1], which pixels need and latents cannot bear.
-    "ddim": SchedulerInfo("DDIMScheduler", {"clip_sample": False}),
-    "ddpm": SchedulerInfo("DDPMScheduler", {"clip_sample": False}),
-    "dpmpp-2m": SchedulerInfo("DPMSolverMultistepScheduler"),
-    "dpmpp-2m-karras": SchedulerInfo("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "dpmpp-2m-sde": SchedulerInfo(
-        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}
+        kind: Any = getattr(diffusers, self.kind) if isinstance(self.kind, str) else self.kind
+        return kind.from_config(config, **self.changes)
+
+
+SCHEDULERS = Registry("scheduler", SchedulerInfo, "softpaint.schedulers")
+
+for _info in (
+    SchedulerInfo("euler", "Euler's method; even, the default of SDXL", "EulerDiscreteScheduler"),
+    SchedulerInfo(
+        "euler-karras",
+        "Euler's method on Karras' noise levels",
+        "EulerDiscreteScheduler",
+        {"use_karras_sigmas": True},
     ),
-    "dpmpp-2m-sde-karras": SchedulerInfo(
+    SchedulerInfo(
+        "euler-trailing",
+        "Euler's method from the very first noise level; few steps",
+        "EulerDiscreteScheduler",
+        {"timestep_spacing": "trailing"},
+    ),
+    SchedulerInfo(
+        "euler-a",
+        "Euler's method with fresh noise at every step",
+        "EulerAncestralDiscreteScheduler",
+    ),
+    # Their default clips the denoised sample to [-1, 1], which pixels need and latents cannot bear.
+    SchedulerInfo(
+        "ddim", "DDIM (Song et al. 2020); takes eta", "DDIMScheduler", {"clip_sample": False}
+    ),
+    SchedulerInfo(
+        "ddpm", "DDPM (Ho et al. 2020), ancestral sampling", "DDPMScheduler", {"clip_sample": False}
+    ),
+    SchedulerInfo(
+        "dpmpp-2m", "DPM-Solver++, second order from the step before", "DPMSolverMultistepScheduler"
+    ),
+    SchedulerInfo(
+        "dpmpp-2m-karras",
+        "DPM-Solver++ 2M on Karras' noise levels",
+        "DPMSolverMultistepScheduler",
+        {"use_karras_sigmas": True},
+    ),
+    SchedulerInfo(
+        "dpmpp-2m-sde",
+        "DPM-Solver++ 2M of the stochastic equation",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++"},
+    ),
+    SchedulerInfo(
+        "dpmpp-2m-sde-karras",
+        "DPM-Solver++ 2M SDE on Karras' noise levels",
         "DPMSolverMultistepScheduler",
         {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
     ),
-    "dpmpp-2s": SchedulerInfo("DPMSolverSinglestepScheduler", {"lower_order_final": True}),
-    "deis": SchedulerInfo("DEISMultistepScheduler"),
-    "unipc": SchedulerInfo("UniPCMultistepScheduler"),
-    "sa-solver": SchedulerInfo("SASolverScheduler"),
-    "heun": SchedulerInfo("HeunDiscreteScheduler"),
-    "kdpm2": SchedulerInfo("KDPM2DiscreteScheduler"),
-    "kdpm2-a": SchedulerInfo("KDPM2AncestralDiscreteScheduler"),
-    "lms": SchedulerInfo("LMSDiscreteScheduler"),
-    "pndm": SchedulerInfo("PNDMScheduler", {"skip_prk_steps": True}),
-    "lcm": SchedulerInfo("LCMScheduler"),
-    "tcd": SchedulerInfo("TCDScheduler"),
-}
+    SchedulerInfo(
+        "dpmpp-2s",
+        "DPM-Solver++, second order in groups of steps",
+        "DPMSolverSinglestepScheduler",
+        {"lower_order_final": True},
+    ),
+    SchedulerInfo(
+        "deis", "DEIS (Zhang and Chen 2022), exponential integrator", "DEISMultistepScheduler"
+    ),
+    SchedulerInfo(
+        "unipc",
+        "UniPC (Zhao et al. 2023), predictor and corrector; few steps",
+        "UniPCMultistepScheduler",
+    ),
+    SchedulerInfo(
+        "sa-solver", "SA-Solver (Xue et al. 2023), stochastic Adams", "SASolverScheduler"
+    ),
+    SchedulerInfo("heun", "Heun's method; two model calls a step", "HeunDiscreteScheduler"),
+    SchedulerInfo("kdpm2", "k-diffusion's DPM2; two model calls a step", "KDPM2DiscreteScheduler"),
+    SchedulerInfo(
+        "kdpm2-a",
+        "DPM2 with fresh noise; two model calls a step",
+        "KDPM2AncestralDiscreteScheduler",
+    ),
+    SchedulerInfo("lms", "linear multistep", "LMSDiscreteScheduler"),
+    SchedulerInfo(
+        "pndm",
+        "PNDM (Liu et al. 2022), the default of SD 1.x",
+        "PNDMScheduler",
+        {"skip_prk_steps": True},
+    ),
+    SchedulerInfo("lcm", "latent consistency models' own; 4 to 8 steps", "LCMScheduler"),
+    SchedulerInfo("tcd", "trajectory consistency models' own; takes eta", "TCDScheduler"),
+):
+    SCHEDULERS.register(_info)
 
 
 NEW = 32
@@ -70,14 +136,13 @@ quarter of the time in which diffusers reads a config."""
 
 def list_schedulers() -> list[str]:
     """The names that ``scheduler=`` accepts."""
-    return list(_SCHEDULERS)
+    return SCHEDULERS.names()
 
 
 def check_scheduler(scheduler: object) -> None:
     """Raise ``InputError`` unless ``scheduler`` is None, a known name or a diffusers scheduler."""
     if isinstance(scheduler, str):
-        if scheduler not in _SCHEDULERS:
-            raise UnknownNameError("scheduler", scheduler, _SCHEDULERS)
+        SCHEDULERS.get(scheduler)
     elif scheduler is not None and not (
         hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "from_config")
     ):
@@ -99,13 +164,7 @@ def fresh_scheduler(scheduler: Any, model_scheduler: Any) -> Any:
     key = (name, type(like), id(config))
     known = _NEW.get(key)
     if known is None or known[0] is not config:
-        if name:
-            import diffusers
-
-            info = _SCHEDULERS[name]
-            made = getattr(diffusers, info.class_name).from_config(config, **info.changes)
-        else:
-            made = type(like).from_config(config)
+        made = SCHEDULERS.get(name).build(config) if name else type(like).from_config(config)
         if len(_NEW) >= NEW:
             _NEW.pop(next(iter(_NEW)), None)
         known = _NEW[key] = config, made
@@ -178,6 +237,9 @@ class Schedule:
             raise InputError(
                 f"nothing to do: {num_inference_steps} steps at strength {strength} leave no step."
             )
+        self.calls_to_the_end: int = len(scheduler.timesteps) - begin
+        """Model calls of a run that ``denoising_end`` does not cut: diffusers' pipelines measure
+        the windows of ControlNets by them."""
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
         self.timesteps: torch.Tensor = scheduler.timesteps[indices]

@@ -27,6 +27,7 @@ from engine.picture.masks import distance_to
 from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
 from engine.pocket import world
+from engine.pocket.classifier import prompt_score
 
 FIRST_SEED = 1_040_000
 """Held-out scenes: training used seeds below a million."""
@@ -66,7 +67,7 @@ def measured(image: np.ndarray, case: Case) -> list[float]:
         metrics.seam_jump(image, case.image, mask),
         metrics.colour_ring(image, truth, mask),
         metrics.colour_inside(image, truth, mask),
-        metrics.prompt(image, case.prompt),
+        prompt_score(image, case.prompt)[0],
     ]
 
 

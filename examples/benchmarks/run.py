@@ -35,12 +35,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import EditResult, InpaintEngine
-from engine.denoise.loop import Loop, join
+from engine.denoise.loop import Loop
 from engine.denoise.strategy import Strategy
 from engine.edit.before import Clock, prepare_edit
 from engine.pocket import world
 from engine.request.request import EditRequest
 from engine.solvers.schedule import fresh_scheduler, list_schedulers
+from engine.types import Conditioning
 from strategies import LatentBlend, create_strategy
 
 STEPS = 30
@@ -196,7 +197,7 @@ class Bench:
         )
         seconds = {}
         for rows in (2, 4, 8, 12, 16, 24, 32):
-            given = join([cond] * rows)
+            given = Conditioning.join([cond] * rows)
             sample, timesteps = torch.zeros(rows, 4, 16, 16), torch.full((rows,), 500.0)
             call = partial(network.predict, sample, timesteps, given, {})
             with torch.no_grad():

@@ -116,6 +116,29 @@ def test_one_controlnet(peer, scheduler, guess_mode):
         assert difference(pair) == 0.0, (strength, images, guidance)
 
 
+def test_windows_in_a_run_that_ends_early():
+    """diffusers measures them by the calls of the whole run."""
+    kind, channels = PIPELINES["sdxl-4"]
+    modules = tiny.modules(channels)
+    net = tiny_controls.controlnet(modules["unet"], 1)
+    for end in (0.4, 0.8):
+        want, got = both(
+            kind,
+            modules,
+            "blend",
+            net,
+            {
+                "control_image": PICTURES[0],
+                "control_guidance_start": 0.2,
+                "control_guidance_end": 0.6,
+            },
+            [Control(net, PICTURES[0], 1.0, 0.2, 0.6)],
+            denoising_end=end,
+            output_type="latent",
+        )
+        assert torch.equal(want, got), end
+
+
 def test_the_control_does_something(peer):
     """Parity would also hold if neither did anything."""
     kind, modules, nets, strategy = peer

@@ -184,8 +184,8 @@ def test_residuals_are_exactly_zero_beyond_the_mask(engine, net, exact):
     """At every resolution; where a feature straddles the edge, it counts by area. A companion's
     are zero everywhere.
     """
-    whole = job_for(engine, canny(net, None)).model_input()[2]
-    masked = job_for(engine, canny(net, exact=exact)).model_input()[2]
+    whole = job_for(engine, canny(net, None)).question().parts[0].residuals
+    masked = job_for(engine, canny(net, exact=exact)).question().parts[0].residuals
     for key in ("down_block_additional_residuals", "mid_block_additional_residual"):
         ours, theirs = (
             value[key] if isinstance(value[key], tuple) else (value[key],)

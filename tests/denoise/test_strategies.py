@@ -16,6 +16,7 @@ from engine.picture.fade import paste_alpha
 from engine.picture.metrics import colour_inside
 from engine.request.request import EditRequest
 from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.types import Conditioning
 from strategies import (
     DifferentialDiffusion,
     FewStepsWarning,
@@ -218,7 +219,7 @@ def the_papers_loop(engine, strength_map, *, scheduler, steps, strength):
         noise = torch.randn(x0.shape, generator=generator)
         keep = 1 - torch.from_numpy(strength_map)[None, None, ::8, ::8]
         cond, uncond = backbone.encode_prompt("a red house", None, guided=True, size=(64, 64))
-        rows = {key: torch.cat([uncond[key], cond[key]]) for key in cond}
+        rows = Conditioning.join([uncond, cond])
         # All levels from a scheduler that has not started: later add_noise ignores its timestep.
         other = fresh_scheduler(scheduler, engine.pipe.scheduler)
         other.set_timesteps(steps)

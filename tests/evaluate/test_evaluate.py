@@ -328,7 +328,7 @@ def test_rows_pictures_and_going_on(engine, suite, plan, tmp_path):
     assert {row.peer for row in rows if row.name in peers} == {True}
     for row in rows:
         assert row.metrics["seconds"] > 0
-        assert set(row.metrics) <= set(METRICS)
+        assert set(row.metrics) <= set(METRICS.names())
         assert {"seam", "colour_inside", "prompt", "psnr_inside"} <= set(row.metrics)
         assert (row.metrics["untouched"] == 0) == (not row.peer)
         assert store.pixels(row.task, row.scene, row.name).shape == (tiny.SIZE, tiny.SIZE, 3)

@@ -22,7 +22,7 @@ SOME = [
         name,
         [STRATEGIES[(3 * i + j) % len(STRATEGIES)] for j in range(3)],
         id=name,
-        marks=[pytest.mark.processors] if name in {"euler", "dpmpp-2m"} else [],
+        marks=[pytest.mark.processors] if name == "dpmpp-2m" else [],
     )
     for i, name in enumerate(list_schedulers())
 ]

@@ -10,7 +10,7 @@ import torch
 
 from engine import InpaintEngine, InputError
 from engine.errors import UnknownNameError
-from engine.models.speed.optimise import LEVELS, OPTIONS
+from engine.models.speed.optimise import OPTIMISATIONS
 from engine.pocket import world
 from tests.kit import tiny
 
@@ -114,8 +114,9 @@ def test_half_precision_runs_on_a_cpu(pocket, dtype):
 
 
 def test_every_option_says_what_it_does():
-    for option in OPTIONS.values():
-        assert all((option.gives, option.costs, option.pixels))
+    for info in OPTIMISATIONS:
+        assert info.description
+        assert info.includes or all((info.apply, info.costs, info.pixels))
 
 
 def test_what_cannot_be_had_is_refused():
@@ -127,4 +128,5 @@ def test_what_cannot_be_had_is_refused():
 
 
 def test_levels_are_made_of_options():
-    assert {name for level in LEVELS.values() for name in level} == set(OPTIONS)
+    single = {info.name for info in OPTIMISATIONS if info.apply}
+    assert {name for info in OPTIMISATIONS for name in info.includes} == single

@@ -11,6 +11,7 @@ import torch
 from engine.models.base import Network
 from engine.models.speed.text_projections import TextProjections
 from engine.pocket import world
+from engine.types import Conditioning
 from tests.kit import tiny
 
 
@@ -23,22 +24,24 @@ def given(network, rows=2, seed=0):
     torch.manual_seed(seed)
     config = network.unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    conditioning = {
-        "encoder_hidden_states": torch.randn(rows, 77, config.cross_attention_dim),
-        "text_embeds": torch.randn(rows, pooled),
-        "time_ids": torch.randn(rows, 6),
-    }
+    conditioning = Conditioning(
+        {
+            "encoder_hidden_states": torch.randn(rows, 77, config.cross_attention_dim),
+            "text_embeds": torch.randn(rows, pooled),
+            "time_ids": torch.randn(rows, 6),
+        }
+    )
     return torch.randn(rows, 4, 8, 8), torch.full((rows,), 500.0), conditioning
 
 
 @torch.no_grad()
 def plain(network, sample, timesteps, conditioning):
     """diffusers' own call."""
-    added = {key: conditioning[key] for key in ("text_embeds", "time_ids")}
+    added = {key: conditioning.tensors[key] for key in ("text_embeds", "time_ids")}
     return network.unet(
         sample,
         timesteps,
-        encoder_hidden_states=conditioning["encoder_hidden_states"],
+        encoder_hidden_states=conditioning.text,
         added_cond_kwargs=added,
         return_dict=False,
     )[0]
@@ -69,7 +72,7 @@ def layers(network):
 def test_a_text_is_projected_once_and_its_bits_stay(network, monkeypatch):
     sample, timesteps, conditioning = given(network, rows=4)
     wanted = [plain(network, sample, each, conditioning) for each in (timesteps, timesteps - 200)]
-    seen = count_products(monkeypatch, conditioning["encoder_hidden_states"])
+    seen = count_products(monkeypatch, conditioning.text)
     for each, want in zip((timesteps, timesteps - 200), wanted, strict=True):
         assert torch.equal(predicted(network, sample, each, conditioning), want)
     assert len(seen) == len(layers(network)) > 0
@@ -89,7 +92,7 @@ def test_what_is_written_to_is_projected_anew(network, what):
     predicted(network, sample, timesteps, conditioning)
     with torch.no_grad():
         if what == "the text":
-            conditioning["encoder_hidden_states"].mul_(2)
+            conditioning.text.mul_(2)
         elif what == "a weight":
             layers(network)[0].weight.mul_(2)
         else:
@@ -126,7 +129,7 @@ def test_what_is_compiled_is_left_alone(network, how):
     else:
         network.unet.compile_repeated_blocks(backend="eager")
     assert layers(network) == []
-    changes = list(network._changes(sample, conditioning["encoder_hidden_states"]))
+    changes = list(network._changes(sample, conditioning.text))
     assert (changes == []) == (how != "by the block")  # else the embeddings, which it leaves out
     got = predicted(network, sample, timesteps, conditioning)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
@@ -150,7 +153,7 @@ def test_it_is_forgotten_with_the_text(network):
     sample, timesteps, conditioning = given(network, rows=4)
     predicted(network, sample, timesteps, conditioning)
     assert network._projections._memo.made
-    conditioning.clear()
+    del conditioning
     gc.collect()
     assert network._projections._memo is None
 

@@ -14,19 +14,19 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from engine.errors import InputError, UnknownNameError
 from engine.picture.colour import (
-    COLOURS,
     _blas,
     _consensus,
     _Membrane,
     _one_blas_thread,
     _window,
+    list_colours,
     match_colours,
     restore_round_trip,
 )
 from engine.picture.fade import paste_alpha
 from engine.pocket import world
 
-CORRECTIONS = [name for name in COLOURS if name != "none"]
+CORRECTIONS = [name for name in list_colours() if name != "none"]
 
 
 def delta_e(first, second, where):
@@ -297,7 +297,7 @@ def edit(engine, image, steps=3, **arguments):
     return np.asarray(result.images[0]), result
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", list_colours())
 def test_untouched_pixels_stay_under_every_method(pocket, day, colour):
     mask = box(128, 30, 90, 40, 100)
     pixels, result = edit(pocket, day, mask=mask, colour=colour)
@@ -349,7 +349,7 @@ def test_the_removed_thing_leaves_its_surroundings_colours(pocket):
     mask = world.grow(scene.masks[0], 4).astype(np.float32)
     arguments = {"image": scene.image, "mask": mask, "prompt": spec.without(0).caption, "seed": 3}
     session = pocket.session(num_inference_steps=12, strategy="blend", **arguments)
-    by = {name: np.asarray(session.render(colour=name).images[0]) for name in COLOURS}
+    by = {name: np.asarray(session.render(colour=name).images[0]) for name in list_colours()}
     off = {name: delta_e(pixels, truth, mask > 0) for name, pixels in by.items()}
     assert off["field"] == min(off.values())
     assert off["field"] < 0.95 * off["none"]
@@ -362,7 +362,9 @@ def test_no_effect_with_compat_or_on_latents(pocket, day):
         {"image": day, "compat": "diffusers", "strategy": "blend"},
         {"image": latents},
     ):
-        one, other = (edit(pocket, mask=mask, colour=name, **arguments)[0] for name in COLOURS[::3])
+        one, other = (
+            edit(pocket, mask=mask, colour=name, **arguments)[0] for name in ("field", "none")
+        )
         assert (one == other).all()
 
 

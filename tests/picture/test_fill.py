@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from engine.errors import InputError, ModelError, UnknownNameError
-from engine.picture.fill import _load_gan, choose_prefill, find_prefill, list_prefills, prefilled
+from engine.picture.fill import choose_prefill, find_prefill, list_prefills, prefilled
+from engine.picture.fill.gan import _load_gan
 from engine.pocket import world
 from tests.kit import tiny
 

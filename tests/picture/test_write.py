@@ -19,7 +19,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from engine.errors import InputError, OutputError
 from engine.picture.metadata import FORMATS, read_metadata
-from engine.picture.read import load_image, sha256
+from engine.picture.read import load_image
+from engine.picture.source import Source
 from engine.picture.write import check_writable, save_image, write_text
 
 if TYPE_CHECKING:
@@ -186,9 +187,9 @@ def test_checksums(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data in (b"", b"abc", bytes(10**6)):
         path.write_bytes(data)
-        assert sha256(path) == hashlib.sha256(data).hexdigest()
-    assert "does not exist" in refusal(InputError, sha256, tmp_path / "none")
-    assert "is a folder" in refusal(InputError, sha256, tmp_path)
+        source = Source.read(path)
+        path.write_bytes(b"another")
+        assert source.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_files_are_replaced_or_kept(tmp_path: Path) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from engine.models.base import Backbone
-
-if TYPE_CHECKING:
-    from engine.types import Conditioning
+from engine.models.base import TEXT, TEXT_MASK, Backbone
+from engine.types import Conditioning
 
 
 class SDBackbone(Backbone):
@@ -31,5 +27,6 @@ class SDBackbone(Backbone):
             guided,
             negative_prompt,
         )
-        uncond = {"encoder_hidden_states": negative} if guided else None
-        return {"encoder_hidden_states": embeds}, uncond
+        masks = {TEXT: TEXT_MASK}
+        uncond = Conditioning({TEXT: negative}, masks) if guided else None
+        return Conditioning({TEXT: embeds}, masks), uncond

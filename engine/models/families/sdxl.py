@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.models.base import Backbone
+from engine.models.base import TEXT, TEXT_MASK, Backbone
+from engine.types import Conditioning
 
 if TYPE_CHECKING:
     import torch
-
-    from engine.types import Conditioning
 
 
 class SDXLBackbone(Backbone):
@@ -34,18 +33,14 @@ class SDXLBackbone(Backbone):
             negative_prompt=negative_prompt,
         )
         ids, negative_ids = self._time_ids(size, embeds)
-        cond = {
-            "encoder_hidden_states": embeds,
-            "text_embeds": pooled,
-            "time_ids": ids.repeat(images, 1),
-        }
-        if not guided:
-            return cond, None
-        return cond, {
-            "encoder_hidden_states": negative,
-            "text_embeds": negative_pooled,
-            "time_ids": negative_ids.repeat(images, 1),
-        }
+
+        def told(text: torch.Tensor, pooled: torch.Tensor, time_ids: torch.Tensor) -> Conditioning:
+            repeated = time_ids.repeat(images, 1)
+            tensors = {TEXT: text, "text_embeds": pooled, "time_ids": repeated}
+            return Conditioning(tensors, {TEXT: TEXT_MASK})
+
+        uncond = told(negative, negative_pooled, negative_ids) if guided else None
+        return told(embeds, pooled, ids), uncond
 
     def _time_ids(
         self, size: tuple[int, int], like: torch.Tensor

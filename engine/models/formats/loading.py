@@ -13,12 +13,11 @@ from typing import Any
 
 from engine.errors import InputError, ModelError
 from engine.models.base import Backbone, Network
+from engine.models.checkpoints import find_checkpoint, hint
 from engine.models.families.sd import SDBackbone
 from engine.models.families.sdxl import SDXLBackbone
 
-POCKET = "pocket"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_POCKET_HINT = "The embedded model needs no download: model='pocket'."
 
 
 def resolve_dtype(dtype: Any, device: Any) -> Any:
@@ -52,7 +51,7 @@ def resolve_device(device: Any) -> Any:
 
 
 def load_pipeline(model: str | os.PathLike[str], dtype: Any, device: Any) -> Any:
-    """A diffusers pipeline from ``"pocket"``, a folder, a hub id or a single checkpoint file.
+    """A diffusers pipeline from a known name, a folder, a hub id or a single checkpoint file.
 
     Raises:
         ModelError: nothing usable is there, or the hub cannot be reached.
@@ -118,7 +117,7 @@ def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device
     """A ControlNet or ControlNet-Union for models with this ``unet``.
 
     ``model``: a folder, a hub id, a ``.safetensors`` file in diffusers' or the original layout, or
-    ``pocket:NAME`` (embedded, beside the pocket model).
+    ``MODEL:CONTROL`` (a known model's own, such as ``pocket:canny``).
 
     Raises:
         ModelError: there is none, it cannot be read, or a file does not fit the ``unet``.
@@ -126,13 +125,12 @@ def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device
     from diffusers import ControlNetModel, ControlNetUnionModel
 
     source: Path | str
-    if str(model).startswith(f"{POCKET}:"):
-        from engine.pocket import controlnet_paths
-
-        name, known = str(model).partition(":")[2], controlnet_paths()
+    owner, _, name = str(model).partition(":")
+    if name and (checkpoint := find_checkpoint(owner)) is not None:
+        known = checkpoint.controlnets or {}
         if name not in known:
             raise ModelError(
-                f"this version carries no {name!r} ControlNet for the pocket model; it has "
+                f"this version carries no {name!r} ControlNet for the {owner} model; it has "
                 f"{', '.join(known) or 'none'}."
             )
         source = known[name]
@@ -258,21 +256,20 @@ def backbone_for(pipe: Any, inpaint_network: Network | None = None) -> Backbone:
 
 
 def default_inpaint_model(model: str | os.PathLike[str]) -> Path | None:
-    """Where the 9-channel UNet of ``model`` is, as far as that is known: the embedded model's."""
-    from engine.pocket import inpaint_unet_path
-
-    return inpaint_unet_path() if str(model) == POCKET else None
+    """Where the 9-channel UNet of ``model`` is, as far as that is known."""
+    checkpoint = find_checkpoint(model)
+    return checkpoint.inpaint_model if checkpoint else None
 
 
 def _locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Path | str:
     """A path that exists, or a hub id."""
-    if str(model) == POCKET:
-        from engine.pocket import model_path
-
-        try:
-            return model_path()
-        except FileNotFoundError as error:
-            raise ModelError(f"{error}.") from error
+    if (checkpoint := find_checkpoint(model)) is not None:
+        if not (checkpoint.folder / "model_index.json").is_file():
+            raise ModelError(
+                f"the {checkpoint.name} model is not in this installation: {checkpoint.folder} has "
+                "no model_index.json."
+            )
+        return checkpoint.folder
     path = Path(model).expanduser()
     if path.is_file():
         if path.suffix != ".safetensors":
@@ -280,12 +277,10 @@ def _locate(model: str | os.PathLike[str], index: str = "model_index.json") -> P
         return path
     if path.is_dir():
         if not any((path / name).is_file() for name in {index, "model_index.json"}):
-            raise ModelError(
-                f"{model} is no diffusers model folder: it has no {index}. {_POCKET_HINT}"
-            )
+            raise ModelError(f"{model} is no diffusers model folder: it has no {index}. {hint()}")
         return path
     if not isinstance(model, str) or not HUB_ID.match(model):
-        raise ModelError(f"there is no model at {model}. {_POCKET_HINT}")
+        raise ModelError(f"there is no model at {model}. {hint()}")
     return model
 
 
@@ -314,7 +309,7 @@ def _guarded(load: Any, model: Any) -> Any:
     except (OSError, ValueError, json.JSONDecodeError, KeyError) as error:
         if _looks_unreachable(error) and not Path(model).exists():
             raise ModelError(
-                f"{model} is not here and the model hub cannot be reached. {_POCKET_HINT}"
+                f"{model} is not here and the model hub cannot be reached. {hint()}"
             ) from error
         raise ModelError(f"{model} could not be loaded: {_first_line(error)}") from error
 

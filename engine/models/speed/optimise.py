@@ -6,22 +6,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, UnknownNameError
+from engine.errors import InputError
+from engine.registry import Registry
 
 if TYPE_CHECKING:
     from engine.models.base import Backbone
 
 
 @dataclass(frozen=True)
-class Option:
-    """One thing that can be done to a model."""
+class OptimisationInfo:
+    """One thing that can be done to a model, or several under one name."""
 
-    apply: Callable[[Backbone], None]
-    gives: str
-    costs: str
-    pixels: str
+    name: str
+    description: str
+    """What it gives."""
+    costs: str = ""
+    pixels: str = ""
     """What became of the 8-bit values of a picture: measured with the pocket model in float32 on a
     CPU (8 steps, 128 px), where nothing else is said."""
+    apply: Callable[[Backbone], None] | None = None
+    includes: tuple[str, ...] = ()
+    """Names of the optimisations that it stands for."""
+
+
+OPTIMISATIONS = Registry("optimisation", OptimisationInfo, "softpaint.optimisations")
+"""What can be asked of :meth:`engine.engine.InpaintEngine.optimise`."""
 
 
 def _channels_last(backbone: Backbone) -> None:
@@ -58,47 +67,54 @@ def _cpu_offload(backbone: Backbone) -> None:
         raise InputError(f"cpu-offload cannot be had here: {error}") from error
 
 
-OPTIONS = {
-    "channels-last": Option(
-        _channels_last,
+for _info in (
+    OptimisationInfo(
+        "channels-last",
         "convolutions in the layout that tensor cores (and most CPUs) want",
         "a copy of the weights while they are laid out anew",
         "1 in 10,000 is off by 1",
+        _channels_last,
     ),
-    "fused-qkv": Option(
-        _fused_qkv,
+    OptimisationInfo(
+        "fused-qkv",
         "one matrix product in place of three in self-attention",
         "no LoRA or IP-Adapter after it",
         "the same; elsewhere the last bits of a product may differ",
+        _fused_qkv,
     ),
-    "compile": Option(
-        _compile,
+    OptimisationInfo(
+        "compile",
         "the UNet's transformer blocks compiled by torch, once for all blocks of a kind",
         "a first call of tens of seconds, one more for each new size; a C++ compiler on a CPU",
         "1 in 50,000 is off by 1",
+        _compile,
     ),
-    "vae-tiling": Option(
-        _vae_tiling,
+    OptimisationInfo(
+        "vae-tiling",
         "pictures of more than a tile encoded and decoded tile by tile: bounded memory",
         "pictures beyond one tile (the VAE's ``sample_size``) take longer",
         "the same up to one tile; beyond it a tile is normalised by itself: of a picture of two "
         "tiles a side 85% of the repainted values differed, by 4 in the mean and by 110 at most",
+        _vae_tiling,
     ),
-    "cpu-offload": Option(
-        _cpu_offload,
+    OptimisationInfo(
+        "cpu-offload",
         "only the module at work is on the GPU",
         "each edit moves the modules; no second network",
         "the same: nothing is computed otherwise (not measured, for want of a GPU)",
+        _cpu_offload,
     ),
-}
-"""What can be asked of :meth:`engine.engine.InpaintEngine.optimise`, singly."""
-
-LEVELS = {
-    "speed": ("channels-last",),
-    "max-speed": ("channels-last", "fused-qkv", "compile"),
-    "memory": ("vae-tiling", "cpu-offload"),
-}
-"""Options by what they are for."""
+    OptimisationInfo("speed", "what costs nothing", includes=("channels-last",)),
+    OptimisationInfo(
+        "max-speed",
+        "what is worth its cost in long sessions",
+        includes=("channels-last", "fused-qkv", "compile"),
+    ),
+    OptimisationInfo(
+        "memory", "large pictures, small GPUs", includes=("vae-tiling", "cpu-offload")
+    ),
+):
+    OPTIMISATIONS.register(_info)
 
 
 def optimise(backbone: Backbone, names: Iterable[str]) -> None:
@@ -118,13 +134,11 @@ def optimise(backbone: Backbone, names: Iterable[str]) -> None:
     Raises:
         InputError: an unknown name, or an option that cannot be had here.
     """
-    wanted: list[str] = []
-    for name in names:
-        if name not in LEVELS and name not in OPTIONS:
-            raise UnknownNameError("option", name, [*LEVELS, *OPTIONS])
-        wanted += LEVELS.get(name, (name,))
-    for name in dict.fromkeys(wanted):
-        OPTIONS[name].apply(backbone)
+    asked = [OPTIMISATIONS.get(name) for name in names]
+    wanted = [OPTIMISATIONS.get(name) for info in asked for name in info.includes or (info.name,)]
+    for info in dict.fromkeys(wanted):
+        if info.apply is not None:
+            info.apply(backbone)
 
 
 def _unets(backbone: Backbone) -> list[Any]:

@@ -1,0 +1,111 @@
+"""What becomes of the shared options before a model is loaded, which may take minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.options import Asked, needed
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from controls import Control
+    from engine.cli.files import Files
+
+
+def opened(asked: Asked, files: Files) -> Asked:
+    """What was asked for with its files read; what becomes of them later changes nothing.
+
+    Raises:
+        InputError: something that every edit needs is missing, or a file cannot be read.
+    """
+    photo, _ = asked.need()
+    announce_models(files, asked.load)
+    _announce(files, "prefill", str(asked.settings.get("prefill", "")).removeprefix("gan:"))
+    return replace(
+        asked,
+        photo=_read(files, "image", photo),
+        region={
+            kind: _read(files, kind.replace("_", " "), path) for kind, path in asked.region.items()
+        },
+        controls=[[_opened(each, files) for each in several] for several in asked.controls],
+    )
+
+
+def announce_models(files: Files, load: Mapping[str, Any]) -> None:
+    """Protect the models that will be loaded: a command's results may not overwrite them."""
+    for name, place in load.items():
+        _announce(files, name.replace("_", " "), place)
+
+
+def _read(files: Files, what: str, given: Any) -> Any:
+    """A file's bytes; what was read already stays as it is."""
+    return files.read(what, given) if isinstance(given, Path) else given
+
+
+def _announce(files: Files, what: str, place: Any) -> None:
+    """Protect a model's file or folder, which the engine reads by itself."""
+    if place and isinstance(place, str | Path) and Path(place).exists():
+        files.uses(what, Path(place))
+
+
+def _opened(control: Control, files: Files) -> Control:
+    _announce(files, f"{control.label} control", control.label)
+    changes: dict[str, Any] = {}
+    if isinstance(control.file, Path):
+        changes["image"] = files.read(f"{control.label} control's image", control.file)
+    if isinstance(control.mask, str | Path):
+        changes["mask"] = files.read(f"{control.label} control's mask", Path(control.mask))
+    return replace(control, **changes) if changes else control
+
+
+def check(asked: Asked, strategies: Sequence[str], settings: dict[str, Any]) -> None:
+    """Refuse whatever can be refused before a model is loaded.
+
+    Args:
+        asked: with its files read.
+        strategies: their names, empty for all.
+        settings: of the edit, without the strategy.
+
+    Raises:
+        InputError: the engine would refuse it too, later.
+    """
+    from controls import split_controls
+    from engine.picture.map_files import load_mask, load_strength_map
+    from engine.picture.read import load_image
+    from engine.request.request import EditRequest
+    from strategies import create_strategy, list_strategies, options_of
+
+    EditRequest(image=asked.photo, **asked.region, **settings)
+    plain = [split_controls(name, list_strategies())[0] for name in strategies]
+    if len(plain) == 1:
+        create_strategy(plain[0], **asked.options)
+    for name in plain:
+        options_of(name)
+    for name in asked.options:
+        if name in EditRequest.__dataclass_fields__:
+            raise InputError(f"{name!r} is no option of a strategy.")
+    picture = load_image(needed(asked.photo, "PHOTO"))
+    for kind, source in asked.region.items():
+        read: Any = load_mask if kind == "mask" else load_strength_map
+        read(source, picture.size, invert=settings.get("invert", False))
+    if asked.controls:
+        _check_control_files(asked, picture.size, settings.get("expand", (0, 0, 0, 0)))
+
+
+def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> None:
+    """Refuse files of controls that do not go with a picture of ``size`` (width, height)."""
+    from controls.scene import Scene
+    from engine.picture.geometry import Box
+
+    left, top, right, bottom = expand
+    inner = Box(left, top, left + size[0], top + size[1])
+    canvas = (left + size[0] + right, top + size[1] + bottom)
+    scene = Scene(canvas, None, [], align=1, inner=inner)
+    for control in (each for several in asked.controls for each in several):
+        if control.file is not None:
+            scene.place(control.file)
+        if control.mask is not None:
+            scene.place_mask(control.mask)

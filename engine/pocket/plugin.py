@@ -1,0 +1,58 @@
+"""What the pocket world brings to the engine, as records that :data:`engine.registry.OWN` names.
+
+No room above or beside this one knows the pocket: the model is a checkpoint like any other, its GAN
+a fill's network, its classifier a metric. Cheap to import: nothing is loaded before it is used.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from engine.picture.fill import GanInfo
+from engine.picture.metrics import Metric
+from engine.pocket import controlnet_paths, gan_path, inpaint_unet_path, model_folder
+from engine.types import Checkpoint
+
+if TYPE_CHECKING:
+    from engine.picture.metrics import Sample
+
+__all__ = ["CHECKPOINT", "GAN", "PROMPT"]
+
+CHECKPOINT = Checkpoint(
+    name="pocket",
+    description="a small painted world, 128 x 128 px: for tests, demos and first steps",
+    folder=model_folder(),
+    inpaint_model=inpaint_unet_path(),
+    controlnets=controlnet_paths(),
+    background_fill="gan" if gan_path() else "patch",
+)
+
+
+def _load_gan() -> Any:
+    from engine.pocket.gan import load_gan, self_ensemble
+
+    return partial(self_ensemble, load_gan())
+
+
+GAN = GanInfo("pocket", "backgrounds of the pocket world", _load_gan)
+
+
+def _prompt(sample: Sample) -> float:
+    """Share, 0 to 1, of what the prompt asks for that the classifier finds. It knows the pocket
+    world only; NaN for a text that names nothing of that world.
+    """
+    from engine.pocket.classifier import prompt_score
+
+    assert sample.prompt is not None  # noqa: S101 - the metric needs it
+    return prompt_score(sample.result, sample.prompt)[0]
+
+
+PROMPT = Metric(
+    "prompt",
+    _prompt,
+    "higher",
+    "share",
+    "what the pocket classifier finds of the prompt",
+    ("prompt",),
+)

@@ -1,0 +1,130 @@
+"""Edits with their answers, and masks as a person would paint them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.picture.masks import distance_to
+from engine.pocket.world.render import grow, render
+from engine.pocket.world.scene import SceneObject, sample_scene
+
+if TYPE_CHECKING:
+    from engine.pocket.world.values import FloatArray, ImageArray, MaskArray
+
+
+@dataclass(frozen=True)
+class DemoEdit:
+    """One edit with its answer: what ``softpaint demo`` runs."""
+
+    name: str
+    image: ImageArray
+    """H W 3, 0 to 255."""
+    mask: MaskArray
+    """H W; True = repaint."""
+    strength_map: FloatArray | None
+    """H W in [0, 1], 1 = repaint; ``None``: the mask says it all."""
+    prompt: str
+    truth: ImageArray | None
+    """H W 3: the renderer's own picture of the edited scene."""
+
+
+def demo_scenes(size: int | tuple[int, int] = 128) -> list[DemoEdit]:
+    """Five edits of held-out scenes: insert, remove, replace, recolour and, with a soft map, change
+    the land.
+
+    Masks are not cut along the answer: they are generous boxes and grown footprints, as a person
+    would paint them.
+    """
+    return [_insertion(size), _removal(size), _replacement(size), _recolouring(size), _winter(size)]
+
+
+def _insertion(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_000_681)
+    after = spec.with_object(SceneObject("house", "red", 0.42, 0.88, 0.34))
+    before, truth = render(spec, size), render(after, size)
+    mask = box_around(truth.masks[0], margin=0.03)
+    return DemoEdit(
+        "insert", before.image, mask, None, "a red house on a green meadow at sunset", truth.image
+    )
+
+
+def _removal(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_001_057)
+    before = render(spec, size)
+    mask = grow(before.masks[0], _pixels(before.image, 0.03))
+    return DemoEdit(
+        "remove", before.image, mask, None, "the sea by day", render(spec.without(0), size).image
+    )
+
+
+def _replacement(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_003_793)
+    after = spec.replaced(
+        0, dataclasses.replace(spec.objects[0], kind="tent", colour="orange", y=0.85, size=0.28)
+    )
+    before, truth = render(spec, size), render(after, size)
+    mask = grow(before.masks[0] | truth.masks[0], _pixels(before.image, 0.03))
+    soft = feathered(mask, _pixels(before.image, 0.04))
+    return DemoEdit(
+        "replace", before.image, mask, soft, "an orange tent on the grass by day", truth.image
+    )
+
+
+def _recolouring(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_000_386)
+    before, truth = render(spec, size), render(spec.recoloured(0, "yellow"), size)
+    mask = grow(before.masks[0], _pixels(before.image, 0.03))
+    soft = feathered(mask, _pixels(before.image, 0.04))
+    return DemoEdit(
+        "recolour",
+        before.image,
+        mask,
+        soft,
+        "a yellow balloon over the mountains by day",
+        truth.image,
+    )
+
+
+def _winter(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_002_325)
+    before, changed = render(spec, size), render(dataclasses.replace(spec, ground="snow"), size)
+    height, width = before.image.shape[:2]
+    rows = (np.arange(height, dtype=np.float32) + 0.5) / height
+    ramp = np.clip((rows - (spec.horizon - 0.08)) / 0.14, 0, 1)
+    soft = np.repeat(ramp[:, None], width, axis=1).astype(np.float32)
+    kept = feathered(
+        grow(before.masks[0], _pixels(before.image, 0.01)), _pixels(before.image, 0.02)
+    )
+    soft = np.asarray(soft * (1 - kept), np.float32)
+    truth = np.where((soft > 0)[..., None], changed.image, before.image)
+    prompt = "a blue house in the snow by day"
+    return DemoEdit("winter", before.image, soft > 0.5, soft, prompt, truth)
+
+
+def feathered(mask: MaskArray, pixels: int) -> FloatArray:
+    """A soft map, H W in [0, 1]: 1 inside the mask, falling to 0 over about ``pixels`` outside of
+    it.
+    """
+    if pixels <= 0:
+        return mask.astype(np.float32)
+    ramp = np.clip(1 - distance_to(mask) / (pixels + 1), 0, 1)
+    return np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
+
+
+def _pixels(image: ImageArray, fraction: float) -> int:
+    return max(1, round(fraction * len(image)))
+
+
+def box_around(mask: MaskArray, margin: float) -> MaskArray:
+    """The smallest box that holds the mask, grown by ``margin`` times the picture's height."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    pad = max(1, round(margin * mask.shape[0]))
+    box = np.zeros_like(mask)
+    box[
+        max(rows[0] - pad, 0) : rows[-1] + pad + 1, max(columns[0] - pad, 0) : columns[-1] + pad + 1
+    ] = True
+    return box
