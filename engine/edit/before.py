@@ -272,8 +272,8 @@ def prepare_edit(
     inputs = Inputs.of(request, backbone)
     if request.strength * request.num_inference_steps < 1:
         warnings.warn(
-            f"strength {request.strength:g} of {request.num_inference_steps} steps is less than one "
-            "step: one is run. More steps make such a strength finer.",
+            f"strength {request.strength:g} of {request.num_inference_steps} steps is less than "
+            "one step: one is run. More steps make such a strength finer.",
             stacklevel=2,
         )
     make_schedule = ScheduleMaker(backbone, request)

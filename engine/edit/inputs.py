@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -15,6 +16,7 @@ from engine.errors import InputError
 from engine.picture.crop import Cutter, Region
 from engine.picture.fade import paste_alpha
 from engine.picture.fill import prefilled
+from engine.picture.frame import continued, frame_widths
 from engine.picture.geometry import Box, crop, pad_to_multiple
 from engine.picture.map_files import load_mask, load_strength_map
 from engine.picture.masks import resize_map
@@ -232,15 +234,37 @@ def _expanded(
 ) -> tuple[list[Picture], list[NDArray[np.float32]]]:
     """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
     sides = _sides(by)
+    for picture, strength_map in zip(pictures, cycle(maps), strict=False):
+        _warn_of_frame(picture.rgb, strength_map, by)
     grown = [
         Picture(
-            np.pad(picture.rgb, (*sides, (0, 0)), mode="symmetric"),
+            continued(picture.rgb, by, "symmetric"),
             None if picture.alpha is None else np.pad(picture.alpha, sides, constant_values=255),
             picture.info,
         )
         for picture in pictures
     ]
     return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
+
+
+def _warn_of_frame(
+    rgb: NDArray[np.uint8], strength_map: NDArray[np.float32], by: tuple[int, int, int, int]
+) -> None:
+    """Say of a frame that stays between a picture and its new canvas what can be done about it."""
+    kept = strength_map == 0
+    across = kept.T
+    rows = across, kept, across[::-1], kept[::-1]
+    widths = [
+        wide
+        for wide, side, lines in zip(frame_widths(rgb), by, rows, strict=True)
+        if side and lines[:wide].any()
+    ]
+    if widths:
+        warnings.warn(
+            f"the picture has a frame of {max(widths)} px, which is kept but not continued; cover "
+            "it with a mask to have it repainted.",
+            stacklevel=2,
+        )
 
 
 def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
@@ -271,7 +295,7 @@ def underlay(rgb: NDArray[np.uint8], by: tuple[int, int, int, int] | None) -> ND
     """
     if by is None:
         return rgb
-    return np.pad(rgb[_inner(by, rgb.shape)], (*_sides(by), (0, 0)), mode="edge")
+    return continued(rgb[_inner(by, rgb.shape)], by, "edge")
 
 
 def _as_latents(image: Any, backbone: Backbone) -> torch.Tensor | None:

@@ -86,6 +86,7 @@ _LIMIT: Final = 40.0  # Delta-E; from half of it on, a difference is ever less a
 _SAME, _OTHER = 5.0, 12.0  # Delta-E to the ring's colours: a shade of them, a colour of its own
 _VOXEL: Final = 4.0  # Delta-E, side of the cells in which the ring's colours are looked up
 _FLAT: Final = 2.0  # CIELAB units; a standard deviation up to it is no contrast, twice of it is
+_FLAT_LEVELS: Final = 5.0  # the same of a channel's grey levels
 _MIN_RING: Final = 8  # px, below which the global methods have nothing to measure
 _BLAS: Final = Lock()  # a limit is the whole process's, and who leaves puts back what was found
 
@@ -440,7 +441,10 @@ def _matched_histograms(
         theirs = match_histograms(ours, original[..., channel][ring])
         values, first = np.unique(ours, return_index=True)
         moved = np.interp(decoded[..., channel], values, theirs[first] - values)
-        matched[..., channel] = decoded[..., channel] + moved
+        # Of a ring that is all but flat the curve maps what is noise to one level.
+        taught = np.clip((theirs.std() - _FLAT_LEVELS) / _FLAT_LEVELS, 0, 1)
+        offset = theirs.mean() - ours.mean()
+        matched[..., channel] = decoded[..., channel] + offset + taught * (moved - offset)
     return matched / np.float32(255)
 
 

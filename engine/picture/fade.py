@@ -191,7 +191,7 @@ def surroundings(
     """
     lab, away = _lab(original), distance_to(support)
     # The pixels that touch the support may be half of what it covers.
-    edge = (away >= 1.5) & (away <= 1.5 + max(1.5, 0.5 * near))
+    edge = (away >= 1.5) & (away <= max(2.1, 0.5 * near))
     ring = (away > 0) & (away < 1.5)
     if not edge.any():
         edge = ring

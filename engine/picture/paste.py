@@ -146,7 +146,7 @@ def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
 
 for _info in (
     PasteInfo("alpha", "the edit itself, faded in", paste),
-    PasteInfo("adaptive", "the more transparent, the less really changed", _adaptive),
+    PasteInfo("adaptive", "the more transparent, the less really changed", _adaptive, deep=True),
     PasteInfo("multiband", "blended into the original band by band", _multiband, deep=True),
     PasteInfo("poisson", "the edit's gradients in the original's colours", _poisson, deep=True),
 ):
