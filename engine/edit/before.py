@@ -30,6 +30,7 @@ from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.fade import fade_over
 from engine.picture.fill import choose_prefill, find_prefill
 from engine.picture.geometry import Box, crop
+from engine.picture.grain import match_grain
 from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import PASTES, stitch
 from engine.picture.pixels import to_pixels
@@ -139,7 +140,8 @@ class Plan:
                     lossy = self._round_trip(which, number, request, job)
                 with clock.phase("paste"):
                     pixels = self._matched(pixels, lossy, which, region, request, job)
-                    canvas = self._stitched(canvas, pixels, which, region, job, request)
+                    seed = self._noise_seed(len(finished), number, request)
+                    canvas = self._stitched(canvas, pixels, which, region, job, request, seed)
             finished.append(canvas)
             images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
         if request.output_type == "np":
@@ -214,6 +216,7 @@ class Plan:
         region: Region,
         job: Job,
         request: EditRequest,
+        seed: tuple[int, ...],
     ) -> NDArray[np.uint8]:
         """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
         under = crop(canvas, region.box)
@@ -223,6 +226,8 @@ class Plan:
                 alpha *= region.own
             if (adapted := self._adapted_alpha(job, region)) is not None:
                 alpha *= adapted
+            if request.grain == "match":
+                pixels = match_grain(pixels, under, alpha, seed)
             deep = PASTES.get(self.paste_rule).deep
             under = fade_over(under, pixels, alpha, request.feather, deep=deep)
             pixels = stitch(self.paste_rule, under, pixels, alpha)
@@ -230,6 +235,14 @@ class Plan:
         box = region.box
         stitched[box.top : box.bottom, box.left : box.right] = pixels
         return stitched
+
+    def _noise_seed(self, number: int, region: int, request: EditRequest) -> tuple[int, ...]:
+        """What the grain of a picture's region is drawn from: the picture's own seed."""
+        seed, given = self.seeds[number], request.generator
+        if seed is None:
+            own = given[number] if isinstance(given, list | tuple) else given
+            seed = int(own.initial_seed())
+        return seed, region
 
     def _adapted_alpha(self, job: Job, region: Region) -> NDArray[np.float32] | None:
         """The paste opacity (H W, of the box) that the strategy asks for, if it does. Not after

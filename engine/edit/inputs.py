@@ -202,7 +202,11 @@ def _refuse_for_latents(request: EditRequest) -> None:
     for name in ("expand", "context_mask", "prefill_mask", "paste_mask"):
         if getattr(request, name) is not None:
             raise InputError(f"{name} needs pixels; latents were given as image.")
-    for name, value in (("region", request.region == "mask"), ("paste", request.paste != "alpha")):
+    for name, value in (
+        ("region", request.region == "mask"),
+        ("paste", request.paste != "alpha"),
+        ("grain", request.grain != "none"),
+    ):
         if value:
             raise InputError(
                 f"{name}={getattr(request, name)!r} needs pixels; latents were given as image."

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from engine.errors import InputError
-from engine.picture.fill import blur, prefilled
+from engine.picture.fill import find_prefill, prefilled
 from engine.picture.masks import distance_to, smootherstep
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def fade_over(
         if support[around].all():
             foreign[tile] = 1  # far from everything that stays
             continue
-        off, _ = surroundings(original[around], support[around], near)
+        # What touches the support may be half of what it covers.
+        off, _ = surroundings(original[around], support[around], near, beyond=1.45)
         if not (seen[tile] & (off[inner] > 0.5 * _FOREIGN)).any():
             continue
         off = _nowhere_near(off, original[around], support[around], 1.5 * near)
@@ -152,7 +153,7 @@ def fade_over(
     before = original[box]
     changed = _blurred(np.linalg.norm(_lab(edited[box]) - _lab(before), axis=2), 1.0)
     gone = foreign[box] * (1 - np.exp(-((changed / _LIKE) ** 4)))
-    continued = prefilled(blur, before, hole[box]).astype(np.float32)
+    continued = prefilled(find_prefill("blur"), before, hole[box]).astype(np.float32)
     under = original.copy()
     under[box] = (before + gone[..., None] * (continued - before)).round().clip(0, 255)
     return under
@@ -180,18 +181,17 @@ def _tiles(
 
 
 def surroundings(
-    original: NDArray[np.uint8], support: NDArray[np.bool_], near: float
+    original: NDArray[np.uint8], support: NDArray[np.bool_], near: float, *, beyond: float = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Compare each pixel with what lies just outside ``support`` next to it, both ``(H, W)``.
 
     By how much its CIELAB values (Delta-E 1976) are more than two standard deviations (of a
     texture, say) off the mean there; and from 1 to 0 whether that goes on ``near`` px (to twice
     that) outside, or something else begins, as around a thing that is kept with a margin. The
-    support has a border in the picture.
+    support has a border in the picture. What counts as just outside begins ``beyond`` px from it.
     """
     lab, away = _lab(original), distance_to(support)
-    # The pixels that touch the support may be half of what it covers.
-    edge = (away >= 1.5) & (away <= max(2.1, 0.5 * near))
+    edge = (away > beyond) & (away <= beyond + max(1.5, 0.5 * near))
     ring = (away > 0) & (away < 1.5)
     if not edge.any():
         edge = ring

@@ -61,5 +61,5 @@ def _width(rows: NDArray[np.uint8]) -> int:
     behind = off[width + 1]
     if (behind > _CONTRAST).mean() < 0.9:
         return 0
-    step = np.abs(first[width] - first[width + 1]).max(axis=1).mean()
-    return width + int(step > _ONE_COLOUR)
+    between = off[width].mean() < 0.75 * behind.mean()
+    return width + int(between)

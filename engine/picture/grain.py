@@ -7,6 +7,7 @@ JPEG takes the finest), by brightness (a sensor's grows with light) and by oppon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +42,7 @@ def match_grain(
     edited: NDArray[np.uint8],
     original: NDArray[np.uint8],
     alpha: NDArray[np.float32],
-    seed: int,
+    seed: int | Sequence[int],
 ) -> NDArray[np.uint8]:
     """Add the grain that ``original`` has around the edit and ``edited`` has not.
 
@@ -54,7 +55,7 @@ def match_grain(
         edited: ``uint8 (H, W, 3)``.
         original: ``uint8 (H, W, 3)``.
         alpha: ``(H, W)`` in [0, 1], how opaque the edit will be laid over the original.
-        seed: The noise's own, at least 0. The same seed gives the same grain.
+        seed: The noise's own, one or several numbers from 0. The same gives the same grain.
 
     Returns:
         ``uint8 (H, W, 3)``; ``edited`` itself where the surroundings have no grain, and where
@@ -83,7 +84,7 @@ def match_grain(
     rng = np.random.default_rng(seed)
     for number, variance in enumerate(_mixed(lacking)):
         # Each band from noise of its own, so that their variances add up.
-        band = _bands(rng.standard_normal(grain.shape, np.float32))[number]
+        band = _bands(rng.standard_normal(size=grain.shape, dtype=np.float32))[number]
         for colour in range(3):
             strength = np.interp(light, _LEVELS, np.sqrt(variance[:, colour]))
             grain[..., colour] += band[..., colour] * strength.astype(np.float32)
@@ -146,7 +147,7 @@ def _mixed(variances: _Floats) -> _Floats:
 @cache
 def _of_white() -> NDArray[np.float64]:
     """What a band (row) measures of white noise of variance 1 in each band (column)."""
-    noise = np.random.default_rng(0).standard_normal((256, 256), np.float32)
+    noise = np.random.default_rng(0).standard_normal(size=(256, 256), dtype=np.float32)
     size = (_BLOCK, _BLOCK)
     middle = slice(_BLOCK, -_BLOCK, _BLOCK // 4)
     return np.array(
