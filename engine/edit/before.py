@@ -34,7 +34,8 @@ from engine.picture.grain import match_grain
 from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import PASTES, stitch
 from engine.picture.pixels import to_pixels
-from engine.solvers.schedule import Schedule, fresh_scheduler
+from engine.solvers.names import fresh_scheduler
+from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

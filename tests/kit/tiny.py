@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from engine import InpaintEngine
-from engine.solvers.schedule import fresh_scheduler
+from engine.solvers.names import fresh_scheduler
 
 SIZE = 64
 
