@@ -84,7 +84,8 @@ def match_grain(
     rng = np.random.default_rng(seed)
     for number, variance in enumerate(_mixed(lacking)):
         # Each band from noise of its own, so that their variances add up.
-        band = _bands(rng.standard_normal(size=grain.shape, dtype=np.float32))[number]
+        noise: _Floats = np.asarray(rng.standard_normal(grain.shape), np.float32)
+        band = _bands(noise)[number]
         for colour in range(3):
             strength = np.interp(light, _LEVELS, np.sqrt(variance[:, colour]))
             grain[..., colour] += band[..., colour] * strength.astype(np.float32)

@@ -214,7 +214,8 @@ def laid(
 def with_ball(original: NDArray[np.uint8], radius: int = 20) -> NDArray[np.uint8]:
     """A red ball in the middle, its outline half red."""
     middle = original.shape[1] // 2, original.shape[0] // 2
-    return cv2.circle(original.copy(), middle, radius, (200, 40, 40), -1, cv2.LINE_AA)
+    ball = cv2.circle(original.copy(), middle, radius, (200, 40, 40), -1, cv2.LINE_AA)
+    return np.asarray(ball, np.uint8)
 
 
 @pytest.mark.parametrize("rule", list_pastes())
@@ -263,7 +264,7 @@ def test_no_ring_grows_under_one_mask() -> None:
     picture, off = clean, []
     for number in range(10):
         shade = (40, 40, 200) if number % 2 else (20, 20, 20)
-        edited = cv2.circle(clean.copy(), (48, 48), 22, shade, -1)
+        edited = np.asarray(cv2.circle(clean.copy(), (48, 48), 22, shade, -1), np.uint8)
         picture = laid("alpha", picture, edited, mask)
         off.append(np.abs(picture.astype(int) - clean)[rim].mean())
     assert off[8:] == pytest.approx(off[2:4], rel=0.02)
