@@ -521,7 +521,7 @@ class _Desk:
                 size=size,
             )
             if embedded_scale is not None:
-                cond = self.backbone.with_guidance(cond, embedded_scale)
+                cond = network.with_guidance(cond, embedded_scale)
             if self.references is not None:
                 cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import InputError
+from engine.lru import LRU
 from engine.registry import Registry
 from engine.solvers.parameterisation import Flow, parameterisation_of
 
@@ -178,9 +179,9 @@ for _info in (
 
 
 NEW = 32
-_NEW: dict[tuple[str, type, int], tuple[Any, Any]] = {}
-"""Unused schedulers, the last :data:`NEW`, with the configs that they were made of. A copy takes a
-quarter of the time in which diffusers reads a config."""
+_NEW: LRU[tuple[str, type, int], tuple[Any, Any]] = LRU(NEW)
+"""Unused schedulers, with the configs that they were made of, whose ids therefore stay theirs. A
+copy takes a quarter of the time in which diffusers reads a config."""
 
 
 def list_schedulers() -> list[str]:
@@ -211,10 +212,9 @@ def fresh_scheduler(scheduler: Any, model_scheduler: Any) -> Any:
     like = model_scheduler if name or scheduler is None else scheduler
     config = like.config
     key = (name, type(like), id(config))
-    known = _NEW.get(key)
-    if known is None or known[0] is not config:
-        made = SCHEDULERS.get(name).build(like) if name else type(like).from_config(config)
-        if len(_NEW) >= NEW:
-            _NEW.pop(next(iter(_NEW)), None)
-        known = _NEW[key] = config, made
-    return copy.deepcopy(known[1])
+
+    def make() -> tuple[Any, Any]:
+        built = SCHEDULERS.get(name).build(like) if name else type(like).from_config(config)
+        return config, built
+
+    return copy.deepcopy(_NEW.get(key, make)[1])
