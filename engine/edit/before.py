@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,12 @@ class PreparedEdit(Prepared):
         self.shared = shared
         self.alone = alone
         self.seeds = shared.seeds
+        if request.strength * request.num_inference_steps < 1:
+            warnings.warn(
+                f"strength {request.strength:g} of {request.num_inference_steps} steps is less "
+                "than one step: one is run. More steps make such a strength finer.",
+                stacklevel=2,
+            )
         steps = [shared.schedules.steps(stage.strength) for stage in self.strategy.stages]
         self.steps = sum(steps) * len(shared.inputs.views) * request.num_images
         self.steering = steering_of(
@@ -98,7 +105,7 @@ class PreparedEdit(Prepared):
         return jobs
 
     def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        return finish(self.shared, chains, self.clock)
+        return finish(self.shared, chains, self.clock, self.prefilled)
 
     # Jobs --------------------------------------------------------------------------------------
 

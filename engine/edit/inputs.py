@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -16,6 +17,7 @@ from engine.errors import InputError
 from engine.picture.crop import Cutter, Region
 from engine.picture.fade import paste_alpha
 from engine.picture.fill import prefilled
+from engine.picture.frame import continued, frame_widths
 from engine.picture.geometry import Box, check_canvas, crop, pad_to_multiple
 from engine.picture.map_files import (
     check_strength,
@@ -231,7 +233,11 @@ def _refuse_for_latents(request: EditRequest) -> None:
     for name in ("expand", "context_mask", "prefill_mask", "paste_mask"):
         if getattr(request, name) is not None:
             raise InputError(f"{name} needs pixels; latents were given as image.")
-    for name, value in (("region", request.region == "mask"), ("paste", request.paste != "alpha")):
+    for name, value in (
+        ("region", request.region == "mask"),
+        ("paste", request.paste != "alpha"),
+        ("grain", request.grain != "none"),
+    ):
         if value:
             raise InputError(
                 f"{name}={getattr(request, name)!r} needs pixels; latents were given as image."
@@ -281,8 +287,30 @@ def _expanded(
 ) -> tuple[list[Picture], list[NDArray[np.float32]]]:
     """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
     sides = _sides(by)
+    for picture, strength_map in zip(pictures, cycle(maps), strict=False):
+        _warn_of_frame(picture.rgb, strength_map, by)
     grown = [picture.grown(by) for picture in pictures]
     return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
+
+
+def _warn_of_frame(
+    rgb: NDArray[np.uint8], strength_map: NDArray[np.float32], by: tuple[int, int, int, int]
+) -> None:
+    """Say of a frame that stays between a picture and its new canvas what can be done about it."""
+    kept = strength_map == 0
+    across = kept.T
+    rows = across, kept, across[::-1], kept[::-1]
+    widths = [
+        wide
+        for wide, side, lines in zip(frame_widths(rgb), by, rows, strict=True)
+        if side and lines[:wide].any()
+    ]
+    if widths:
+        warnings.warn(
+            f"the picture has a frame of {max(widths)} px, which is kept but not continued; cover "
+            "it with a mask to have it repainted.",
+            stacklevel=2,
+        )
 
 
 def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
@@ -313,8 +341,7 @@ def underlay(rgb: _Pixels, by: tuple[int, int, int, int] | None) -> _Pixels:
     """
     if by is None:
         return rgb
-    around = (*_sides(by), (0, 0))
-    return np.pad(rgb[_inner(by, rgb.shape)], around, mode="edge")  # type: ignore[return-value]
+    return continued(rgb[_inner(by, rgb.shape)], by, "edge")  # type: ignore[return-value]
 
 
 def _as_latents(image: Any, backbone: Backbone) -> torch.Tensor | None:

@@ -38,6 +38,8 @@ class PasteInfo:
     deep: bool = False
     """Takes originals of 16 bits (uint16) too. Without it they are pasted in 8, and their lower 8
     bits fade out under the edit."""
+    covered: bool = False
+    """What the original holds where the edit is opaque has a say too."""
 
 
 PASTES = Registry("paste", PasteInfo, "softpaint.pastes")
@@ -152,9 +154,23 @@ def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
 
 for _info in (
     PasteInfo("alpha", "the edit itself, faded in", paste, deep=True),
-    PasteInfo("adaptive", "the more transparent, the less really changed", _adaptive, deep=True),
-    PasteInfo("multiband", "blended into the original band by band", _multiband, deep=True),
-    PasteInfo("poisson", "the edit's gradients in the original's colours", _poisson, deep=True),
+    PasteInfo(
+        "adaptive",
+        "the more transparent, the less really changed",
+        _adaptive,
+        deep=True,
+        covered=True,
+    ),
+    PasteInfo(
+        "multiband", "blended into the original band by band", _multiband, deep=True, covered=True
+    ),
+    PasteInfo(
+        "poisson",
+        "the edit's gradients in the original's colours",
+        _poisson,
+        deep=True,
+        covered=True,
+    ),
 ):
     PASTES.register(_info)
 

@@ -20,6 +20,7 @@ from PIL import Image
 from engine.errors import InputError
 from engine.picture.arrays import array_of, by, channels_last, to_uint8
 from engine.picture.deep import KEY, bits_of, deepened, read_deep, shallow
+from engine.picture.frame import continued
 from engine.picture.geometry import check_canvas
 from engine.picture.metadata import kept_info
 from engine.picture.opening import DECODE_ERRORS, decode_upright, first_line, name_of, open_image
@@ -88,7 +89,9 @@ class Picture:
         sides = ((top, bottom), (left, right))
         deep = self.deep
         if deep is not None:
-            deep = np.pad(deep, (*sides, (0, 0)), mode="symmetric")
+            colours = continued(deep[..., :3], by_px, "symmetric")
+            rest = np.pad(deep[..., 3:], (*sides, (0, 0)), mode="symmetric")
+            deep = np.concatenate([colours, rest], axis=2)
         alpha = self.alpha
         if alpha is not None:
             alpha = np.pad(alpha, sides, constant_values=255)
@@ -96,7 +99,7 @@ class Picture:
                 deep[:, :, 3] = np.pad(self.deep[:, :, 3], sides, constant_values=65535)  # type: ignore[index]
         return replace(
             self,
-            rgb=np.pad(self.rgb, (*sides, (0, 0)), mode="symmetric"),
+            rgb=continued(self.rgb, by_px, "symmetric"),
             alpha=alpha,
             deep=deep,
             given=None if self.given is None else self.given.grown(by_px),

@@ -377,13 +377,27 @@ class Fields:
             "Width of the soft seam, in pixels; up to twice that where the picture goes on inside "
             "the mask as around it, and on new canvas.",
             "The fade lies inside the repainted region, over the original (on new canvas over the "
-            "border's colours), see :func:`engine.picture.fade.paste_alpha`. Where the strength is "
+            "border's colours, and where something was to go over its surroundings continued), see "
+            ":func:`engine.picture.fade.paste_alpha` and "
+            ":func:`engine.picture.fade.fade_over`. Where the strength is "
             "0, pixels stay as they were to the bit.",
         ),
         Range(0, 4096),
         Option(),
         Recorded(),
     ] = 4.0
+    grain: Annotated[
+        Literal["none", "match"],
+        Group.FINISH,
+        Help(
+            "What is done for grainy pictures: none or match.",
+            "``match`` adds the noise of the surroundings, measured by frequency and brightness, "
+            "to the edit, drawn from its seed; nothing where they have none. See "
+            ":func:`engine.picture.grain.match_grain`.",
+        ),
+        Option(metavar="NAME"),
+        Recorded(),
+    ] = "none"
     paste: Annotated[
         str,
         Group.FINISH,
