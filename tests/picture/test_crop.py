@@ -257,12 +257,15 @@ def test_several_pictures_with_a_map_each(engine):
         assert differs[strength_map > 0].mean() > 0.9
 
 
-def test_picture_with_alpha_keeps_it(engine):
+def test_opacity_stays_where_nothing_is_repainted(engine):
     picture = tiny.picture(SMALL).convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize((SMALL, SMALL)))
     got = engine.edit(**request(image=picture)).images[0]
     assert got.mode == "RGBA"
-    assert np.array_equal(np.asarray(got)[..., 3], np.asarray(picture)[..., 3])
+    before, after = (np.asarray(each)[..., 3] for each in (picture, got))
+    repainted = np.asarray(request()["mask"]) > 0
+    assert np.array_equal(after[~repainted], before[~repainted])
+    assert (after[repainted] == 255).all()  # towards the visible picture there is no fade
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_what_is_painted_into_a_hole_is_visible_and_the_rest_stays_to_the_bit() 
     invisible = alpha == 0
     assert invisible[10:30, 20:30].all()
     np.testing.assert_array_equal(pixels[invisible], picture.rgb[invisible])
-    whole, alpha = settled(seen, painted, (picture.alpha == 0).astype(np.float32), feather=4)
+    whole, alpha = settled(seen, painted, np.asarray(picture.alpha == 0, np.float32), feather=4)
     assert alpha is not None
     assert (alpha == 255).all()
     np.testing.assert_array_equal(whole, painted)
@@ -191,8 +191,10 @@ def test_the_numbers_mean_the_same_colours(tmp_path: Path, chunks: Any, value: A
         picture.to_pil(), ImageCms.ImageCmsProfile(as_file(profile)), linear
     )
     assert into is not None
-    light = value(np.arange(256) / 255)
-    encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    light: NDArray[np.float64] = value(np.arange(256) / 255)
+    encoded: NDArray[np.float64] = np.where(
+        light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055
+    )
     shown = np.asarray(into)[:, :, 1].ravel()
     assert np.abs(shown - 255 * encoded).max() <= 2  # rounding, and the profile's table at its foot
 

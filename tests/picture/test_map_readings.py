@@ -50,8 +50,8 @@ def test_any_colour_on_black_counts_fully(colour: Any) -> None:
     rgb = np.zeros((48, 64, 3), np.uint8)
     rgb[half()] = colour
     for load in (load_mask, load_strength_map):
-        np.testing.assert_array_equal(load(rgb, SIZE), half())  # type: ignore[operator]
-        np.testing.assert_array_equal(load(layer(colour), SIZE), half())  # type: ignore[operator]
+        np.testing.assert_array_equal(load(rgb, SIZE), half())
+        np.testing.assert_array_equal(load(layer(colour), SIZE), half())
 
 
 def test_strokes_of_several_colours_count_by_their_opacity() -> None:
@@ -79,7 +79,7 @@ def test_a_photo_with_a_hole_is_read_when_it_says_what_is_kept() -> None:
         load_mask(photo(), SIZE)
     picture = load_image(photo())
     for load in (load_mask, load_strength_map):
-        np.testing.assert_array_equal(load("alpha", SIZE, picture=picture), half())  # type: ignore[operator]
+        np.testing.assert_array_equal(load("alpha", SIZE, picture=picture), half())
     with pytest.raises(InputError, match="not of use here"):
         load_strength_map("alpha", SIZE)
     grey = photo()

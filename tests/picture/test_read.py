@@ -523,8 +523,10 @@ def test_tensors_of_other_shapes() -> None:
 def test_nan_from_the_vae_is_no_black_picture() -> None:
     decoded = torch.zeros(1, 3, 8, 8)
     decoded[0, 1, 2, 3] = torch.nan
-    with pytest.raises(ModelError, match="float32"):
+    with pytest.raises(ModelError, match="guidance_scale"):
         to_pixels(decoded)
+    with pytest.raises(ModelError, match="float32"):
+        to_pixels(decoded.half())
 
 
 # --- pasting -------------------------------------------------------------------------------------
