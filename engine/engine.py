@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from controls import Control, check_controls, check_references, split_controls
 from engine.denoise.loop import Loop
-from engine.denoise.strategy import AnyStrategy, StagedStrategy, Strategy
+from engine.denoise.strategy import AnyStrategy
 from engine.edit.before import Clock, Plan, draw_seed, prepare_edit
 from engine.edit.parity import prepare_like_diffusers
 from engine.edit.session import SESSION_BYTES, Session
+from engine.edit.strategies import build_strategy
 from engine.errors import InputError
 from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
 from engine.models.base import Network
@@ -28,15 +29,16 @@ from engine.models.formats.loading import (
 )
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
+from engine.request.fields import check_settings
 from engine.request.request import EditRequest
 from engine.request.result import Comparison, EditResult
-from strategies import create_strategy, get_strategy, list_strategies, options_of
+from engine.request.signature import takes
+from strategies import get_strategy, list_strategies
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
 
 
-DEFAULT_STRATEGY = "differential"
 Asked: TypeAlias = tuple[EditRequest, dict[str, AnyStrategy], dict[str, Any]]
 """A request, its strategies by name, and their options."""
 
@@ -110,183 +112,27 @@ class InpaintEngine:
         able = (each for each in infos if each.network in self.backbone.networks)
         return [each.name for each in able if not each.only]
 
-    def edit(
-        self,
-        *,
-        image: Any,
-        prompt: str,
-        mask: Any = None,
-        strength_map: Any = None,
-        negative_prompt: str | None = None,
-        strategy: str | AnyStrategy = DEFAULT_STRATEGY,
-        num_inference_steps: int = 30,
-        guidance_scale: float = 5.0,
-        guidance_rescale: float = 0.0,
-        guidance_start: float = 0.0,
-        guidance_end: float = 1.0,
-        strength: float = 1.0,
-        seed: int | None = None,
-        generator: Any = None,
-        num_images: int = 1,
-        controls: Any = None,
-        guess_mode: bool = False,
-        ip_adapter_image: Any = None,
-        expand: tuple[int, int, int, int] | None = None,
-        denoising_start: float | None = None,
-        denoising_end: float | None = None,
-        latents: Any = None,
-        scheduler: Any = None,
-        eta: float | None = None,
-        colour: str = "field",
-        invert: bool = False,
-        feather: float = 4.0,
-        skip: bool = True,
-        region: Any = "auto",
-        context: float = 2.0,
-        context_mask: Any = None,
-        native_size: int | None = None,
-        zoom: float = 1.0,
-        prefill: str = "auto",
-        prefill_mask: Any = None,
-        paste: Any = "alpha",
-        paste_mask: Any = None,
-        output_type: Any = "pil",
-        compat: Any = None,
-        callback: Any = None,
-        progress: bool | None = None,
-        **options: Any,
-    ) -> EditResult:
+    @takes(EditRequest)
+    def edit(self, **arguments: Any) -> EditResult:
         """Repaint part of a picture.
 
+        diffusers' names of these settings work too (``mask_image``, ``num_images_per_prompt``,
+        ``padding_mask_crop``, ``callback_on_step_end``).
+
         Args:
-            image: path, Pillow image, array, tensor (c h w or b c h w in [0, 1]), or latents
-                (b 4 h/8 w/8). Any size: it is padded to the model's multiple and cropped back.
-            prompt: what the picture shows when it is done.
-            mask: hard: what is repainted (white, 1). Path, Pillow image, array or tensor.
-            strength_map: a strength in [0, 1] for every pixel, 1 = repaint, in mask's place.
-            negative_prompt: what it should not show; None is the model's own empty prompt.
-            strategy: a name of ``strategies.list_strategies()``, several joined by ``+``, or a
-                :class:`~engine.denoise.strategy.Strategy`.
-            num_inference_steps: steps of a run at strength 1; 1 to 1000.
-            guidance_scale: classifier-free guidance, from 0; at most 1 is off.
-            guidance_rescale: in [0, 1], see :class:`~engine.denoise.guidance.Guidance`.
-            guidance_start, guidance_end: shares of the run, in [0, 1], between which it guides; the
-                other steps cost half, as they have no unconditional branch.
-            strength: global strength in (0, 1]: the share of the steps that is run.
-            seed: 0 to 2**63 - 1; picture i uses seed + i, so that each equals its single run.
-                Drawn if neither it nor ``generator`` is given, and reported in the result.
-            generator: a torch generator; with several pictures, one for each or one that draws
-                their seeds.
-            num_images: pictures to make of each input picture.
-            controls: a :class:`~controls.Control`, a control's name, or a list of such; also as
-                part of the strategy's name (``"differential+canny"``).
-            guess_mode: controls act on the conditional prediction only and work without a prompt
-                (guidance_scale 3 to 5 is recommended).
-            ip_adapter_image: what the IP-Adapter that ``engine.pipe.load_ip_adapter`` has loaded
-                reads: a picture, or a :class:`~controls.Reference` with its own scale and mask. Of
-                several adapters a list, one entry for each; an entry may be a list of several.
-            expand: pixels (left, top, right, bottom) by which the canvas grows; the new area is
-                repainted, together with the mask's if one is given.
-            denoising_start: share of the training schedule, in (0, 1), at which the run starts, in
-                place of ``strength``.
-            denoising_end: share at which it stops, leaving noisy latents for another run
-                (``output_type="latent"``).
-            latents: noisy latents (b c h/cell w/cell) to continue from at ``denoising_start``.
-            scheduler: a name of ``engine.solvers.schedule.list_schedulers()``, a diffusers
-                scheduler (a fresh copy is used), or None for the model's own.
-            eta: of DDIM and TCD, in [0, 1]; None is the scheduler's default.
-            colour: how the edit's colours are matched to the picture's, measured on the ring around
-                what is repainted, see :func:`engine.picture.colour.match_colours`: ``"field"`` (a
-                local correction; under a soft map the VAE's losses are given back too, for one more
-                decode), the global ``"lab"`` and ``"histogram"``, or ``"none"``. Without effect
-                on latents and with ``compat``.
-            invert: flip the map's polarity (1 = keep).
-            feather: width in px of the fade inside the repainted region, over which the result
-                is laid on the original; up to twice that where the original goes on inside as
-                it is outside, so that nothing that stood there shows through (see
-                :func:`engine.picture.fade.paste_alpha`), and on new canvas, where it is laid on the
-                border's colours. Where the strength is 0, pixels stay as they were to the bit.
-            skip: leave out the steps in which every pixel is still held (a strength map whose
-                maximum is below 1): the same pixels for less work. The callback is not called for
-                them. False computes them.
-            region: ``"mask"`` cuts out the mask's surroundings, edits them at the model's own size
-                and puts them back; ``"full"`` edits the whole picture; ``"auto"`` cuts out where
-                that saves at least half (see :class:`engine.picture.crop.Cutter`). Islands of the
-                mask far from each other are cut out apart and share model calls; the first draws
-                its noise from the picture's own generator, each further one from a generator seeded
-            by it. context: sides of a cut-out over those of the mask's bounding box, from 1.
-            context_mask: more that the cut-out should hold; as ``mask``.
-            native_size: side in px at which cut-outs are edited; None is what the model was
-                trained on.
-            zoom: how far a cut-out smaller than that may be enlarged for editing; 1 (not at all)
-                to 16.
-            prefill: what stands in the hole when the run starts: a name of
-                ``engine.picture.fill.list_prefills()``, ``"gan:PATH"`` for an inpainting GAN of
-                your own (:func:`engine.picture.fill.gan`), or ``"auto"``, which the result's
-                settings name under ``prefilled``. What is held and pasted is the original in any
-            case. prefill_mask: what is prefilled, and how strongly, if it is not the map; as
-                ``strength_map``.
-            paste: how the result is laid over the original: a name of
-                ``engine.picture.paste.list_pastes()``.
-            paste_mask: with what opacity, in place of the map's support faded over ``feather``;
-                as ``strength_map``. It cannot paste where the strength is 0.
-            output_type: ``"pil"``, ``"np"`` or ``"latent"``.
-            compat: ``"diffusers"`` reproduces the random draws, mask rounding and blending of
-                diffusers' inpainting pipelines to the bit, without paste (strategies ``blend``
-                and ``inpaint9``; ``differential`` is untouched by it but for the draws).
-            callback: called with a :class:`~engine.types.Snapshot` after every step, whose
-                ``preview()`` is a picture to look at; returning False cancels.
-            progress: show a progress bar; None shows it on a terminal.
-            **options: the strategy's options by name.
+            {settings}
+
+        Returns:
+            The pictures, and everything that was used to make them.
 
         Raises:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
-        request = EditRequest(
-            image=image,
-            prompt=prompt,
-            mask=mask,
-            strength_map=strength_map,
-            negative_prompt=negative_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_rescale=guidance_rescale,
-            guidance_start=guidance_start,
-            guidance_end=guidance_end,
-            strength=strength,
-            seed=seed,
-            generator=generator,
-            num_images=num_images,
-            controls=controls,
-            guess_mode=guess_mode,
-            ip_adapter_image=ip_adapter_image,
-            expand=expand,
-            denoising_start=denoising_start,
-            denoising_end=denoising_end,
-            latents=latents,
-            scheduler=scheduler,
-            eta=eta,
-            colour=colour,
-            invert=invert,
-            feather=feather,
-            skip=skip,
-            region=region,
-            context=context,
-            context_mask=context_mask,
-            native_size=native_size,
-            zoom=zoom,
-            prefill=prefill,
-            prefill_mask=prefill_mask,
-            paste=paste,
-            paste_mask=paste_mask,
-            output_type=output_type,
-            compat=compat,
-            callback=callback,
-            progress=progress,
-        )
-        built = self._strategy(strategy, options)
-        return self._run((request, {built.name: built}, options)).results[built.name]
+        requests = EditRequest.read(arguments, self.pipe).split()
+        asked = [self._built(request) for request in requests]
+        results = [next(iter(each.results.values())) for each in self._run_all(asked)]
+        return EditResult.joined(results)
 
     def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> list[EditResult]:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
@@ -380,20 +226,22 @@ class InpaintEngine:
         chosen = self.strategies() if strategies is None else list(strategies)
         if isinstance(strategies, str) or not chosen:
             raise InputError("strategies must be a list of at least one name.")
-        known = set(EditRequest.__dataclass_fields__) - {"compat"}
-        options = {key: arguments.pop(key) for key in list(arguments) if key not in known}
-        if "compat" in options or arguments.get("output_type") == "latent":
-            raise InputError("compare makes pictures in the engine's own mode only.")
         sets = controls if isinstance(controls, Mapping) else {"": controls}
         if not sets:
             raise InputError("controls is an empty mapping; give it a label with None for none.")
-        request = EditRequest(**arguments)
+        if "strategy" in arguments:
+            raise InputError("a comparison takes strategies=, a list.")
+        request = EditRequest.read(arguments, self.pipe)
+        options = dict(request.options)
+        if request.compat or request.output_type == "latent":
+            raise InputError("compare makes pictures in the engine's own mode only.")
         built = [self._strategy(each, options, partial=True) for each in chosen]
         names = {strategy.name: strategy for strategy in built}
         if len(names) < len(built):
             raise InputError("strategies must not be named twice.")
         used = {key for each in built for key in each.options}
         if unused := set(options) - used:
+            check_settings(unused)
             raise InputError(f"no compared strategy has the option {min(unused)!r}.")
         return self._run_with_each(sets, request, names, options)
 
@@ -425,31 +273,18 @@ class InpaintEngine:
         self, strategy: str | AnyStrategy, options: dict[str, Any], *, partial: bool = False
     ) -> AnyStrategy:
         """Build a strategy and check that its network is loaded."""
-        if isinstance(strategy, Strategy | StagedStrategy):
-            if options and not partial:
-                raise InputError("options go into the strategy object itself, not beside it.")
-            built = strategy
-        else:
-            plain, named = split_controls(strategy, list_strategies())
-            if partial:
-                known = options_of(plain)
-                options = {key: value for key, value in options.items() if key in known}
-            built = create_strategy(plain, **options)
-            if named:
-                built = replace(built, name=strategy)
+        built = build_strategy(strategy, options, partial=partial)
         for stage in built.stages:
             self.backbone.network(stage.strategy.network)
         return built
 
     def _asked(self, arguments: Mapping[str, Any]) -> Asked:
         """The arguments of :meth:`edit`, checked."""
-        known = EditRequest.__dataclass_fields__
-        fields = {key: value for key, value in arguments.items() if key in known}
-        options = {
-            key: value for key, value in arguments.items() if key not in known and key != "strategy"
-        }
-        built = self._strategy(arguments.get("strategy", DEFAULT_STRATEGY), options)
-        return EditRequest(**fields), {built.name: built}, options
+        return self._built(EditRequest.read(arguments, self.pipe))
+
+    def _built(self, request: EditRequest) -> Asked:
+        built = self._strategy(request.strategy, dict(request.options))
+        return request, {built.name: built}, dict(request.options)
 
     def _run(self, asked: Asked, **how: Any) -> Comparison:
         return self._run_all([asked], **how)[0]
@@ -519,21 +354,6 @@ class InpaintEngine:
         job: Job,
         plan: Plan,
     ) -> dict[str, Any]:
-        same = (
-            *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale"),
-            *("guidance_rescale", "strength", "num_images", "eta", "invert", "feather", "compat"),
-            "colour",
-            *(
-                "guidance_start",
-                "guidance_end",
-                "expand",
-                "denoising_start",
-                "denoising_end",
-                "guess_mode",
-                "skip",
-            ),
-            *("region", "context", "native_size", "zoom", "prefill", "paste"),
-        )
         return {
             "model": self.name,
             "family": self.backbone.family,
@@ -543,7 +363,7 @@ class InpaintEngine:
                 for key, value in strategy.options.items()
                 if isinstance(value, str | int | float | None)
             },
-            **{key: _jsonable(getattr(request, key)) for key in same},
+            **request.recorded(),
             "seeds": plan.seeds,
             "scheduler": request.scheduler
             if isinstance(request.scheduler, str)
@@ -551,7 +371,7 @@ class InpaintEngine:
             "size": list(plan.size),
             "regions": plan.describe_regions(),
             "prefilled": plan.prefilled.get(strategy.name),
-            "unheard": self.backbone.unheard(request.prompt, request.negative_prompt),
+            "unheard": self.backbone.unheard(request.text, request.negative_text),
             "map": _kind_of_map(request),
             "device": str(self.backbone.device.type),
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
@@ -587,10 +407,6 @@ def _kind_of_map(request: EditRequest) -> str | None:
     if request.mask is not None:
         return "mask"
     return None if request.strength_map is None else "strength_map"
-
-
-def _jsonable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _run_with_progress(loop: Loop, progress: bool | None) -> None:

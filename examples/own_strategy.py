@@ -35,6 +35,6 @@ register(
 
 scene = demo_scenes()[0]
 result = InpaintEngine.from_pretrained().edit(
-    image=scene.image, mask=scene.mask, prompt=scene.prompt, strategy="anchor", pull=0.9, seed=7
+    image=scene.image, mask=scene.mask, prompt=scene.prompt, strategy=Anchor(pull=0.9), seed=7
 )
 result.images[0].save("anchor.png")

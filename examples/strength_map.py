@@ -19,7 +19,7 @@ result = engine.edit(
     strength_map=strength,
     prompt="a landscape at sunset",
     strategy="differential",
-    strength_mode="relative",  # an option of this strategy: see `softpaint strategies`
+    options={"strength_mode": "relative"},  # this strategy's: see `softpaint strategies`
     num_inference_steps=25,
     seed=3,
 )

@@ -12,13 +12,14 @@ from engine.cli.app import app, note, say
 from engine.cli.checks import check, opened
 from engine.cli.files import STREAM, Files, save
 from engine.cli.options import Asked, editing, load, names_in
+from engine.cli.panels import PanelCommand
 from engine.errors import InputError
 
 if TYPE_CHECKING:
     from controls import Control
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 @editing
 def compare(
     asked: Asked,

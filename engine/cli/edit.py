@@ -13,7 +13,8 @@ import typer
 from engine.cli.app import app, note
 from engine.cli.checks import check, opened
 from engine.cli.files import STREAM, Files, save
-from engine.cli.options import Asked, editing, given, load
+from engine.cli.options import Asked, editing, load
+from engine.cli.panels import PanelCommand
 from engine.errors import InputError, OutputError, SoftpaintWarning
 
 if TYPE_CHECKING:
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
     from engine.types import Snapshot
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 @editing
 def edit(
     asked: Asked,
-    strategy: Annotated[
-        str | None, typer.Option(help="See `softpaint strategies`. [default: differential]")
-    ] = None,
-    num_images: Annotated[int | None, typer.Option(help="How many results. [default: 1]")] = None,
     from_: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +68,6 @@ def edit(
       softpaint edit new.png -m new-mask.png --from out.png -o other.png
       softpaint edit photo.png -m mask.png -p "a boat" -o out.png --preview now.png
     """
-    asked.settings |= given(strategy=strategy, num_images=num_images)
     if preview_model is not None and preview is None:
         raise InputError("--preview-model draws the --preview, and there is none.")
     if trust and from_ is None:

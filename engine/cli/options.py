@@ -1,7 +1,7 @@
 """The options that commands share, and what becomes of them.
 
 A command that edits is written as ``@editing`` over a function that takes an :class:`Asked` and
-then its own options. One line in ``SETTINGS`` gives both `edit` and `compare` a new option.
+then its own options. The settings' options are those that :mod:`engine.request.fields` gives them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -17,50 +17,61 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from engine.errors import InputError
+from engine.request.field import REQUIRED, Field, Group, fields_of
+from engine.request.fields import Fields
 
 if TYPE_CHECKING:
     from controls import Control
     from engine.engine import InpaintEngine
 
-Photo = Annotated[Path | None, typer.Argument(metavar="PHOTO", help="The picture to edit.")]
+FIELDS = fields_of(Fields)
+MODEL = "Model"
+"""The heading of what is loaded."""
+
+Photo = Annotated[Path | None, typer.Argument(metavar="PHOTO", help=FIELDS["image"].help.text)]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Where the result goes.", metavar="FILE")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where the result goes.",
+        metavar="FILE",
+        rich_help_panel=str(Group.PICTURE),
+    ),
 ]
 StrategyOption = Annotated[
     list[str] | None,
-    typer.Option("--option", help="An option of the strategy; may be repeated.", metavar="K=V"),
+    typer.Option(
+        "--option",
+        help="An option of the strategy; may be repeated.",
+        metavar="K=V",
+        rich_help_panel=str(Group.STRATEGY),
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="pocket, a diffusers folder, a hub id or a .safetensors file. [default: pocket]"
+        help="pocket, a diffusers folder, a hub id or a .safetensors file. [default: pocket]",
+        rich_help_panel=MODEL,
     ),
 ]
 InpaintModel = Annotated[
-    str | None, typer.Option(help="The same, for strategies that need a 9-channel network.")
+    str | None,
+    typer.Option(
+        help="The same, for strategies that need a 9-channel network.", rich_help_panel=MODEL
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="Such as cuda, mps, cpu. [default: the best]")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Such as cuda, mps, cpu. [default: the best]", rich_help_panel=MODEL),
+]
 Dtype = Annotated[
-    str | None, typer.Option(help="float32, float16 or bfloat16. [default: the device's]")
+    str | None,
+    typer.Option(
+        help="float32, float16 or bfloat16. [default: the device's]", rich_help_panel=MODEL
+    ),
 ]
-
-REGION: dict[str, Any] = {
-    "mask": Annotated[
-        Path | None,
-        typer.Option("--mask", "-m", help="White is repainted, black is kept.", metavar="FILE"),
-    ],
-    "strength_map": Annotated[
-        Path | None,
-        typer.Option(
-            "--strength-map",
-            "-s",
-            help="Instead of a mask: how strongly each pixel is repainted, white = wholly.",
-            metavar="FILE",
-        ),
-    ],
-}
-"""Where to repaint: files, by the engine's names."""
 
 LOAD: dict[str, Any] = {
     "model": Model,
@@ -70,111 +81,6 @@ LOAD: dict[str, Any] = {
 }
 """The arguments of ``InpaintEngine.from_pretrained``."""
 
-SETTINGS: dict[str, Any] = {
-    "prompt": Annotated[
-        str | None, typer.Option("--prompt", "-p", help="What is to be seen.", metavar="TEXT")
-    ],
-    "negative_prompt": Annotated[
-        str | None,
-        typer.Option("--negative-prompt", help="What is not to be seen.", metavar="TEXT"),
-    ],
-    "num_inference_steps": Annotated[
-        int | None, typer.Option("--steps", help="Denoising steps. [default: 30]")
-    ],
-    "guidance_scale": Annotated[
-        float | None,
-        typer.Option("--guidance", help="How strictly the prompt is followed. [default: 5]"),
-    ],
-    "guidance_rescale": Annotated[
-        float | None,
-        typer.Option("--guidance-rescale", help="0 to 1, against overexposure. [default: 0]"),
-    ],
-    "guidance_start": Annotated[
-        float | None,
-        typer.Option(help="Share of the run, 0 to 1, from which it is guided. [default: 0]"),
-    ],
-    "guidance_end": Annotated[
-        float | None,
-        typer.Option(help="And until which; steps outside cost half. [default: 1]"),
-    ],
-    "strength": Annotated[
-        float | None, typer.Option(help="Above 0, to 1: strength of the whole edit. [default: 1]")
-    ],
-    "seed": Annotated[int | None, typer.Option(help="Drawn, and recorded, where it is not given.")],
-    "scheduler": Annotated[
-        str | None,
-        typer.Option(help="Such as euler, ddim, dpmpp-2m-karras. [default: the model's]"),
-    ],
-    "colour": Annotated[
-        str | None,
-        typer.Option(
-            help="How the edit's colours are matched to the picture's: field, lab, histogram or "
-            "none. [default: field]"
-        ),
-    ],
-    "invert": Annotated[
-        bool | None, typer.Option("--invert/--no-invert", help="Repaint black instead of white.")
-    ],
-    "feather": Annotated[
-        float | None,
-        typer.Option(
-            help="Width of the soft seam, in pixels; up to twice that where the picture goes on "
-            "inside the mask as around it, and on new canvas. [default: 4]"
-        ),
-    ],
-    "guess_mode": Annotated[
-        bool | None,
-        typer.Option("--guess-mode", help="Controls lead, the prompt hardly matters."),
-    ],
-    "skip": Annotated[
-        bool | None,
-        typer.Option(
-            "--skip/--no-skip",
-            help="Leave out the steps that cannot change a pixel. [default: skip]",
-        ),
-    ],
-    "region": Annotated[
-        str | None,
-        typer.Option(
-            help="auto, full, or mask: edit a cut-out around the mask at the model's own size. "
-            "[default: auto]"
-        ),
-    ],
-    "context": Annotated[
-        float | None,
-        typer.Option(help="Sides of the cut-out over the mask's, from 1. [default: 2]"),
-    ],
-    "native_size": Annotated[
-        int | None,
-        typer.Option(
-            "--native-size", help="Side at which cut-outs are edited. [default: the model's]"
-        ),
-    ],
-    "zoom": Annotated[
-        float | None,
-        typer.Option(help="How far small cut-outs may be enlarged, from 1. [default: 1]"),
-    ],
-    "prefill": Annotated[
-        str | None,
-        typer.Option(
-            help="What the hole starts from: auto, original, blur, telea, ns, patch, neutral, "
-            "noise, gan or gan:FILE. [default: auto]"
-        ),
-    ],
-    "paste": Annotated[
-        str | None,
-        typer.Option(
-            help="How the result is laid over: alpha, adaptive, multiband or poisson. "
-            "[default: alpha]"
-        ),
-    ],
-    "expand": Annotated[
-        str | None,
-        typer.Option(help="Grow the canvas by so many pixels, and paint them.", metavar="L,T,R,B"),
-    ],
-}
-"""The settings of an edit, by the engine's names."""
-
 CONTROLS: dict[str, Any] = {
     "control": Annotated[
         list[str] | None,
@@ -182,6 +88,7 @@ CONTROLS: dict[str, Any] = {
             help="A ControlNet by name, and what it reads: canny, canny=edges.png, "
             "canny:0.8:0-0.6; may be repeated.",
             metavar="NAME[=IMAGE][:SCALE[:START-END]]",
+            rich_help_panel=str(Group.STEERING),
         ),
     ],
     "control_mask": Annotated[
@@ -190,6 +97,7 @@ CONTROLS: dict[str, Any] = {
             help="Where that control holds, white = fully; may be repeated. Elsewhere the edit is "
             "what it is without that control, for one more run.",
             metavar="NAME=FILE",
+            rich_help_panel=str(Group.STEERING),
         ),
     ],
     "loose_masks": Annotated[
@@ -197,10 +105,36 @@ CONTROLS: dict[str, Any] = {
         typer.Option(
             "--loose-masks",
             help="No more runs for control masks; their controls' effect spreads beyond them.",
+            rich_help_panel=str(Group.STEERING),
         ),
     ],
 }
-"""What steers an edit beside its text."""
+"""The command line's way to say ``controls``."""
+
+
+def option_of(field: Field) -> Any:
+    """A setting's option as typer reads it from an annotation; None where it has none."""
+    form = field.option
+    if form is None:
+        return None
+    kind = Path if form.file else field.kind if field.kind in {bool, int, float} else str
+    default = form.default or _shown(field.default)
+    return Annotated[
+        kind | None,
+        typer.Option(
+            *form.flags,
+            help=field.help.text + (f" [default: {default}]" if default else ""),
+            metavar=form.metavar,
+            rich_help_panel=str(field.group),
+        ),
+    ]
+
+
+def _shown(default: Any) -> str:
+    """A default in a help text; empty where it goes without saying."""
+    if default is None or default is REQUIRED or isinstance(default, bool):
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 @dataclass
@@ -235,45 +169,71 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command (``asked: Asked``, then its own options) the shared options."""
     own = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    texts = {name: SETTINGS[name] for name in ("prompt", "negative_prompt")}
-    listed = {
-        "photo": Photo,
-        **REGION,
-        **texts,
-        "output": Output,
-        **{name: hints[name] for name in own if name != "asked"},
-        **CONTROLS,
-        **LOAD,
-        "option": StrategyOption,
-        **SETTINGS,
-        "quiet": Quiet,
-    }
+    settings = _settings_of(command.__name__)
+    listed = {"photo": Photo, **_listed(settings, {n: hints[n] for n in own if n != "asked"})}
     defaults = {name: own[name].default for name in own} | {"quiet": False}
     parameters = [
-        inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(name),
+            annotation=annotation,
+        )
         for name, annotation in listed.items()
     ]
 
     def run(**values: Any) -> None:
-        command(
-            Asked(
-                photo=values["photo"],
-                region=_region(**{name: values[name] for name in REGION}),
-                settings=_settings(**{name: values[name] for name in SETTINGS}),
-                controls=_controls(**{name: values[name] for name in CONTROLS}),
-                options=parse_options(values["option"] or []),
-                load=given(**{name: values[name] for name in LOAD}),
-                output=values["output"],
-                quiet=values["quiet"],
-            ),
-            **{name: values[name] for name in own if name != "asked"},
-        )
+        command(_asked(settings, values), **{name: values[name] for name in own if name != "asked"})
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
+
+
+def _settings_of(command: str) -> dict[str, Field]:
+    """The settings that ``command`` has options for."""
+    return {
+        name: field
+        for name, field in FIELDS.items()
+        if field.option is not None and field.option.only in {"", command}
+    }
+
+
+def _listed(settings: Mapping[str, Field], own: Mapping[str, Any]) -> dict[str, Any]:
+    """All options in the order of the help, the command's own after what every edit needs."""
+    options = {name: option_of(field) for name, field in settings.items()}
+    panel = [name for name, field in settings.items() if field.group is Group.PICTURE]
+    needed = {name: options.pop(name) for name in panel}
+    steering = [name for name, field in settings.items() if field.group is Group.STEERING]
+    controls = CONTROLS | {name: options.pop(name) for name in steering}
+    strategy = {name: options.pop(name) for name in ("strategy",) if name in options}
+    return {
+        **needed,
+        "output": Output,
+        **own,
+        **strategy,
+        "option": StrategyOption,
+        **LOAD,
+        **options,
+        **controls,
+        "quiet": Quiet,
+    }
+
+
+def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
+    """The values of the shared options, sorted."""
+    files = [name for name, field in settings.items() if field.option and field.option.file]
+    return Asked(
+        photo=values["photo"],
+        region=_region(**{name: values[name] for name in files}),
+        settings=_settings(**{name: values[name] for name in settings if name not in files}),
+        controls=_controls(**{name: values[name] for name in CONTROLS}),
+        options=parse_options(values["option"] or []),
+        load=given(**{name: values[name] for name in LOAD}),
+        output=values["output"],
+        quiet=values["quiet"],
+    )
 
 
 def names_in(text: str | None) -> list[str]:

@@ -477,8 +477,8 @@ class _Desk:
         key = (size, embedded_scale, view.box if self.references else None)
         if key not in self._texts:
             cond, uncond = self.backbone.encode_prompt(
-                self.request.prompt,
-                self.request.negative_prompt,
+                self.request.text,
+                self.request.negative_text,
                 guided=self.guidance.active and not network.embeds_guidance,
                 size=size,
             )

@@ -135,12 +135,15 @@ class Inputs:
         if request.expand is not None and pictures is not None:
             pictures, maps = _expanded(pictures, maps, request.expand)
             size = pictures[0].size
+        context_share = request.context if request.padding is None else 1.0
         cutter = Cutter(
-            request.native_size or backbone.native_size, align, request.context, request.zoom
+            request.native_size or backbone.native_size, align, context_share, request.zoom
         )
         rule = "full" if latents is not None else request.region_rule
-        surroundings = None if context is None else context > 0
-        regions = [cutter.regions(each, rule, surroundings) for each in maps]
+        regions = [
+            cutter.regions(each, rule, _surroundings(each, context, request.padding))
+            for each in maps
+        ]
         views = [
             View.of(
                 i,
@@ -219,6 +222,21 @@ def _load_extra(
         return loaded
     value = float(name != "context_mask")
     return np.pad(loaded, _sides(request.expand), constant_values=value)
+
+
+def _surroundings(
+    strength_map: NDArray[np.float32], context: NDArray[np.float32] | None, padding: int | None
+) -> NDArray[np.bool_] | None:
+    """What one cut-out holds beside the mask (H W): the context mask, and ``padding`` px around the
+    mask's bounding box; None if there is neither.
+    """
+    if padding is None or not (strength_map > 0).any():
+        return None if context is None else context > 0
+    held = np.zeros(strength_map.shape, bool) if context is None else context > 0
+    places = [np.flatnonzero((strength_map > 0).any(axis=axis)) for axis in (1, 0)]
+    rows, columns = (slice(max(0, p[0] - padding), p[-1] + 1 + padding) for p in places)
+    held[rows, columns] = True
+    return held
 
 
 def _sides(by: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

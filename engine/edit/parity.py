@@ -87,8 +87,8 @@ def prepare_like_diffusers(
     with torch.no_grad():
         with clock.phase("text"):
             cond, uncond = backbone.encode_prompt(
-                request.prompt,
-                request.negative_prompt,
+                request.text,
+                request.negative_text,
                 guided=guidance.active and not network.embeds_guidance,
                 size=(height, width),
                 images=count,

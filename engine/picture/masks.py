@@ -103,11 +103,13 @@ def smootherstep(t: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def distance_to(target: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Measure each pixel's distance in px to the nearest True pixel (huge if there is none).
+    """Measure each pixel's distance in px to the nearest True pixel; infinite if there is none.
 
     OpenCV's exact transform (Felzenszwalb and Huttenlocher, "Distance Transforms of Sampled
     Functions", 2012). Its last bits differ from call to call; the squares are whole numbers.
     """
+    if not target.any():  # OpenCV leaves this undefined: 65536 here, 1.8e19 there
+        return np.full(target.shape, np.inf, np.float32)
     away = np.ascontiguousarray(~target).view(np.uint8)
     distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(np.sqrt(np.rint(distance * distance)), np.float32)

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
 from engine.picture.source import STANDARD_INPUT, Source
+from engine.request.field import fields_of
+from engine.request.fields import Fields
 
 if TYPE_CHECKING:
     from controls import Control
@@ -21,36 +23,11 @@ if TYPE_CHECKING:
 KEY = "edit"
 """The entry of the file's metadata that holds the record, as JSON."""
 FORMAT = 1
-_REPEATED = (
-    "prompt",
-    "negative_prompt",
-    "strategy",
-    "options",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_rescale",
-    "guidance_start",
-    "guidance_end",
-    "strength",
-    "num_images",
-    "eta",
-    "colour",
-    "invert",
-    "feather",
-    "expand",
-    "guess_mode",
-    "skip",
-    "region",
-    "context",
-    "native_size",
-    "zoom",
-    "prefill",
-    "paste",
-)
-_TEXTS = (
-    *("prompt", "negative_prompt", "strategy", "scheduler", "colour", "region", "prefill"),
-    "paste",
-)
+
+
+def repeated() -> list[str]:
+    """The settings that a record holds for a repetition of its edit."""
+    return [name for name, field in fields_of(Fields).items() if field.recorded is not None]
 
 
 @dataclass(frozen=True)
@@ -147,8 +124,8 @@ class EditRecord:
     ) -> EditRecord:
         """The record of picture ``index`` of ``result``."""
         used = result.settings
-        edit = {name: used[name] for name in _REPEATED if used.get(name) is not None}
-        edit |= {"seed": result.seeds[0]} | ({"scheduler": scheduler} if scheduler else {})
+        known = {**used, "seed": result.seeds[0], "scheduler": scheduler}
+        edit = {name: known[name] for name in repeated() if known.get(name) is not None}
         return cls(
             version=version("softpaint"),
             image=image,
@@ -249,7 +226,9 @@ def read_record(text: str, name: str) -> EditRecord:
                 "controls": controls,
             }
         )
-        pictures = record.edit.get("num_images", 1)
+        prompt = record.edit.get("prompt", "")
+        prompts = 1 if isinstance(prompt, str) else len(prompt)
+        pictures = record.edit.get("num_images", 1) * prompts
         _require(len(region) <= 1 and region.keys() <= {"mask", "strength_map"}, "region")
         _require(type(record.index) is int and 0 <= record.index < pictures, "index")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -287,19 +266,23 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _edit(fields: dict[str, Any]) -> dict[str, Any]:
+def _edit(values: dict[str, Any]) -> dict[str, Any]:
     """The edit's arguments. Their values are checked as everybody's are, when the edit begins."""
-    for name, value in fields.items():
-        _require(name in {*_REPEATED, "seed", "scheduler"}, f"the setting {name[:40]!r}")
-        if name == "options":
-            _table(value)
-        elif name in _TEXTS:
-            _text(value)
-        elif name == "expand":
-            _list(value)
-        else:
+    fields = fields_of(Fields)
+    for name, value in values.items():
+        _require(name in repeated(), f"the setting {name[:40]!r}")
+        kind = fields[name].kind
+        if kind in {bool, int, float}:
             _require(isinstance(value, int | float), f"the value of {name}")
-    return fields
+        elif get_origin(kind) is tuple:
+            _list(value)
+        elif get_origin(kind) is Mapping:
+            _table(value)
+        else:
+            several = isinstance(value, list) and Sequence[str] in get_args(kind)
+            for text in value if several else [value]:
+                _text(text)
+    return values
 
 
 def _file(fields: Any) -> InputFile:

@@ -2,95 +2,162 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, Literal
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, UnknownNameError
-from engine.picture.colour import COLOURS
-from engine.picture.crop import REGIONS, RegionRule
-from engine.picture.fill import find_prefill
-from engine.picture.paste import PASTES
-from engine.solvers.schedule import check_scheduler
+from engine.errors import InputError
+from engine.request.aliases import own_names
+from engine.request.field import check_number, fields_of
+from engine.request.fields import Fields
 
-OUTPUT_TYPES = ("pil", "np", "latent")
-COMPAT = (None, "diffusers")
-OutputType = Literal["pil", "np", "latent"]
+if TYPE_CHECKING:
+    from engine.picture.crop import RegionRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditRequest:
+class EditRequest(Fields):
     """The arguments of :meth:`engine.engine.InpaintEngine.edit`, which documents them.
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
+
+    Example:
+        >>> request = EditRequest(image="photo.png", mask="mask.png", prompt="a red house")
+        >>> request.feather
+        4.0
+        >>> EditRequest(image="photo.png", mask="mask.png", prompt="a boat", feather=-1)
+        Traceback (most recent call last):
+        engine.errors.InputError: feather must be from 0 to 4096, not -1.
     """
 
-    image: Any
-    prompt: str
-    mask: Any = None
-    strength_map: Any = None
-    negative_prompt: str | None = None
-    num_inference_steps: int = 30
-    guidance_scale: float = 5.0
-    guidance_rescale: float = 0.0
-    guidance_start: float = 0.0
-    guidance_end: float = 1.0
-    strength: float = 1.0
-    seed: int | None = None
-    generator: Any = None
-    num_images: int = 1
-    controls: Any = None
-    guess_mode: bool = False
-    ip_adapter_image: Any = None
-    expand: Any = None
-    denoising_start: float | None = None
-    denoising_end: float | None = None
-    latents: Any = None
-    scheduler: Any = None
-    eta: float | None = None
-    colour: str = "field"
-    invert: bool = False
-    feather: float = 4.0
-    skip: bool = True
-    region: RegionRule = "auto"
-    context: float = 2.0
-    context_mask: Any = None
-    native_size: int | None = None
-    zoom: float = 1.0
-    prefill: str = "auto"
-    prefill_mask: Any = None
-    paste: str = "alpha"
-    paste_mask: Any = None
-    output_type: OutputType = "pil"
-    compat: Literal["diffusers"] | None = None
-    callback: Callable[..., Any] | None = None
-    progress: bool | None = None
+    @classmethod
+    def read(cls, arguments: Mapping[str, Any], pipe: Any = None) -> EditRequest:
+        """A request from the arguments of ``InpaintEngine.edit``, diffusers' names of them
+        included. Those that are no settings are the strategy's options.
+
+        Args:
+            arguments: by name.
+            pipe: what a diffusers callback is given as its pipeline.
+        """
+        own = own_names(arguments, pipe)
+        for needed in ("image", "prompt"):
+            if needed not in own:
+                raise InputError(f"{needed} is missing.")
+        known = fields_of(cls)
+        given = {name: value for name, value in own.items() if name in known}
+        single = {name: value for name, value in own.items() if name not in known}
+        if not single:
+            return cls(**given)
+        options = given.pop("options", {})
+        if doubled := set(options) & set(single):
+            raise InputError(f"{min(doubled)!r} is given twice: in options= and beside it.")
+        return cls(**given, options={**options, **single})
 
     def __post_init__(self) -> None:
-        self._check_picture_and_map()
-        self._check_text()
-        self._check_numbers()
-        self._check_draws()
+        if self.image is None:
+            raise InputError("image is missing.")
+        for field in fields_of(type(self)).values():
+            field.check(getattr(self, field.name))
+        self._check_texts()
+        self._check_map()
+        self._check_run()
         self._check_region()
-        self._check_prefill_and_paste()
-        check_scheduler(self.scheduler)
-        COLOURS.get(self.colour)
-        for name in ("guess_mode", "skip"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be True or False, not {getattr(self, name)!r}.")
-        if self.output_type not in OUTPUT_TYPES:
-            raise UnknownNameError("output_type", str(self.output_type), OUTPUT_TYPES)
-        if self.compat not in COMPAT:
-            raise UnknownNameError("compat mode", str(self.compat), ["diffusers"])
+        self._check_compat()
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
 
-    def _check_picture_and_map(self) -> None:
-        if self.image is None:
-            raise InputError("image is missing.")
+    # --- several prompts --------------------------------------------------------------------
+
+    @property
+    def text(self) -> str:
+        """The one prompt."""
+        return self._single("prompt") or ""
+
+    @property
+    def negative_text(self) -> str | None:
+        """The one negative prompt."""
+        return self._single("negative_prompt")
+
+    def split(self) -> list[EditRequest]:
+        """One request for each prompt; this one where there is one.
+
+        Prompt k edits picture k where there are as many pictures as prompts, else the one picture,
+        with the seed that picture k of a batch would have, or the k-th of as many generators.
+
+        Raises:
+            InputError: as many pictures, masks or generators as prompts were needed.
+        """
+        if isinstance(self.prompt, str):
+            return [self]
+        count = len(self.prompt)
+        several = {
+            name: self._one_each(name, count)
+            for name in ("image", "mask", "strength_map", "negative_prompt")
+        }
+        draws = self._draws(count)
+        return [
+            replace(
+                self,
+                prompt=prompt,
+                **{name: values[index] for name, values in several.items()},
+                **draws[index],
+            )
+            for index, prompt in enumerate(self.prompt)
+        ]
+
+    def _single(self, name: str) -> str | None:
+        value = getattr(self, name)
+        if value is None or isinstance(value, str):
+            return value
+        raise InputError(f"this is about a request with one {name}; split() gives them.")
+
+    def _one_each(self, name: str, count: int) -> Sequence[Any]:
+        """``count`` values of a setting: its list, its batch, or the one value again and again."""
+        value = getattr(self, name)
+        is_batch = isinstance(value, list | tuple) or (
+            len(getattr(value, "shape", ())) == 4 and value.shape[0] > 1
+        )
+        if not is_batch:
+            return [value] * count
+        if len(value) not in {1, count}:
+            raise InputError(f"{len(value)} for {name} and {count} prompts: give one, or one each.")
+        return list(value) * (count // len(value))
+
+    def _draws(self, count: int) -> list[dict[str, Any]]:
+        """Seed or generators of each of ``count`` prompts. A generator draws a seed for each."""
+        each, generator = self.num_images, self.generator
+        if isinstance(generator, list | tuple):
+            if len(generator) != count * each:
+                raise InputError(f"{len(generator)} generators for {count * each} pictures.")
+            return [{"generator": list(generator[i * each : (i + 1) * each])} for i in range(count)]
+        if generator is not None:
+            import torch
+
+            place = {"generator": generator, "device": generator.device}
+            seeds = torch.randint(2**31, (count,), **place).tolist()
+        else:
+            first = secrets.randbelow(2**31) if self.seed is None else self.seed
+            seeds = [first + index * each for index in range(count)]
+        return [{"seed": seed, "generator": None} for seed in seeds]
+
+    # --- what the settings say together -----------------------------------------------------
+
+    def _check_texts(self) -> None:
+        prompt: object = self.prompt
+        if not _is_text(prompt):
+            raise InputError(f"prompt must be a string, not {type(prompt).__name__}.")
+        if self.negative_prompt is not None and not _is_text(self.negative_prompt):
+            raise InputError("negative_prompt must be a string or None.")
+        if isinstance(self.negative_prompt, str | None):
+            return
+        if isinstance(self.prompt, str) or len(self.negative_prompt) != len(self.prompt):
+            raise InputError("several negative prompts go with as many prompts.")
+
+    def _check_map(self) -> None:
         if self.mask is not None and self.strength_map is not None:
             raise InputError(
                 "give either mask= (hard: repaint or keep) or strength_map= (a strength for every "
@@ -98,47 +165,29 @@ class EditRequest:
             )
         if self.mask is None and self.strength_map is None and self.expand is None:
             raise InputError("mask=, strength_map= or expand=: one of them is needed.")
-        self._check_expand()
+        expand: object = self.expand
+        if expand is None:
+            return
+        if not isinstance(expand, list | tuple) or len(expand) != 4:
+            raise InputError(f"expand must be (left, top, right, bottom), not {expand!r}.")
+        limits = fields_of(Fields)["expand"].limits
+        for name, value in zip(("left", "top", "right", "bottom"), expand, strict=True):
+            check_number(f"expand's {name}", value, limits, whole=True)
+        if not any(expand):
+            raise InputError("expand is all zeros: nothing to paint.")
 
-    def _check_text(self) -> None:
-        if not isinstance(self.prompt, str):
-            raise InputError(f"prompt must be a string, not {type(self.prompt).__name__}.")
-        if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
-            raise InputError("negative_prompt must be a string or None.")
-
-    def _check_numbers(self) -> None:
-        self._whole("num_inference_steps", self.num_inference_steps, 1, 1000)
-        self._whole("num_images", self.num_images, 1, 1024)
-        self._number("guidance_scale", self.guidance_scale, 0.0, math.inf)
-        self._number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
-        for name in ("guidance_start", "guidance_end"):
-            self._number(name, getattr(self, name), 0.0, 1.0)
+    def _check_run(self) -> None:
         if self.guidance_start > self.guidance_end:
             raise InputError(
                 f"guidance_start ({self.guidance_start}) must not lie after guidance_end "
                 f"({self.guidance_end})."
             )
-        if self.compat and (self.guidance_start, self.guidance_end) != (0, 1):
-            raise InputError('a guidance interval is not part of compat="diffusers".')
-        self._number("strength", self.strength, 0.0, 1.0, open_low=True)
-        self._number("feather", self.feather, 0.0, 4096.0)
-        if self.eta is not None:
-            self._number("eta", self.eta, 0.0, 1.0)
         start, end = self.denoising_start, self.denoising_end
-        for name, share in (("denoising_start", start), ("denoising_end", end)):
-            if share is not None:
-                self._number(name, share, 0.0, 1.0, open_low=True)
-                if share == 1:
-                    raise InputError(f"{name} must be below 1.")
         if start is not None and end is not None and start >= end:
             raise InputError(f"denoising_start ({start}) must lie before denoising_end ({end}).")
-
-    def _check_draws(self) -> None:
-        if self.seed is not None:
-            self._whole("seed", self.seed, 0, 2**63 - 1)
-            if self.generator is not None:
-                raise InputError("give either seed= or generator=, not both.")
-        if self.latents is not None and self.denoising_start is None:
+        if self.seed is not None and self.generator is not None:
+            raise InputError("give either seed= or generator=, not both.")
+        if self.latents is not None and start is None:
             raise InputError("latents= continues a run; say where with denoising_start=.")
 
     @property
@@ -158,58 +207,39 @@ class EditRequest:
         return next((name for name, is_set in needs.items() if is_set), "")
 
     def _check_region(self) -> None:
-        if self.region not in REGIONS:
-            raise UnknownNameError("region", str(self.region), REGIONS)
         if self.region == "mask" and (reason := self._needs_full_frame):
             raise InputError(f'region="mask" cannot be combined with {reason}: full frame only.')
         if self.context_mask is not None and self.region_rule == "full":
             raise InputError("context_mask says what a cut-out holds; the full frame has none.")
-        self._number("context", self.context, 1.0, 100.0)
-        self._number("zoom", self.zoom, 1.0, 16.0)
-        if self.native_size is not None:
-            self._whole("native_size", self.native_size, 8, 16384)
 
-    def _check_prefill_and_paste(self) -> None:
-        if not isinstance(self.prefill, str):
-            raise InputError(f"prefill must be a name, not {type(self.prefill).__name__}.")
-        if self.prefill != "auto":
-            find_prefill(self.prefill)
-        PASTES.get(self.paste)
+    def _check_compat(self) -> None:
+        if not self.compat:
+            return
+        if (self.guidance_start, self.guidance_end) != (0, 1):
+            raise InputError('a guidance interval is not part of compat="diffusers".')
+        if self.expand is not None:
+            raise InputError('expand is not part of compat="diffusers".')
         for name in ("prefill", "prefill_mask", "paste", "paste_mask"):
-            if self.compat and getattr(self, name) not in (None, "auto", "original", "alpha"):
+            if getattr(self, name) not in (None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')
 
-    def _check_expand(self) -> None:
-        if self.expand is None:
-            return
-        if not isinstance(self.expand, list | tuple) or len(self.expand) != 4:
-            raise InputError(f"expand must be (left, top, right, bottom), not {self.expand!r}.")
-        for name, value in zip(("left", "top", "right", "bottom"), self.expand, strict=True):
-            self._whole(f"expand's {name}", value, 0, 16384)
-        if not any(self.expand):
-            raise InputError("expand is all zeros: nothing to paint.")
-        if self.compat:
-            raise InputError('expand is not part of compat="diffusers".')
+    # --- the record ---------------------------------------------------------------------------
 
-    @staticmethod
-    def _whole(name: str, value: object, low: int, high: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise InputError(f"{name} must be a whole number, not {value!r}.")
-        if not low <= int(value) <= high:
-            raise InputError(f"{name} must be from {low} to {high}, not {value}.")
+    def recorded(self) -> dict[str, Any]:
+        """The settings that a record takes as they were asked for, as values that JSON can hold."""
+        return {
+            field.name: _jsonable(getattr(self, field.name))
+            for field in fields_of(type(self)).values()
+            if field.recorded is not None and not field.recorded.resolved
+        }
 
-    @staticmethod
-    def _number(
-        name: str, value: object, low: float, high: float, *, open_low: bool = False
-    ) -> None:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, Real)
-            or not math.isfinite(float(value))
-        ):
-            raise InputError(f"{name} must be a finite number, not {value!r}.")
-        number = float(value)
-        if not low <= number <= high or (open_low and number == low):
-            bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            more = f" (and above {low:g})" if open_low else ""
-            raise InputError(f"{name} must be {bounds}{more}, not {value}.")
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string, or at least one in a list."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(each, str) for each in value)
+    return isinstance(value, str)
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,33 @@ class EditResult:
     """Those left out because all pixels were still held."""
     reused_calls: int = 0
     """Those whose results a session had."""
+
+    @classmethod
+    def joined(cls, results: Sequence[EditResult]) -> EditResult:
+        """The results of a request's prompts as one, their pictures one after the other."""
+        first = results[0]
+        if len(results) == 1:
+            return first
+        texts = {
+            name: [result.settings[name] for result in results]
+            for name in ("prompt", "negative_prompt")
+        }
+        if len(set(texts["negative_prompt"])) == 1:
+            texts["negative_prompt"] = first.settings["negative_prompt"]
+        return cls(
+            images=_joined([result.images for result in results]),
+            latents=_joined([result.latents for result in results]),
+            seeds=[seed for result in results for seed in result.seeds],
+            settings={
+                **first.settings,
+                **texts,
+                "seeds": [seed for result in results for seed in result.seeds],
+            },
+            timings=first.timings,
+            model_calls=sum(result.model_calls for result in results),
+            skipped_calls=sum(result.skipped_calls for result in results),
+            reused_calls=sum(result.reused_calls for result in results),
+        )
 
 
 @dataclass(frozen=True)
@@ -139,3 +166,19 @@ class Comparison:
             lines.append([name, *means, ", ".join(map(str, result.seeds))])
         note = f"{self.seconds:.1f} s for all, in shared model calls"
         return f"{text_table(lines)}\n{note}"
+
+
+def _joined(several: Sequence[Any]) -> Any:
+    """Lists, arrays or tensors one after the other; None where tensors differ in size."""
+    if isinstance(several[0], list):
+        return [each for one in several for each in one]
+    shapes = {None if one is None else tuple(one.shape[1:]) for one in several}
+    if len(shapes) > 1 or None in shapes:
+        return None
+    if hasattr(several[0], "detach"):
+        import torch
+
+        return torch.cat(list(several))
+    import numpy as np
+
+    return np.concatenate(several)

@@ -125,7 +125,7 @@ def test_import_and_help_load_nothing_heavy():
 
 
 def test_the_help_tells_the_engines_defaults(capsys):
-    """`[default: 30]` in the help is written by hand: the engine must agree."""
+    """`[default: 30]` of a model's options is written by hand: the engine must agree."""
     run(["edit", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     edit = inspect.signature(InpaintEngine.edit).parameters
@@ -142,7 +142,7 @@ def test_the_help_tells_the_engines_defaults(capsys):
         "--colour": "colour",
     }
     for flag, name in names.items():
-        told = re.search(rf"{flag} <[^\[]*\[default: ([^\]]+)\]", text)
+        told = re.search(rf"{flag} (?:<\w+>|NAME) [^\[]*\[default: ([^\]]+)\]", text)
         assert told, flag
         default = (edit.get(name) or load[name]).default
         assert told[1] == (default if isinstance(default, str) else f"{default:g}"), flag

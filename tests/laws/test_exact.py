@@ -18,7 +18,12 @@ from tests.kit import tiny
 STEPS = 3
 STRATEGIES = [*list_strategies(), "inpaint9+differential"]
 SOME = [
-    pytest.param(name, [STRATEGIES[(3 * i + j) % len(STRATEGIES)] for j in range(3)], id=name)
+    pytest.param(
+        name,
+        [STRATEGIES[(3 * i + j) % len(STRATEGIES)] for j in range(3)],
+        id=name,
+        marks=[pytest.mark.processors] if name == "dpmpp-2m" else [],
+    )
     for i, name in enumerate(list_schedulers())
 ]
 pytestmark = pytest.mark.filterwarnings("ignore::strategies.differential.FewStepsWarning")

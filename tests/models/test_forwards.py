@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -80,6 +80,7 @@ def test_parity_has_diffusers_own_products(monkeypatch):
         return linear(rows, *others)
 
     monkeypatch.setattr(torch.nn.functional, "linear", noted)
+    compat: Literal["diffusers"] | None
     for compat, expected in ((None, 4), ("diffusers", 2)):
         seen.clear()
         engine.edit(

@@ -51,6 +51,7 @@ def test_every_scheduler_at_every_strength(peer, scheduler):
         assert difference(pair) == 0.0, f"strength {strength}, {images} images"
 
 
+@pytest.mark.processors
 @pytest.mark.parametrize("scheduler", ["euler", "ddim"])
 def test_without_guidance_and_with_a_negative_prompt(peer, scheduler):
     for changes in ({"guidance_scale": 1.0}, {"negative_prompt": "fog"}):
@@ -80,6 +81,7 @@ def test_v_prediction(sdxl, scheduler):
     assert difference(pair) == 0.0
 
 
+@pytest.mark.processors
 def test_latents_and_pil_output(sdxl):
     want, got = both(*sdxl, output_type="latent", strength=0.6)
     assert torch.equal(want, got)

@@ -184,6 +184,7 @@ def changed(result, original):
     return (np.asarray(result.images[0]) != np.asarray(original)).any(axis=2)
 
 
+@pytest.mark.processors
 def test_cut_out_equals_the_edit_of_the_cut_out_alone(engine):
     got = engine.edit(**request())
     (region,) = got.settings["regions"]
@@ -226,6 +227,7 @@ def test_only_repainted_pixels_change(engine, changes):
     assert got.settings["regions"] != [[0, 0, *got.settings["size"], *got.settings["size"]]]
 
 
+@pytest.mark.processors
 def test_two_islands_are_one_batch_and_the_first_is_as_if_it_were_alone(engine):
     one, two = (20, 20, 40, 40), (130, 120, 145, 150)
     both = engine.edit(**request(mask=small(one, two)))

@@ -19,6 +19,7 @@ from engine.picture.pixels import paste
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.processors
 quick = settings(max_examples=60, deadline=None)
 
 levels = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])

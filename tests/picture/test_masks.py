@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,12 +15,14 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
 from engine.errors import InputError
+from engine.picture.fade import paste_alpha
 from engine.picture.map_files import SNAP, load_mask, load_strength_map
 from engine.picture.masks import distance_to, is_hard, to_latent_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.processors
 quick = settings(max_examples=60, deadline=None)
 
 levels = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
@@ -486,4 +489,23 @@ def test_distances_are_exact(side: int) -> None:
         for each in (target, target[:, ::2]):
             expected = distance_transform_edt(~each).astype(np.float32)
             np.testing.assert_array_equal(distance_to(each), expected)
-    assert (distance_to(np.zeros((3, 4), bool)) > 1e9).all()
+
+
+@pytest.mark.parametrize("answer", [0, 65536, 1.8446743e19, np.finfo(np.float32).max, np.nan])
+def test_without_a_target_all_is_infinitely_far(
+    answer: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV leaves that undefined: its answer depends on the processor, and some overflow."""
+    real = cv2.distanceTransform
+
+    def elsewhere(away: NDArray[np.uint8], *settings: int) -> Any:
+        return real(away, *settings) if not away.all() else np.full(away.shape, answer, np.float32)
+
+    target = np.zeros((40, 50), bool)
+    strength = np.zeros((40, 50), np.float32)
+    strength[10:30, 20:30] = 1
+    expected = paste_alpha(strength, 16)
+    monkeypatch.setattr(cv2, "distanceTransform", elsewhere)
+    assert (distance_to(target) == np.inf).all()
+    # A mask thinner than its feather has no core.
+    np.testing.assert_array_equal(paste_alpha(strength, 16), expected)

@@ -8,6 +8,8 @@ import pytest
 from engine.picture.fade import paste_alpha
 from engine.picture.paste import changed, list_pastes, multiband, poisson, stitch
 
+pytestmark = pytest.mark.processors
+
 
 def picture(seed=0, size=(80, 96)):
     """Smooth clouds with some texture."""
