@@ -31,6 +31,7 @@ from engine.picture.geometry import Box, crop
 from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import stitch
 from engine.picture.pixels import to_pixels
+from engine.request.fields import SEEDS
 from engine.solvers.schedule import Schedule, fresh_scheduler
 
 if TYPE_CHECKING:
@@ -593,7 +594,7 @@ def _generators(request: EditRequest, count: int) -> tuple[list[int | None], lis
         seeds = torch.randint(2**31, (count,), generator=generator, device=device).tolist()
     else:
         first = draw_seed() if request.seed is None else int(request.seed)
-        seeds = [first + i for i in range(count)]
+        seeds = [(first + i) % SEEDS for i in range(count)]
     # Drawn on the CPU, so that a seed means the same picture on every device.
     return seeds, [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 

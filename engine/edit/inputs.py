@@ -17,6 +17,7 @@ from engine.picture.fade import paste_alpha
 from engine.picture.fill import prefilled
 from engine.picture.geometry import Box, crop, pad_to_multiple
 from engine.picture.map_files import load_mask, load_strength_map
+from engine.picture.map_tools import grow
 from engine.picture.masks import resize_map
 from engine.picture.pixels import paste, to_tensor
 from engine.picture.read import Picture, load_image
@@ -334,4 +335,5 @@ def _load_maps(
         several = [source]
     if len(several) not in (1, count):
         raise InputError(f"{len(several)} maps for {count} pictures: give one, or one for each.")
-    return [load(each, size, invert=request.invert) for each in several]
+    maps = [load(each, size, invert=request.invert) for each in several]
+    return [grow(each, request.grow_mask) for each in maps] if request.grow_mask else maps

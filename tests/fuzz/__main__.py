@@ -11,9 +11,9 @@ from pathlib import Path
 for _name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
     os.environ.setdefault(_name, "error")
 
-from tests.fuzz.cases import make
-from tests.fuzz.judge import judged
-from tests.kit import tiny
+from tests.fuzz.cases import make  # noqa: E402 - after the libraries are told to be quiet
+from tests.fuzz.judge import judged  # noqa: E402 - after the libraries are told to be quiet
+from tests.kit import tiny  # noqa: E402 - after the libraries are told to be quiet
 
 
 def main() -> int:
