@@ -24,6 +24,7 @@ from engine.models.speed.text_projections import TextProjections
 
 if TYPE_CHECKING:
     from controls.scene import Scene
+    from engine.models import Family
     from engine.picture.geometry import Box
     from engine.solvers.schedule import Schedule
     from engine.types import Checkpoint, Conditioning, Step
@@ -38,7 +39,9 @@ _ADDED = ("text_embeds", "time_ids")
 class Model(Protocol):
     """What controls need of the loaded model; :class:`engine.models.Backbone` is one."""
 
-    family: str
+    @property
+    def family(self) -> Family: ...
+
     checkpoint: Checkpoint | None
     """What is known of the model under its name."""
 
@@ -362,7 +365,8 @@ def _network(control: Control, model: Model) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
     source = control.model
     if control.info is not None:
-        base, source = model.family, control.info.models.get(model.family)
+        base = model.family.name
+        source = control.info.models.get(base)
         if model.checkpoint is not None and model.checkpoint.controlnets is not None:
             base = model.checkpoint.name
             source = model.checkpoint.controlnets.get(control.info.name)

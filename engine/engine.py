@@ -18,14 +18,14 @@ from engine.edit.parity import prepare_like_diffusers
 from engine.edit.session import SESSION_BYTES, Session
 from engine.edit.strategies import build_strategy
 from engine.errors import InputError
-from engine.models import Backbone, backbone_for, load_inpaint_network, load_pipeline
-from engine.models.base import Network
+from engine.models import Backbone, backbone_for
 from engine.models.checkpoints import find_checkpoint
-from engine.models.formats.loading import (
+from engine.models.formats.devices import resolve_device, resolve_dtype
+from engine.models.formats.folders import (
     default_inpaint_model,
+    load_inpaint_unet,
+    load_pipeline,
     load_preview_vae,
-    resolve_device,
-    resolve_dtype,
 )
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
@@ -83,7 +83,7 @@ class InpaintEngine:
         dtype = resolve_dtype(dtype, device)
         inpaint_model = inpaint_model or default_inpaint_model(model)
         pipe = load_pipeline(model, dtype, device)
-        inpaint = load_inpaint_network(inpaint_model, dtype, device) if inpaint_model else None
+        inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
         return cls(backbone, str(model))
@@ -100,9 +100,8 @@ class InpaintEngine:
         Raises:
             ModelError: the pipeline or the UNet is of an unsupported kind.
         """
-        network = Network(inpaint_unet) if inpaint_unet is not None else None
         name = getattr(pipe.config, "_name_or_path", None) or type(pipe).__name__
-        return cls(backbone_for(pipe, network), str(name))
+        return cls(backbone_for(pipe, inpaint_unet), str(name))
 
     def strategies(self) -> list[str]:
         """Names of the registered strategies that the loaded networks can run and that are for any
@@ -356,7 +355,7 @@ class InpaintEngine:
     ) -> dict[str, Any]:
         return {
             "model": self.name,
-            "family": self.backbone.family,
+            "family": self.backbone.family.name,
             "strategy": strategy.name,
             "options": {
                 key: value

@@ -27,6 +27,10 @@ Info = TypeVar("Info", bound=Named)
 
 OWN: Mapping[str, Mapping[str, str]] = {
     "softpaint.checkpoints": {"pocket": "engine.pocket.plugin:CHECKPOINT"},
+    "softpaint.families": {
+        "sdxl": "engine.models.families.sdxl:SDXL",
+        "sd": "engine.models.families.sd:SD",
+    },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.metrics": {"prompt": "engine.pocket.plugin:PROMPT"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,6 +121,11 @@ class Level:
 
     alpha: float
     sigma: float
+
+    @property
+    def noise_to_signal(self) -> float:
+        """``sigma / alpha``; infinite at pure noise, where flow runs begin."""
+        return self.sigma / self.alpha if self.alpha else math.inf
 
     def noise_to(self, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """``x0`` (b c h w) brought to this level with ``noise`` (b c h w)."""

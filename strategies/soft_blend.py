@@ -72,8 +72,9 @@ class SoftBlend(Part):
     def denoised(
         self, state: SoftState, denoised: torch.Tensor, latents: torch.Tensor, step: Step
     ) -> torch.Tensor:
-        sigma = step.level.sigma / step.level.alpha
-        weight = state.strength_map ** (sigma**self.power * self.scale)
+        # Scale 0 lets the original in nowhere, at the infinite ratio of pure noise too.
+        exponent = step.level.noise_to_signal**self.power * self.scale if self.scale else 0.0
+        weight = state.strength_map**exponent
         return mix_keeping_norm(state.init_latents, denoised, weight, self.detail)
 
     def after_step(self, state: SoftState, latents: torch.Tensor, step: Step) -> torch.Tensor:

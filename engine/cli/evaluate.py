@@ -126,7 +126,7 @@ def evaluate(
     from engine.picture.metrics import get_metric
     from engine.picture.write import write_text
     from engine.report.page import evaluation_page
-    from engine.solvers.schedule import check_scheduler
+    from engine.solvers.names import check_scheduler
 
     if size % 8:
         raise InputError(f"--size must be a multiple of 8, not {size}.")

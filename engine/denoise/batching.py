@@ -20,7 +20,7 @@ from engine.types import Conditioning
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
-    from engine.models.base import Network
+    from engine.models import Network
 
 MAX_CELLS = 8 * 128 * 128
 """Latent positions (rows x h x w) in one shared call: 8 rows of a 1024-px SDXL picture."""

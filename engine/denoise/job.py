@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from engine.denoise.guidance import Combination, Guider
     from engine.denoise.strategy import Strategy
-    from engine.models.base import Network
+    from engine.models import Network
     from engine.solvers.schedule import Schedule
     from engine.types import Step
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 if TYPE_CHECKING:
-    from engine.models.base import Network
+    from engine.models import Network
     from engine.types import Conditioning
 
 Residuals: TypeAlias = Mapping[str, Any]

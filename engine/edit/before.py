@@ -32,7 +32,8 @@ from engine.picture.masks import is_hard, to_latent_grid
 from engine.picture.paste import stitch
 from engine.picture.pixels import to_pixels
 from engine.request.fields import SEEDS
-from engine.solvers.schedule import Schedule, fresh_scheduler
+from engine.solvers.names import fresh_scheduler
+from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -484,7 +485,7 @@ class _Desk:
                 size=size,
             )
             if embedded_scale is not None:
-                cond = self.backbone.with_guidance(cond, embedded_scale)
+                cond = network.with_guidance(cond, embedded_scale)
             if self.references is not None:
                 cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
             self._texts[key] = cond, uncond

@@ -30,6 +30,7 @@ from engine.denoise.job import Job
 from engine.denoise.strategy import AnyStrategy, Strategy, StrategyContext
 from engine.edit.before import Clock, Plan, ScheduleMaker
 from engine.errors import InputError
+from engine.models.processors import control_image_processor, image_processors
 from engine.picture.crop import Region
 from engine.picture.read import load_image
 
@@ -96,7 +97,7 @@ def prepare_like_diffusers(
             if references is not None:
                 cond, uncond = references.join(cond, uncond, size=(height, width), rows=count)
             if network.embeds_guidance:
-                cond = backbone.with_guidance(cond, guidance.scale)
+                cond = network.with_guidance(cond, guidance.scale)
         dtype = cond.text.dtype
 
         def draw(pixels: torch.Tensor) -> torch.Tensor:
@@ -163,10 +164,10 @@ class _DiffusersScene(Scene):
         height, width = mask.shape[-2:]
         pictures = None
         if image.shape[1] == 3:
-            (opened,) = backbone.image_processors()[0].postprocess(image, output_type="pil")
+            (opened,) = image_processors(backbone.cell)[0].postprocess(image, output_type="pil")
             pictures = [np.asarray(opened)]
         super().__init__((width, height), pictures, [mask[0, 0].numpy()], backbone.cell)
-        self.processor = backbone.control_image_processor()
+        self.processor = control_image_processor(backbone.cell)
 
     def place(self, source: Any) -> tuple[torch.Tensor, bool]:
         width, height = self.size
@@ -185,7 +186,7 @@ def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Ten
     """The image processor, the picture (1 3 H W in [-1, 1], or latents) and the binary mask
     (1 1 H W), as diffusers prepares them.
     """
-    processor, mask_processor = backbone.image_processors()
+    processor, mask_processor = image_processors(backbone.cell)
     source = request.mask if request.mask is not None else request.strength_map
     try:
         image = processor.preprocess(_opened(request.image)).to(dtype=torch.float32)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from engine.denoise.resume import Trace, nbytes
 from engine.errors import InputError
-from engine.models.remembered import Remembered
+from engine.lru import LRU
+from engine.models.state import contents
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
@@ -168,10 +169,10 @@ class _Remembering:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self.decoded = Remembered(DECODED)
+        self.decoded: LRU[Hashable, torch.Tensor] = LRU(DECODED)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.decoded.get(latents, self._backbone.decode)
+        return self.decoded.get(contents(latents), lambda: self._backbone.decode(latents))

@@ -20,7 +20,7 @@ from engine.evaluate.store import Row, Store
 from engine.picture.masks import is_hard
 from engine.picture.metrics import Sample, measure
 from engine.request.request import EditRequest
-from engine.solvers.schedule import fresh_scheduler
+from engine.solvers.names import fresh_scheduler
 from strategies import create_strategy, get_strategy, list_strategies
 
 if TYPE_CHECKING:

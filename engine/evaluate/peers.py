@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from engine.models.base import Backbone
+    from engine.models import Backbone
 
 PEERS = {"diffusers-4ch": "base", "diffusers-9ch": "inpaint"}
 """Names of the peers, and the network that each runs."""
@@ -21,6 +21,8 @@ PEERS = {"diffusers-4ch": "base", "diffusers-9ch": "inpaint"}
 
 def list_peers(backbone: Backbone) -> list[str]:
     """The peers whose network is loaded."""
+    if backbone.family.inpaint_pipeline is None:
+        return []
     return [name for name, network in PEERS.items() if network in backbone.networks]
 
 
@@ -28,14 +30,10 @@ def peer_pipeline(backbone: Backbone, name: str, scheduler: Any) -> Any:
     """Diffusers' inpainting pipeline of the backbone's family, on the network of peer ``name``."""
     import diffusers
 
-    kind: Any = (
-        diffusers.StableDiffusionXLInpaintPipeline
-        if backbone.family == "sdxl"
-        else diffusers.StableDiffusionInpaintPipeline
-    )
+    kind: Any = getattr(diffusers, str(backbone.family.inpaint_pipeline))
     parts = {
         **backbone.pipe.components,
-        "unet": backbone.network(PEERS[name]).unet,
+        backbone.family.denoiser: backbone.network(PEERS[name]).module,
         "scheduler": scheduler,
     }
     settings = {"requires_safety_checker": False, "requires_aesthetics_score": False}

@@ -1,6 +1,7 @@
 """Model families behind one small protocol. The only place that imports diffusers' pipelines."""
 
-from engine.models.base import Backbone, Network
-from engine.models.formats.loading import backbone_for, load_inpaint_network, load_pipeline
+from engine.models.backbone import Backbone, backbone_for
+from engine.models.family import FAMILIES, Family
+from engine.models.network import Network
 
-__all__ = ["Backbone", "Network", "backbone_for", "load_inpaint_network", "load_pipeline"]
+__all__ = ["FAMILIES", "Backbone", "Family", "Network", "backbone_for"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from engine.models.base import Backbone
+    from engine.models.backbone import Backbone
 
 SIDE = 512
 """Longest side of a preview in px: to write a larger one takes longer than a step."""

@@ -22,13 +22,13 @@ _TEXTS = Json({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type":
 
 
 def _schedulers() -> Iterable[str]:
-    from engine.solvers.schedule import list_schedulers
+    from engine.solvers.names import list_schedulers
 
     return list_schedulers()
 
 
 def _check_scheduler(scheduler: Any) -> None:
-    from engine.solvers.schedule import check_scheduler
+    from engine.solvers.names import check_scheduler
 
     check_scheduler(scheduler)
 

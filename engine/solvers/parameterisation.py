@@ -24,6 +24,7 @@ class Parameterisation(ABC):
     """How a prediction and the clean latents follow from each other; all tensors b c h w."""
 
     name: str
+    description: str
 
     def level(self, sigma: float) -> Level:
         """The level of a scheduler's ``sigma``: variance-exploding, unless a kind has another."""
@@ -122,12 +123,12 @@ PARAMETERISATIONS = Registry(
     "softpaint.parameterisations",
 )
 for _kind in (
-    Epsilon("epsilon"),
-    Velocity("v_prediction"),
-    Sample("sample"),
-    Flow("flow_prediction"),
-    Preconditioned("edm_epsilon"),
-    Preconditioned("edm_v_prediction", sign=-1.0),
+    Epsilon("epsilon", "the noise"),
+    Velocity("v_prediction", "velocity on the unit sphere"),
+    Sample("sample", "the clean latents"),
+    Flow("flow_prediction", "velocity on the straight line from clean to noise"),
+    Preconditioned("edm_epsilon", "EDM's preconditioned residual"),
+    Preconditioned("edm_v_prediction", "the same with its sign turned", sign=-1.0),
 ):
     PARAMETERISATIONS.register(_kind)
 

@@ -27,7 +27,8 @@ from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
 from engine.pocket import world
 from engine.request.request import EditRequest
-from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.solvers.names import fresh_scheduler, list_schedulers
+from engine.solvers.schedule import Schedule
 from strategies import create_strategy
 
 FIRST_SEED = 1_000_000

@@ -40,7 +40,7 @@ from engine.denoise.strategy import Strategy
 from engine.edit.before import Clock, prepare_edit
 from engine.pocket import world
 from engine.request.request import EditRequest
-from engine.solvers.schedule import fresh_scheduler, list_schedulers
+from engine.solvers.names import fresh_scheduler, list_schedulers
 from engine.types import Conditioning
 from strategies import LatentBlend, create_strategy
 

@@ -122,7 +122,7 @@ def test_windows_in_a_run_that_ends_early():
     modules = tiny.modules(channels)
     net = tiny_controls.controlnet(modules["unet"], 1)
     for end in (0.4, 0.8):
-        want, got = both(
+        pair: Any = both(
             kind,
             modules,
             "blend",
@@ -136,7 +136,7 @@ def test_windows_in_a_run_that_ends_early():
             denoising_end=end,
             output_type="latent",
         )
-        assert torch.equal(want, got), end
+        assert torch.equal(*pair), end
 
 
 def test_the_control_does_something(peer):

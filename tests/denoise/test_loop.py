@@ -16,7 +16,7 @@ from engine.denoise.question import add_residuals, join_residuals
 from engine.edit.before import Clock, prepare_edit
 from engine.errors import MemoryLimitError
 from engine.request.request import EditRequest
-from engine.solvers.schedule import fresh_scheduler
+from engine.solvers.names import fresh_scheduler
 from strategies import create_strategy
 from tests.kit import tiny
 

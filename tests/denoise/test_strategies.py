@@ -15,7 +15,8 @@ from engine.evaluate import open_suite
 from engine.picture.fade import paste_alpha
 from engine.picture.metrics import colour_inside
 from engine.request.request import EditRequest
-from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.solvers.names import fresh_scheduler, list_schedulers
+from engine.solvers.schedule import Schedule
 from engine.types import Conditioning
 from strategies import (
     DifferentialDiffusion,

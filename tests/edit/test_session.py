@@ -10,7 +10,8 @@ import torch
 
 from controls import Control
 from engine import CancelledError, InputError
-from engine.solvers.schedule import Schedule, fresh_scheduler, list_schedulers
+from engine.solvers.names import fresh_scheduler, list_schedulers
+from engine.solvers.schedule import Schedule
 from tests.kit import tiny, tiny_controls
 
 STEPS = 10

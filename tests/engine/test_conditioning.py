@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.models.base import Network
+from engine.models.unet import UNetNetwork
 from engine.types import Conditioning
 from tests.kit import tiny
 
@@ -102,7 +102,7 @@ def sdxl_text(network, length):
 
 @torch.no_grad()
 def test_a_padded_row_of_a_unet_is_what_it_is_alone():
-    network = Network(tiny.unet())
+    network = UNetNetwork(tiny.unet())
     torch.manual_seed(0)
     texts = [sdxl_text(network, length) for length in (7, 19)]
     sample, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([500.0, 20.0])

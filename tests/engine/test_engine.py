@@ -17,7 +17,7 @@ from diffusers import (
 from PIL import Image
 
 from engine import InpaintEngine, InputError, ModelError, UnknownNameError
-from engine.models import load_pipeline
+from engine.models.formats.folders import load_pipeline
 from strategies import get_strategy, list_strategies
 from tests.kit import tiny
 
@@ -306,7 +306,7 @@ class TestModels:
         class Other:
             pass
 
-        with pytest.raises(ModelError, match="no UNet"):
+        with pytest.raises(ModelError, match="not supported; supported: SDXL, SD 1"):
             InpaintEngine.from_pipe(type("P", (), {"config": {}, "unet": None})())
 
     def test_a_saved_folder_and_a_separate_inpainting_unet(self, tmp_path):
@@ -350,8 +350,8 @@ class TestModels:
         pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
         pipe.vae.register_to_config(force_upcast=True)
         pipe.vae.to(torch.float16)
-        backbone = InpaintEngine.from_pipe(pipe).backbone
-        with backbone._vae_precision() as dtype:
+        codec: Any = InpaintEngine.from_pipe(pipe).backbone.codec
+        with codec.precision() as dtype:
             assert dtype == pipe.vae.dtype == torch.float32
         assert pipe.vae.dtype == torch.float16
 

@@ -24,8 +24,8 @@ from engine.picture.fill import FILLS, GANS, find_prefill, prefilled
 from engine.picture.metrics import METRICS
 from engine.picture.paste import PASTES, stitch
 from engine.registry import OWN, Registry
+from engine.solvers.names import SCHEDULERS, fresh_scheduler
 from engine.solvers.parameterisation import PARAMETERISATIONS
-from engine.solvers.schedule import SCHEDULERS, fresh_scheduler
 from strategies import LatentBlend, create_strategy
 from strategies.registry import STRATEGIES
 from tests.kit import tiny
@@ -234,7 +234,7 @@ def test_a_scheduler_from_outside_runs_an_edit(bring):
     bring(
         SCHEDULERS,
         "from diffusers import EulerDiscreteScheduler\n"
-        "from engine.solvers.schedule import SchedulerInfo\n"
+        "from engine.solvers.names import SchedulerInfo\n"
         "class Mine(EulerDiscreteScheduler): pass\n"
         "info = SchedulerInfo('theirs', 'mine', Mine, {'use_karras_sigmas': True})\n",
     )

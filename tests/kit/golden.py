@@ -28,7 +28,7 @@ from PIL import Image
 from controls import Control
 from engine import InpaintEngine
 from engine.pocket.world import demo_scenes
-from engine.solvers.schedule import list_schedulers
+from engine.solvers.names import list_schedulers
 from strategies import list_strategies
 
 Cases = Iterator[tuple[str, Callable[[], str]]]

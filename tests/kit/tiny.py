@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from engine import InpaintEngine
-from engine.solvers.schedule import fresh_scheduler
+from engine.solvers.names import fresh_scheduler
 
 SIZE = 64
 
@@ -120,12 +121,9 @@ def engine(*, inpaint: bool = True) -> InpaintEngine:
 @contextmanager
 def loaded() -> Iterator[InpaintEngine]:
     """The tiny engine, which every command of this process loads meanwhile."""
-    own, real = engine(), InpaintEngine.from_pretrained
-    InpaintEngine.from_pretrained = lambda **_: own
-    try:
+    own = engine()
+    with mock.patch.object(InpaintEngine, "from_pretrained", lambda **_: own):
         yield own
-    finally:
-        InpaintEngine.from_pretrained = real
 
 
 def picture(size: int = SIZE, seed: int = 0) -> Image.Image:

@@ -11,7 +11,7 @@ import torch
 from engine.denoise.loop import Loop
 from engine.edit.before import Clock, prepare_edit
 from engine.request.request import EditRequest
-from engine.solvers.schedule import list_schedulers
+from engine.solvers.names import list_schedulers
 from strategies import create_strategy, list_strategies
 from tests.kit import tiny
 

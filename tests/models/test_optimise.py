@@ -34,7 +34,7 @@ def edit(engine):
 def test_speed_changes_the_last_bits_only():
     engine = fresh()
     want = edit(engine)
-    weight = engine.backbone.network("inpaint").unet.conv_in.weight
+    weight = engine.backbone.network("inpaint").module.conv_in.weight
     assert not weight.is_contiguous(memory_format=torch.channels_last)
     assert engine.optimise() is engine
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -129,4 +129,5 @@ def test_what_cannot_be_had_is_refused():
 
 def test_levels_are_made_of_options():
     single = {info.name for info in OPTIMISATIONS if info.apply}
-    assert {name for info in OPTIMISATIONS for name in info.includes} == single
+    alone = {"same-bits"}  # it makes nothing faster or smaller
+    assert {name for info in OPTIMISATIONS for name in info.includes} == single - alone

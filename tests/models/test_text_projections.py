@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from engine.models.base import Network
 from engine.models.speed.text_projections import TextProjections
+from engine.models.unet import UNetNetwork
 from engine.pocket import world
 from engine.types import Conditioning
 from tests.kit import tiny
 
 
 @pytest.fixture
-def network() -> Network:
-    return Network(tiny.unet())
+def network() -> UNetNetwork:
+    return UNetNetwork(tiny.unet())
 
 
 def given(network, rows=2, seed=0):
@@ -125,7 +125,7 @@ def test_what_is_compiled_is_left_alone(network, how):
     if how == "in place":
         network.unet.compile(backend="eager")
     elif how == "wrapped":
-        network = Network(torch.compile(network.unet, backend="eager"))
+        network = UNetNetwork(torch.compile(network.unet, backend="eager"))
     else:
         network.unet.compile_repeated_blocks(backend="eager")
     assert layers(network) == []

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline
 
-from engine.solvers.schedule import list_schedulers
+from engine.solvers.names import list_schedulers
 from tests.kit import tiny
 from tests.kit.tiny import both, difference
 

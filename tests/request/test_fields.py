@@ -17,7 +17,7 @@ from engine.cli.options import FIELDS
 from engine.request.field import REQUIRED, Range
 from engine.request.request import EditRequest
 from engine.request.schema import json_schema
-from engine.solvers.schedule import list_schedulers
+from engine.solvers.names import list_schedulers
 from tests.kit import tiny
 
 NEW = """

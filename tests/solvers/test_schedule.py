@@ -8,13 +8,9 @@ import pytest
 import torch
 
 from engine.errors import InputError, UnknownNameError
-from engine.solvers.schedule import (
-    Schedule,
-    check_scheduler,
-    fresh_scheduler,
-    list_schedulers,
-    steps_for_strength,
-)
+from engine.solvers.names import check_scheduler, fresh_scheduler, list_schedulers
+from engine.solvers.runs import steps_for_strength
+from engine.solvers.schedule import Schedule
 from tests.kit import tiny
 
 STEPS = 6

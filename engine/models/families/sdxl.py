@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
 
-from engine.models.base import TEXT, TEXT_MASK, Backbone
+from engine.models.family import Family
+from engine.models.text import PipelineText, Prompt
+from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
     import torch
 
 
-class SDXLBackbone(Backbone):
-    """SDXL base, its fine-tunes and its refiner."""
+class SDXLText(PipelineText):
+    """The embeddings of two CLIPs, one's pooled, and the picture's size."""
 
-    family = "sdxl"
-
-    def _encode_prompt(
-        self,
-        prompt: str,
-        negative_prompt: str | None,
-        *,
-        guided: bool,
-        size: tuple[int, int],
-        images: int,
+    def encode(
+        self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:
         embeds, negative, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompt=prompt,
-            device=self.device,
-            num_images_per_prompt=images,
-            do_classifier_free_guidance=guided,
-            negative_prompt=negative_prompt,
+            prompt=prompt.positive,
+            device=device,
+            num_images_per_prompt=prompt.images,
+            do_classifier_free_guidance=prompt.guided,
+            negative_prompt=prompt.negative,
         )
-        ids, negative_ids = self._time_ids(size, embeds)
+        ids, negative_ids = self._time_ids(prompt.size, embeds.dtype, device)
 
-        def told(text: torch.Tensor, pooled: torch.Tensor, time_ids: torch.Tensor) -> Conditioning:
-            repeated = time_ids.repeat(images, 1)
+        def told(text: torch.Tensor, pooled: torch.Tensor, ids: torch.Tensor) -> Conditioning:
+            repeated = ids.repeat(prompt.images, 1)
             tensors = {TEXT: text, "text_embeds": pooled, "time_ids": repeated}
             return Conditioning(tensors, {TEXT: TEXT_MASK})
 
-        uncond = told(negative, negative_pooled, negative_ids) if guided else None
+        uncond = told(negative, negative_pooled, negative_ids) if prompt.guided else None
         return told(embeds, pooled, ids), uncond
 
     def _time_ids(
-        self, size: tuple[int, int], like: torch.Tensor
+        self, size: tuple[int, int], dtype: torch.dtype, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """SDXL's micro-conditioning (section 2.2 of its paper): original size, crop, target size;
         the refiner's has an aesthetic score in place of the target size.
@@ -54,32 +49,33 @@ class SDXLBackbone(Backbone):
             ids, negative = [*size, 0, 0, 6.0], [*size, 0, 0, 2.5]
         else:
             ids = negative = [*size, 0, 0, *size]
-        rows = torch.tensor([ids, negative], dtype=like.dtype).to(self.device)
+        rows = torch.tensor([ids, negative], dtype=dtype).to(device)
         return rows[:1], rows[1:]
 
-    def _unscale_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        mean_std = self._latent_statistics(latents)
-        if mean_std is None:
-            return super()._unscale_latents(latents)
-        mean, std = mean_std
-        unscaled: torch.Tensor = latents * std / self.pipe.vae.config.scaling_factor + mean
-        return unscaled
 
-    def _scale_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        mean_std = self._latent_statistics(latents)
-        if mean_std is None:
-            return super()._scale_latents(latents)
-        mean, std = mean_std
-        scaled: torch.Tensor = (latents - mean) * self.pipe.vae.config.scaling_factor / std
-        return scaled
+def _fits(pipe: Any) -> bool:
+    names = ("unet", "vae", "text_encoder_2")
+    parts = all(getattr(pipe, name, None) is not None for name in names)
+    return parts and getattr(pipe.unet.config, "addition_embed_type", None) == "text_time"
 
-    def _latent_statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Per-channel mean and deviation, for checkpoints (Playground 2.5) that carry them."""
-        import torch
 
-        config = self.pipe.vae.config
-        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-        if mean is None or std is None:
-            return None
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
-        return mean, std
+def _marks(tensors: AbstractSet[str]) -> bool:
+    unet = any(name.startswith("model.diffusion_model.input_blocks.") for name in tensors)
+    return unet and any(name.startswith("conditioner.embedders.") for name in tensors)
+
+
+SDXL = Family(
+    name="sdxl",
+    description="SDXL",
+    pipelines=(
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+    ),
+    denoiser="unet",
+    network=UNetNetwork,
+    text=SDXLText,
+    fits=_fits,
+    marks=_marks,
+    inpaint_pipeline="StableDiffusionXLInpaintPipeline",
+)

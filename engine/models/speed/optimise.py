@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
+from engine.models.speed.rows import OneByOne
 from engine.registry import Registry
 
 if TYPE_CHECKING:
-    from engine.models.base import Backbone
+    from engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ def _compile(backbone: Backbone) -> None:
 
 def _vae_tiling(backbone: Backbone) -> None:
     backbone.pipe.vae.enable_tiling()
+
+
+def _same_bits(backbone: Backbone) -> None:
+    backbone.networks = {
+        kind: network if isinstance(network, OneByOne) else OneByOne(network)
+        for kind, network in backbone.networks.items()
+    }
 
 
 def _cpu_offload(backbone: Backbone) -> None:
@@ -98,6 +106,14 @@ for _info in (
         _vae_tiling,
     ),
     OptimisationInfo(
+        "same-bits",
+        "an edit's bits do not depend on what shares its model calls, on any processor: each row "
+        "is a call of its own",
+        "what sharing saves",
+        "the same but for the last bits",
+        _same_bits,
+    ),
+    OptimisationInfo(
         "cpu-offload",
         "only the module at work is on the GPU",
         "each edit moves the modules; no second network",
@@ -142,4 +158,4 @@ def optimise(backbone: Backbone, names: Iterable[str]) -> None:
 
 
 def _unets(backbone: Backbone) -> list[Any]:
-    return [network.unet for network in backbone.networks.values()]
+    return [network.module for network in backbone.networks.values()]

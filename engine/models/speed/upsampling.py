@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from engine.models.speed.forwards import is_compiled, parts, replaced_forwards
+from engine.models.speed.forwards import is_compiled, replaced_forwards
+from engine.models.state import parts
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,6 @@ def subpixel_upsampling(module: Any) -> AbstractContextManager[None]:
     """Inside, the upsampling layers of ``module`` (diffusers' ``Upsample2D``) that double a picture
     and convolve it 3 x 3 do it by :func:`upsampled`; results differ in the last bits. Not where any
     part of ``module`` is compiled.
-
-    On CPUs the pocket's decoder takes a tenth less time.
     """
     from diffusers.models.upsampling import Upsample2D
 

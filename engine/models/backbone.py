@@ -1,0 +1,233 @@
+"""A loaded model, as the engine asks it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError
+from engine.lru import LRU
+from engine.models.family import Family, family_of
+from engine.models.ip_adapter import encode_images
+from engine.models.previews import Previewer
+from engine.models.state import contents, dtype_of
+from engine.models.text import Prompt
+from engine.models.unheard import warnings_of
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+    from PIL import Image
+
+    from engine.models.network import Network
+    from engine.types import Checkpoint, Conditioning
+
+TEXTS = 32
+"""Encoded prompts that a model remembers; at most 0.7 MB each for SDXL in float16."""
+PICTURES = 32
+"""Pictures whose latents are remembered: at most 0.3 MB each at 1024 px."""
+
+NEEDS = {
+    "inpaint": ("the 9-channel inpainting UNet", "inpaint_model="),
+    "base": ("the 4-channel base UNet", "a text-to-image checkpoint as model="),
+}
+"""What a kind of network is called, and how it is given."""
+
+
+class Backbone:
+    """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps.
+
+    Args:
+        pipe: the loaded pipeline.
+        family: its family; ``networks``: by kind, the pipeline's own first.
+    """
+
+    def __init__(self, pipe: Any, family: Family, networks: Sequence[Network]) -> None:
+        self.pipe = pipe
+        self.family = family
+        self.networks = {network.kind: network for network in networks}
+        self.checkpoint: Checkpoint | None = None
+        """What is known of the model under its name, if it was loaded by one."""
+        self.text = family.text(pipe)
+        self.codec = family.codec(pipe)
+        self._own = networks[0].kind
+        self._controlnets: dict[str, Any] = {}
+        self._texts: LRU[Hashable, tuple[Conditioning, Conditioning | None]] = LRU(TEXTS)
+        self._pictures: LRU[Hashable, torch.Tensor] = LRU(PICTURES)
+        self.previewer = Previewer(self)
+
+    @property
+    def main(self) -> Network:
+        """The network of the pipeline's own denoiser."""
+        return self.networks[self._own]
+
+    def network(self, kind: str) -> Network:
+        """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""
+        if kind not in self.networks:
+            what, how = NEEDS[kind]
+            raise InputError(f"this strategy needs {what}, which is not loaded; give {how}")
+        network = self.networks[kind]
+        if network is not self.main:
+            network.borrow(self.main)
+        return network
+
+    # Sizes -------------------------------------------------------------------------------------
+
+    @property
+    def cell(self) -> int:
+        """Pixels per latent, along one side."""
+        return self.codec.cell
+
+    @property
+    def align(self) -> int:
+        """Pictures are padded to a multiple of this many pixels."""
+        return self.cell * max(network.down_factor for network in self.networks.values())
+
+    @property
+    def native_size(self) -> int:
+        """Side in px of the square pictures that the model was trained on."""
+        return self.cell * self.main.sample_size
+
+    @property
+    def latent_channels(self) -> int:
+        return self.codec.channels
+
+    @property
+    def device(self) -> torch.device:
+        import torch
+
+        where: torch.device = next(self.main.module.parameters()).device
+        offloaded = where.type == "meta" or (
+            where.type == "cpu" and torch.accelerator.is_available()
+        )
+        # diffusers' own property knows where offloaded models run; it walks all modules.
+        return getattr(self.pipe, "_execution_device", where) if offloaded else where
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return dtype_of(self.main.module)
+
+    @property
+    def background_fill(self) -> str:
+        """The ``prefill`` that knows best what stands behind things: the checkpoint's own, or what
+        surrounds the hole.
+        """
+        return self.checkpoint.background_fill if self.checkpoint else "patch"
+
+    # Controls ----------------------------------------------------------------------------------
+
+    @property
+    def unet_config(self) -> Any:
+        """The networks' configuration: the same but for the input channels."""
+        return self.main.module.config
+
+    def controlnet(self, model: str | os.PathLike[str]) -> Any:
+        """The ControlNet in a folder, behind a hub id or in a file; loaded once.
+
+        Raises:
+            ModelError: there is none, or it is made for another family.
+        """
+        from engine.models.formats.controlnets import load_controlnet
+
+        if str(model) not in self._controlnets:
+            unet = self.main.module
+            self._controlnets[str(model)] = load_controlnet(model, unet, self.dtype, self.device)
+        return self._controlnets[str(model)]
+
+    @property
+    def ip_adapters(self) -> int:
+        """How many IP-Adapters ``pipe.load_ip_adapter`` has loaded."""
+        return self.main.adapters
+
+    def encode_references(
+        self, images: Sequence[Image.Image], adapter: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Negative and positive embeddings (1 n ... each) of ``images`` for an IP-Adapter."""
+        return encode_images(self.pipe, images, adapter)
+
+    # Text and pixels ---------------------------------------------------------------------------
+
+    def encode_prompt(
+        self,
+        prompt: str,
+        negative_prompt: str | None,
+        *,
+        guided: bool,
+        size: tuple[int, int],
+        images: int = 1,
+    ) -> tuple[Conditioning, Conditioning | None]:
+        """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each; the
+        last :data:`TEXTS` are remembered.
+
+        ``size``: (height, width) in pixels of the padded picture.
+        """
+        asked = Prompt(prompt, negative_prompt, guided, size, images)
+        key = (asked, self.device, self.text.state())
+
+        def make() -> tuple[Conditioning, Conditioning | None]:
+            for told in warnings_of(self.unheard(prompt, negative_prompt if guided else None)):
+                warnings.warn(told, stacklevel=4)
+            return self.text.encode(asked, self.device)
+
+        return self._texts.get(key, make)
+
+    def unheard(self, prompt: str, negative_prompt: str | None) -> dict[str, dict[str, list[str]]]:
+        """What of the texts the model does not read, or reads as plain words."""
+        return self.text.unheard({"prompt": prompt, "negative_prompt": negative_prompt})
+
+    def encode(
+        self,
+        pixels: torch.Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        sample: bool = False,
+    ) -> torch.Tensor:
+        """Latents (b c h/cell w/cell, unit scale) of ``pixels`` (b 3 h w in [-1, 1]).
+
+        The mode of the posterior, which is remembered for the last :data:`PICTURES`, or a draw from
+        it with ``generator`` if ``sample``.
+        """
+        where = (self.device, self.dtype)
+        if sample:
+            return self.codec.encode(pixels, *where, generator=generator, sample=True)
+        key = (contents(pixels), where, self.codec.state())
+        return self._pictures.get(key, lambda: self.codec.encode(pixels, *where))
+
+    def decode(self, latents: torch.Tensor, *, parity: bool = False) -> torch.Tensor:
+        """Pixels (b 3 h w, float, about [-1, 1]) of ``latents`` (b c h w).
+
+        ``parity``: to the bits of diffusers' pipelines.
+        """
+        return self.codec.decode(latents, parity=parity)
+
+    # What is remembered ------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Encode every prompt and picture anew."""
+        self._texts.clear()
+        self._pictures.clear()
+        self.previewer.forget()
+
+    def fingerprint(self) -> Hashable:
+        """A value that changes with the model: its weights, its adapters and their scales."""
+        networks = [network.state() for network in self.networks.values()]
+        return self.text.state(), self.codec.state(), *networks
+
+
+def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
+    """A loaded pipeline as the engine asks it. Nothing in ``pipe`` is changed.
+
+    ``inpaint_module``: the denoiser of an inpainting checkpoint of the same family, beside it.
+
+    Raises:
+        ModelError: the pipeline is of a family that is not supported, or the module is of another.
+    """
+    family = family_of(pipe)
+    networks = [family.network(getattr(pipe, family.denoiser))]
+    if inpaint_module is not None:
+        second = family.network(inpaint_module)
+        networks[0].check_fits(second)
+        networks.append(second)
+    return Backbone(pipe, family, networks)

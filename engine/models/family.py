@@ -1,0 +1,84 @@
+"""What a family of models is: a record in :data:`FAMILIES`, and a file.
+
+Built-in ones are in :mod:`engine.models.families`; other packages bring theirs through the
+entry-point group ``softpaint.families``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ModelError
+from engine.models.codec import Codec, KLCodec
+from engine.registry import Registry
+
+if TYPE_CHECKING:
+    from engine.models.network import Network
+    from engine.models.text import TextEncoder
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models."""
+
+    name: str
+    description: str
+    """As messages name it."""
+    pipelines: tuple[str, ...]
+    """Class names of its pipelines, diffusers' or others. The first makes a model of a single file
+    (``from_single_file``)."""
+    denoiser: str
+    """The pipeline's name for the module that denoises, such as ``"unet"``."""
+    network: Callable[[Any], Network]
+    """The adapter of such a module.
+
+    Raises:
+        ModelError: the module is of a kind that the family cannot run.
+    """
+    text: Callable[[Any], TextEncoder]
+    """Of a loaded pipeline."""
+    codec: Callable[[Any], Codec] = KLCodec
+    """Of a loaded pipeline."""
+    fits: Callable[[Any], bool] | None = None
+    """Whether a loaded pipeline of a class that is not among ``pipelines`` is of the family all the
+    same, from its parts and their configs."""
+    marks: Callable[[AbstractSet[str]], bool] | None = None
+    """Whether a single file is, from the names of its tensors."""
+    inpaint_pipeline: str | None = None
+    """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of an edit that suit the family's models where their makers say nothing else."""
+
+    def claims(self, pipe: Any) -> bool:
+        """Whether ``pipe`` is of this family."""
+        names = {kind.__name__ for kind in type(pipe).__mro__}
+        return not names.isdisjoint(self.pipelines) or bool(self.fits and self.fits(pipe))
+
+
+FAMILIES = Registry("family", Family, "softpaint.families")
+
+
+def family_of(pipe: Any) -> Family:
+    """The family of a loaded pipeline.
+
+    Raises:
+        ModelError: it is of none that is registered.
+    """
+    for family in FAMILIES:
+        if family.claims(pipe):
+            return family
+    raise ModelError(unsupported(type(pipe).__name__))
+
+
+def family_of_file(tensors: AbstractSet[str]) -> Family | None:
+    """The family of a single file with these names of ``tensors``; None if it is of none."""
+    return next((each for each in FAMILIES if each.marks is not None and each.marks(tensors)), None)
+
+
+def unsupported(what: str) -> str:
+    """A line that says that ``what`` is of no family that is there, and which are."""
+    known = ", ".join(each.description for each in FAMILIES)
+    return f"{what} is of a family that is not supported; supported: {known}."

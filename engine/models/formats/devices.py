@@ -1,0 +1,38 @@
+"""Where a model runs, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import InputError
+from engine.models.formats.sources import first_line
+
+
+def resolve_dtype(dtype: Any, device: Any) -> Any:
+    """``dtype`` (None, a torch dtype or its name): float16 on a GPU, float32 on the CPU if None."""
+    import torch
+
+    if dtype is None:
+        return torch.float32 if torch.device(device).type == "cpu" else torch.float16
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if named not in (torch.float16, torch.bfloat16, torch.float32):
+            raise InputError(f"unknown dtype {dtype!r}; accepted: float16, bfloat16, float32.")
+        return named
+    return dtype
+
+
+def resolve_device(device: Any) -> Any:
+    """``device`` or the best one that is there. Raises ``InputError`` for one that is not."""
+    import torch
+
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {first_line(error)}") from error
+    return resolved

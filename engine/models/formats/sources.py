@@ -1,0 +1,100 @@
+"""Where models are: known names, folders, hub ids, files; and what is said when they are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError
+from engine.models.checkpoints import find_checkpoint, hint
+
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+def locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Path | str:
+    """A path that exists, or a hub id."""
+    if (checkpoint := find_checkpoint(model)) is not None:
+        if not (checkpoint.folder / "model_index.json").is_file():
+            raise ModelError(
+                f"the {checkpoint.name} model is not in this installation: {checkpoint.folder} has "
+                "no model_index.json."
+            )
+        return checkpoint.folder
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ModelError(f"{model} is not a .safetensors checkpoint.")
+        return path
+    if path.is_dir():
+        if not any((path / name).is_file() for name in {index, "model_index.json"}):
+            raise ModelError(f"{model} is no diffusers model folder: it has no {index}. {hint()}")
+        return path
+    if not isinstance(model, str) or not HUB_ID.match(model):
+        raise ModelError(f"there is no model at {model}. {hint()}")
+    return model
+
+
+def config_file(source: Path | str, name: str = "config.json") -> Path:
+    """The configuration ``name`` in a folder or behind a hub id."""
+    from huggingface_hub import hf_hub_download
+
+    if isinstance(source, Path):
+        return source / name
+    return Path(hf_hub_download(source, name))
+
+
+def guarded(load: Any, model: Any) -> Any:
+    """Run ``load``; say in one line what went wrong."""
+    try:
+        with no_loading_bars():
+            return load()
+    except (OSError, ValueError, json.JSONDecodeError, KeyError) as error:
+        if _looks_unreachable(error) and not Path(model).exists():
+            raise ModelError(
+                f"{model} is not here and the model hub cannot be reached. {hint()}"
+            ) from error
+        raise ModelError(f"{model} could not be loaded: {first_line(error)}") from error
+
+
+@contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Without the libraries' bars for reading a folder (downloads keep theirs)."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+def _looks_unreachable(error: BaseException) -> bool:
+    """Whether a load failed for want of the network (hub errors chain the transport's)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        name = type(seen).__name__
+        if "Connect" in name or name in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
+            return True
+        if isinstance(seen, (ConnectionError, TimeoutError)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    text = str(error).lower()
+    return "couldn't connect" in text or "connection" in text or "offline" in text
+
+
+def first_line(error: BaseException) -> str:
+    """What an error's message begins with."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

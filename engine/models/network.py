@@ -1,0 +1,84 @@
+"""A denoiser as the loop calls it."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.models.state import weights_state
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.types import Conditioning
+
+
+class Network(ABC):
+    """A family's adapter of its denoiser. Jobs with the same network and shapes share one call.
+
+    Outside it latents are b c h w and timesteps are the scheduler's own; whatever else the module
+    wants (packed or patched latents, other argument names, appended tokens) is made inside.
+
+    Args:
+        module: the denoiser itself, a ``torch.nn.Module``.
+    """
+
+    kind = "base"
+    """The strategies' name for what it takes: ``"base"`` latents alone, ``"inpaint"`` latents, mask
+    (1 = repaint) and the masked picture's latents, one below the other."""
+    embeds_guidance = False
+    """It is told the guidance scale, by :meth:`with_guidance`, and never runs unguided."""
+    down_factor = 1
+    """Latent sizes are best multiples of this."""
+    adapters = 0
+    """How many IP-Adapters are loaded into it."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    @property
+    @abstractmethod
+    def sample_size(self) -> int:
+        """Latent cells a side of the square pictures that it was trained on."""
+
+    @abstractmethod
+    def predict(
+        self,
+        sample: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+        residuals: Mapping[str, Any],
+    ) -> torch.Tensor:
+        """One forward.
+
+        ``sample``: B c h w, ``timesteps``: B, conditioning rows: B; gives B c h w, what the
+        scheduler's parameterisation says (for a flow: noise - x0). ``residuals``: what controls
+        add, by names that control and network agree on.
+        """
+
+    @property
+    def like_diffusers(self) -> Network:
+        """The same network, called to the bits of diffusers' pipelines."""
+        return self
+
+    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        """``conditioning`` that tells the guidance ``scale`` to a network that embeds it."""
+        return conditioning
+
+    def cells_at_hand(self) -> int:
+        """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,
+        as far as that is known.
+        """
+        return sys.maxsize
+
+    def borrow(self, other: Network) -> None:  # noqa: B027 - most have no adapters
+        """Take over the adapters that ``other``, the pipeline's own network, has by now."""
+
+    def check_fits(self, other: Network) -> None:  # noqa: B027 - most have one network
+        """Raise ``ModelError`` if ``other``, a second network, is of another model."""
+
+    def state(self) -> Hashable:
+        """A value that changes with its weights and adapters."""
+        return weights_state(self.module)

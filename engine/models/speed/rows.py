@@ -1,0 +1,150 @@
+"""The law that rows do not influence rows: what a call says of one does not depend on the others.
+
+In exact arithmetic every network keeps it. In floating point a library may choose its kernel by the
+number of rows, so it holds up to the last bits of a product, which differ by processor. Two means:
+:class:`Fours` takes away the largest cause at hardly any cost, :class:`OneByOne` all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from engine.models.network import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import torch
+
+    from engine.types import Conditioning
+
+__all__ = ["Fours", "OneByOne", "in_fours"]
+
+
+class Fours:
+    """The layers of a UNet that see a row for each picture and nothing of its pixels, computed at a
+    multiple of four rows: matrix libraries take products of fewer than four rows, and what remains
+    beyond fours, by other ways.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        self._unet = unet
+
+    @cached_property
+    def _layers(self) -> list[Any]:
+        return [
+            module
+            for name, module in self._unet.named_modules()
+            if name in {"time_embedding", "add_embedding"} or name.endswith("time_emb_proj")
+        ]
+
+    def changes(self, sample: torch.Tensor) -> Iterator[tuple[Any, Callable[..., Any]]]:
+        """Layers, and forwards for them, for a call of ``sample`` (B c h w)."""
+        if len(sample) % 4 and sample.device.type == "cpu":
+            for layer in self._layers:
+                yield layer, in_fours(layer.forward)
+
+
+def in_fours(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """``forward`` (of tensors with a row for each picture) at a multiple of four rows."""
+    import torch
+
+    def filled(rows: Any) -> Any:
+        if not isinstance(rows, torch.Tensor):
+            return rows
+        return torch.cat([rows, rows[:1].expand(-len(rows) % 4, *rows.shape[1:])])
+
+    def padded(rows: torch.Tensor, *others: Any) -> torch.Tensor:
+        return forward(filled(rows), *map(filled, others))[: len(rows)]
+
+    return padded
+
+
+class OneByOne(Network):
+    """A network that is called once for each row, so that a row's bits cannot depend on what shares
+    the call, whatever the libraries do.
+
+    It costs what sharing saves. To the bits of diffusers (``like_diffusers``) it calls as they do.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network.module)
+        self.network = network
+
+    # What is asked of the network is asked of the one inside.
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        return self.network.kind
+
+    @property
+    def embeds_guidance(self) -> bool:  # type: ignore[override]
+        return self.network.embeds_guidance
+
+    @property
+    def down_factor(self) -> int:  # type: ignore[override]
+        return self.network.down_factor
+
+    @property
+    def adapters(self) -> int:  # type: ignore[override]
+        return self.network.adapters
+
+    @property
+    def sample_size(self) -> int:
+        return self.network.sample_size
+
+    @property
+    def like_diffusers(self) -> Network:
+        return self.network.like_diffusers
+
+    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        return self.network.with_guidance(conditioning, scale)
+
+    def cells_at_hand(self) -> int:
+        return self.network.cells_at_hand()
+
+    def borrow(self, other: Network) -> None:
+        self.network.borrow(other)
+
+    def check_fits(self, other: Network) -> None:
+        self.network.check_fits(other)
+
+    def state(self) -> Hashable:
+        return self.network.state()
+
+    def predict(
+        self,
+        sample: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+        residuals: Mapping[str, Any],
+    ) -> torch.Tensor:
+        import torch
+
+        rows = [slice(row, row + 1) for row in range(len(sample))]
+        return torch.cat(
+            [
+                # Copies: a kernel may depend on how its input lies in memory.
+                self.network.predict(
+                    sample[row].clone(),
+                    timesteps[row].clone(),
+                    _own(conditioning.take(row)),
+                    {name: _row(value, row) for name, value in residuals.items()},
+                )
+                for row in rows
+            ]
+        )
+
+
+def _own(conditioning: Conditioning) -> Conditioning:
+    copies = {name: tensor.clone() for name, tensor in conditioning.tensors.items()}
+    return conditioning.adding(copies)
+
+
+def _row(residual: Any, row: slice) -> Any:
+    """A row of a residual: of a tensor (B ...) or of each of several."""
+    if isinstance(residual, tuple):
+        return tuple(level[row].clone() for level in residual)
+    return residual[row].clone()
