@@ -6,9 +6,9 @@ entry-point group ``softpaint.families``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
@@ -49,8 +49,6 @@ class Family:
     """Whether a single file is, from the names of its tensors."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of an edit that suit the family's models where their makers say nothing else."""
 
     def claims(self, pipe: Any) -> bool:
         """Whether ``pipe`` is of this family."""

@@ -65,11 +65,32 @@ class EditResult:
         )
 
 
+class Outcomes(list["EditResult | Exception"]):
+    """For each of several edits, in their order, its result or the error that ended it."""
+
+    @property
+    def errors(self) -> dict[int, Exception]:
+        """The errors, by the edit's place."""
+        return {i: each for i, each in enumerate(self) if isinstance(each, Exception)}
+
+    def unwrap(self) -> list[EditResult]:
+        """The results, where every edit has one.
+
+        Raises:
+            Exception: the first error, which says at which place it was.
+        """
+        for place, error in self.errors.items():
+            error.add_note(f"in edit {place} of {len(self)}")
+            raise error
+        return [each for each in self if isinstance(each, EditResult)]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The same picture, prompt and seed through several strategies."""
 
-    results: Mapping[str, EditResult]
+    outcomes: Mapping[str, EditResult | Exception]
+    """By strategy, its result or the error that ended it; at least one result."""
     original: Image.Image
     strength_map: NDArray[np.float32]
     """H W in [0, 1], 1 = repaint."""
@@ -77,6 +98,16 @@ class Comparison:
     """For all of them together: they share model calls."""
     per_row: int | None = None
     """How many results stand in a row of the sheet; None is all."""
+
+    @property
+    def results(self) -> dict[str, EditResult]:
+        """Those that have one, by strategy."""
+        return {k: each for k, each in self.outcomes.items() if isinstance(each, EditResult)}
+
+    @property
+    def errors(self) -> dict[str, Exception]:
+        """What ended the others, by strategy."""
+        return {k: each for k, each in self.outcomes.items() if isinstance(each, Exception)}
 
     def picture(self, name: str, index: int = 0) -> Image.Image:
         """Picture ``index`` of the result called ``name``."""
@@ -129,7 +160,7 @@ class Comparison:
         measured = self.measure()
         rows = []
         count = max(len(result.seeds) for result in self.results.values())
-        named = list(self.results.items())
+        named = list(self.outcomes.items())
         per_row = self.per_row or len(named)
         for i in range(count):
             for start in range(0, len(named), per_row):
@@ -137,8 +168,11 @@ class Comparison:
                     (self.original.convert("RGB"), "original"),
                     (self.overlay(), "strength map"),
                 ]
-                for name, result in named[start : start + per_row]:
-                    label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
+                for name, outcome in named[start : start + per_row]:
+                    if isinstance(outcome, Exception):
+                        row.append((None, f"{name}\nfailed: {outcome}"))
+                        continue
+                    label = name if count == 1 else f"{name}, seed {outcome.seeds[i]}"
                     told = [
                         f"{key} {METRICS.get(key).show(v)}" for key, v in measured[name][i].items()
                     ]
@@ -164,8 +198,9 @@ class Comparison:
                 METRICS.get(key).show(fmean(each)) if each else "" for key, each in values.items()
             ]
             lines.append([name, *means, ", ".join(map(str, result.seeds))])
+        failed = [f"{name} failed: {error}\n" for name, error in self.errors.items()]
         note = f"{self.seconds:.1f} s for all, in shared model calls"
-        return f"{text_table(lines)}\n{note}"
+        return f"{text_table(lines)}\n{''.join(failed)}{note}"
 
 
 def _joined(several: Sequence[Any]) -> Any:

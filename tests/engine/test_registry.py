@@ -17,6 +17,7 @@ from controls.annotators import ANNOTATORS
 from controls.registry import CONTROLS
 from engine import InputError, UnknownNameError
 from engine.denoise.strategy import Strategy
+from engine.models import FAMILIES
 from engine.models.checkpoints import CHECKPOINTS
 from engine.models.speed.optimise import OPTIMISATIONS
 from engine.picture.colour import COLOURS, match_colours
@@ -35,6 +36,7 @@ REGISTRIES: list[Registry[Any]] = [
     CHECKPOINTS,
     COLOURS,
     CONTROLS,
+    FAMILIES,
     FILLS,
     GANS,
     METRICS,
@@ -122,7 +124,7 @@ def test_an_unknown_name_says_what_is_known_and_the_nearest(registry):
     for name in registry.names():
         near = f"Did you mean '{name}'"
         with pytest.raises(UnknownNameError, match=f"unknown {registry.kind} .*{near}.* Known: "):
-            registry.get(f"{name}x")
+            registry.get(f"x{name}")
     with pytest.raises(InputError, match=f"{registry.kind} must be a name, not int"):
         registry.get(3)
 

@@ -122,7 +122,7 @@ def engine(*, inpaint: bool = True) -> InpaintEngine:
 def loaded() -> Iterator[InpaintEngine]:
     """The tiny engine, which every command of this process loads meanwhile."""
     own = engine()
-    with mock.patch.object(InpaintEngine, "from_pretrained", lambda **_: own):
+    with mock.patch.object(InpaintEngine, "from_pretrained", return_value=own):
         yield own
 
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.nn import functional
 
-from engine.models import FAMILIES, Family, Network
+from engine.models import Family, Network
 from engine.models.codec import Codec
 from engine.models.text import TextEncoder
 from engine.types import Conditioning
@@ -98,8 +98,3 @@ TOY = Family(
     text=ToyText,
     codec=ToyCodec,
 )
-
-
-def registered() -> Family:
-    """The family, registered once however often this is asked."""
-    return FAMILIES.get(TOY.name) if TOY.name in FAMILIES else FAMILIES.register(TOY)
