@@ -256,8 +256,10 @@ class Cutter:
         drawn = min(1.0, STRETCH * self.native / side)
         if not self.refine or drawn >= COARSEST:
             return drawn, 1.0
-        scale = max(drawn, min(1.0, math.sqrt(REFINED / parts) * self.native / side))
-        return scale, drawn / scale
+        scale = min(1.0, math.sqrt(REFINED / parts) * self.native / side)
+        if scale <= drawn:
+            return drawn, 1.0
+        return scale, self.native / side / scale
 
 
 def _bounds(support: NDArray[np.bool_]) -> Box:
