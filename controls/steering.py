@@ -53,6 +53,10 @@ class Steering:
         others = [steer.cut(box, repainted, schedules) for steer in self.others]
         return replace(self, stack=self.stack.cut(box, repainted, schedules), others=others)
 
+    def without_controls(self) -> Steering:
+        """The same without ControlNets, for a pass that goes over what they have laid out."""
+        return replace(self, stack=replace(self.stack, entries=[], companions=0))
+
     def bind(self, place: Place, schedule: Schedule) -> Bound:
         """What all of them bring to one job."""
         bound = self.stack.bind(place, schedule)

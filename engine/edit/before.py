@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from engine.request.request import EditRequest
 
 
+REFINING = 0.2
+"""Strength at which a large region, laid out at a size that the model can draw, is gone over: with
+more, tiles put small copies of the scene into it. For the same reason the prompt does not guide."""
+
+
 def prepare_edits(
     backbone: Backbone, requests: Sequence[EditRequest], memory: Memory | None = None
 ) -> list[PreparedEdit]:
@@ -68,8 +73,12 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
-        steps = [shared.schedules.steps(stage.strength) for stage in self.strategy.stages]
-        self.steps = sum(steps) * len(shared.inputs.views) * request.num_images
+        steps = [
+            shared.schedules.steps(stage.strength)
+            for view in shared.inputs.views
+            for stage in self._stages_of(view)
+        ]
+        self.steps = sum(steps) * request.num_images
         self.steering = steering_of(
             self.controls,
             shared.references,
@@ -114,7 +123,7 @@ class PreparedEdit(Prepared):
 
         ``output``: which of the pictures that are made it is for.
         """
-        stage = self.strategy.stages[0]
+        stage = self._stages_of(view)[0]
         steering = self._steering_of(view)
         with self.clock.phase("encode"):
             x0 = start = self.shared.original(view, stage.scale)
@@ -146,14 +155,20 @@ class PreparedEdit(Prepared):
             x0: the clean latents of what is held, for each of its rows: b c h w.
             start: those of what the run starts from.
         """
-        stage, rows = self.strategy.stages[number], steering.companions + 1
+        stages = self._stages_of(view)
+        # What the controls asked for is laid out by the time that a region is gone over.
+        stage, refining = stages[number], number == len(self.strategy.stages)
+        steering = steering.without_controls() if refining else steering
+        rows = steering.companions + 1
         strength_map = self.shared.map_at(view, stage.scale)
         context = self._context(stage, view, strength_map, generator, x0)
         parts, state = stage.strategy, stage.strategy.prepare(context)
         guidance = self._guidance(stage)
         network = self.backbone.network(stage.strategy.network)
+        size = self.shared.size_at(view, stage.scale)
+        if refining:
+            network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
-            size = self.shared.size_at(view, stage.scale)
             cond, uncond = self.shared.conditioning(network, guidance.scale, size)
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
@@ -164,11 +179,13 @@ class PreparedEdit(Prepared):
         bound = steering.bind(place, context.schedule)
 
         def follow(finished: Job) -> Job:
-            held, scale = finished.latents, self.strategy.stages[number + 1].scale
-            if scale != stage.scale:
+            held, draws = finished.latents, generator
+            if rows > 1 and number + 1 == len(self.strategy.stages):
+                held, draws = own_row(held), draws[-1]
+            if (scale := stages[number + 1].scale) != stage.scale:
                 with self.clock.phase("encode"):
                     held = self.shared.rescaled(view, held, scale)
-            return self._job(number + 1, output, view, generator, steering, held, held)
+            return self._job(number + 1, output, view, draws, steering, held, held)
 
         job = Job(
             name=self.strategy.name,
@@ -183,7 +200,7 @@ class PreparedEdit(Prepared):
             controls=bound.residuals,
             observer=self.observer(own_row),
             image=output,
-            follow=follow if number + 1 < len(self.strategy.stages) else None,
+            follow=follow if number + 1 < len(stages) else None,
         )
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
@@ -231,6 +248,16 @@ class PreparedEdit(Prepared):
         return context.schedule.start(start, context.noise)
 
     # What a job is made of ---------------------------------------------------------------------
+
+    def _stages_of(self, view: View) -> tuple[Stage, ...]:
+        """The strategy's stages; for a region that is too large to be drawn at its own size all at
+        a smaller one, and a last one that goes over it in tiles.
+        """
+        stages, coarse = tuple(self.strategy.stages), view.region.coarse
+        if coarse == 1:
+            return stages
+        smaller = (replace(stage, scale=stage.scale * coarse) for stage in stages)
+        return (*smaller, replace(stages[-1], strength=REFINING, guidance=0.0))
 
     def _guidance(self, stage: Stage) -> Guidance:
         request, scale = self.request, self.request.guidance_scale
