@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from controls import Control, Reference, list_annotators, list_controls
     from engine.denoise.strategy import Part, Strategy
-    from engine.edit.session import Session
     from engine.engine import InpaintEngine
     from engine.errors import (
         CancelledError,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from engine.picture.paste import list_pastes
     from engine.request.request import EditRequest
     from engine.request.result import Comparison, EditResult
+    from engine.runtime.session import Session
     from engine.solvers.names import list_schedulers
     from engine.types import Snapshot
     from strategies import list_strategies
@@ -45,7 +45,7 @@ _HOME = {
     "OutputError": "engine.errors",
     "Part": "engine.denoise.strategy",
     "Reference": "controls",
-    "Session": "engine.edit.session",
+    "Session": "engine.runtime.session",
     "Snapshot": "engine.types",
     "SoftpaintError": "engine.errors",
     "SoftpaintWarning": "engine.errors",

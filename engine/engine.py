@@ -1,24 +1,16 @@
-"""InpaintEngine: model, strategies and loop put together."""
+"""InpaintEngine: a loaded model, and what one does with it; a client of the runtime."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
-from controls import Control, check_controls, check_references, split_controls
-from engine.denoise.loop import Loop
-from engine.denoise.strategy import AnyStrategy
-from engine.edit.before import Clock, Plan, draw_seed, prepare_edit
-from engine.edit.parity import prepare_like_diffusers
-from engine.edit.session import SESSION_BYTES, Session
 from engine.edit.strategies import build_strategy
-from engine.errors import InputError
+from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
 from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
 from engine.models.formats.devices import resolve_device, resolve_dtype
@@ -32,16 +24,15 @@ from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
 from engine.request.fields import check_settings
 from engine.request.request import EditRequest
-from engine.request.result import Comparison, EditResult
+from engine.request.result import Comparison, EditResult, Outcomes
 from engine.request.signature import takes
+from engine.runtime.core import Runtime, Ticket
+from engine.runtime.progress import run
+from engine.runtime.session import SESSION_BYTES, Session
 from strategies import get_strategy, list_strategies
 
 if TYPE_CHECKING:
-    from engine.denoise.job import Job
-
-
-Asked: TypeAlias = tuple[EditRequest, dict[str, AnyStrategy], dict[str, Any]]
-"""A request, its strategies by name, and their options."""
+    from engine.denoise.strategy import AnyStrategy
 
 
 class InpaintEngine:
@@ -53,8 +44,6 @@ class InpaintEngine:
     def __init__(self, backbone: Backbone, name: str) -> None:
         self.backbone = backbone
         self.name = name
-        self.load: dict[str, Any] = {}
-        """The arguments of :meth:`from_pretrained` that made it, as a record holds them."""
 
     @property
     def pipe(self) -> Any:
@@ -90,9 +79,8 @@ class InpaintEngine:
         inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
-        engine = cls(backbone, str(model))
-        engine.load = _portable(given)
-        return engine
+        backbone.load = _portable(given)
+        return cls(backbone, str(model))
 
     @classmethod
     def from_pipe(cls, pipe: Any, inpaint_unet: Any = None) -> InpaintEngine:
@@ -134,27 +122,43 @@ class InpaintEngine:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
-        request = EditRequest.read(arguments, self.pipe)
-        requests = request.split()
-        asked = [self._built(request) for request in requests]
-        results = [next(iter(each.results.values())) for each in self._run_all(asked)]
-        return replace(EditResult.joined(results), request=request)
+        runtime = self.runtime()
+        tickets = self._add(runtime, arguments)
+        run(runtime, tickets, progress=tickets[0].request.progress)
+        return EditResult.joined([ticket.outcome() for ticket in tickets])
 
-    def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> list[EditResult]:
+    def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
+
+        One that fails leaves the others alone::
+
+            for edit, outcome in zip(edits, engine.edit_many(edits)):
+                if isinstance(outcome, Exception):
+                    print(edit["prompt"], outcome)
+                else:
+                    outcome.images[0].save(...)
 
         Args:
             edits: the arguments of :meth:`edit`, once for each edit.
 
         Returns:
-            One result for each edit. Their ``timings`` are those of all edits together, and their
-            pixels may differ from single runs in the last bits, as model calls are shared.
-
-        Raises:
-            InputError: bad input in one of them; nothing was computed.
+            For each edit, in the same order, its result or the error that it would have raised:
+            bad input, a failure or its callback's cancelling. ``unwrap()`` gives the results, or
+            raises the first error. Pixels may differ from single runs in the last bits, as model
+            calls are shared; ``timings`` hold the shared calls in full.
         """
-        asked = [self._asked(edit) for edit in edits]
-        return [next(iter(each.results.values())) for each in self._run_all(asked)]
+        runtime = self.runtime()
+        added: list[list[Ticket] | SoftpaintError] = []
+        for edit in edits:
+            try:
+                added.append(self._add(runtime, edit))
+            except SoftpaintError as error:
+                added.append(error)
+        waiting = [ticket for each in added if isinstance(each, list) for ticket in each]
+        run(runtime, waiting, progress=waiting[0].request.progress if waiting else False)
+        return Outcomes(
+            each if isinstance(each, SoftpaintError) else _outcome(each) for each in added
+        )
 
     def session(
         self, *, max_bytes: int = SESSION_BYTES, store: Any = None, **arguments: Any
@@ -170,9 +174,16 @@ class InpaintEngine:
         Raises:
             InputError: ``compat``, or arguments that are not :meth:`edit`'s.
         """
-        return Session(
-            self.backbone, self._asked, self._run, arguments, max_bytes=max_bytes, store=store
-        )
+        return Session(self.backbone, self.name, arguments, max_bytes=max_bytes, store=store)
+
+    def runtime(self, *, max_running: int | None = None) -> Runtime:
+        """A runtime of this model, for a server or a queue: edits are added at any time, share
+        model calls, and leave one by one. :meth:`edit` and its like make one of their own.
+
+        Args:
+            max_running: how many edits run at a time; None is all that are added.
+        """
+        return Runtime(self.backbone, self.name, max_running=max_running)
 
     def optimise(self, *options: str) -> InpaintEngine:
         """Make the loaded model faster or smaller, with diffusers' own means; changes its modules.
@@ -238,153 +249,51 @@ class InpaintEngine:
         if "strategy" in arguments:
             raise InputError("a comparison takes strategies=, a list.")
         request = EditRequest.read(arguments, self.pipe)
-        options = dict(request.options)
         if request.compat or request.output_type == "latent":
             raise InputError("compare makes pictures in the engine's own mode only.")
-        built = [self._strategy(each, options, partial=True) for each in chosen]
-        names = {strategy.name: strategy for strategy in built}
-        if len(names) < len(built):
-            raise InputError("strategies must not be named twice.")
-        used = {key for each in built for key in each.options}
-        if unused := set(options) - used:
-            check_settings(unused)
-            raise InputError(f"no compared strategy has the option {min(unused)!r}.")
-        return self._run_with_each(sets, request, names, options)
-
-    def _run_with_each(
-        self,
-        sets: Mapping[str, Any],
-        request: EditRequest,
-        strategies: dict[str, AnyStrategy],
-        options: dict[str, Any],
-    ) -> Comparison:
-        """Every strategy with each of the sets of controls, all in one loop."""
-        if len(sets) > 1:
-            if request.generator is not None:
-                raise InputError("several sets of controls take seed=, not generator=.")
-            request = replace(request, seed=draw_seed() if request.seed is None else request.seed)
-        asked = [(replace(request, controls=each), strategies, options) for each in sets.values()]
-        comparisons = self._run_all(asked)
-        results = {
-            f"{name}, {label}" if label else name: comparison.results[name]
-            for name in strategies
-            for label, comparison in zip(sets, comparisons, strict=True)
+        if len(sets) > 1 and request.generator is not None:
+            raise InputError("several sets of controls take seed=, not generator=.")
+        requests = {
+            f"{strategy.name}, {label}" if label else strategy.name: replace(
+                request, strategy=strategy, options={}, controls=own
+            )
+            for strategy in _build_each(chosen, request.options)
+            for label, own in sets.items()
         }
-        per_row = len(sets) if len(sets) > 1 else None
-        return replace(comparisons[0], results=results, per_row=per_row)
+        return self._compare(requests, per_row=len(sets) if len(sets) > 1 else None)
 
     # --------------------------------------------------------------------------------------------
 
-    def _strategy(
-        self, strategy: str | AnyStrategy, options: dict[str, Any], *, partial: bool = False
-    ) -> AnyStrategy:
-        """Build a strategy and check that its network is loaded."""
-        built = build_strategy(strategy, options, partial=partial)
-        for stage in built.stages:
-            self.backbone.network(stage.strategy.network)
-        return built
+    def _add(self, runtime: Runtime, arguments: Mapping[str, Any]) -> list[Ticket]:
+        """A ticket for each prompt of an edit; none where one of them is refused."""
+        tickets: list[Ticket] = []
+        try:
+            for request in EditRequest.read(arguments, self.pipe).split():
+                tickets.append(runtime.add(request))  # noqa: PERF401 - an error leaves the others
+        except BaseException:
+            for ticket in tickets:
+                runtime.abort(ticket)
+            raise
+        return tickets
 
-    def _asked(self, arguments: Mapping[str, Any]) -> Asked:
-        """The arguments of :meth:`edit`, checked."""
-        return self._built(EditRequest.read(arguments, self.pipe))
-
-    def _built(self, request: EditRequest) -> Asked:
-        built = self._strategy(request.strategy, dict(request.options))
-        return request, {built.name: built}, dict(request.options)
-
-    def _run(self, asked: Asked, **how: Any) -> Comparison:
-        return self._run_all([asked], **how)[0]
-
-    def _run_all(
-        self,
-        asked: Sequence[Asked],
-        backbone: Backbone | None = None,
-        admit: Callable[[Job], None] | None = None,
-    ) -> list[Comparison]:
-        """Run requests, each through its strategies, in one loop."""
-        clock, loop = Clock(), Loop()
-        plans: list[tuple[Plan, dict[str, tuple[Control, ...]]]] = []
-        backbone = backbone or self.backbone
-        for given, strategies, _ in asked:
-            request = _with_previews(given, backbone)
-            controls = {name: _controls_of(name, request) for name in strategies}
-            several = list(strategies.values())
-            plan: Plan
-            if request.compat:
-                plan = prepare_like_diffusers(backbone, request, several, clock, controls)
-            else:
-                plan = prepare_edit(backbone, request, several, clock, controls, admit)
-            loop.submit(plan.jobs)
-            plans.append((plan, controls))
-        with clock.phase("denoise"):
-            _run_with_progress(loop, next((each.progress for each, _, _ in asked), False))
-        for job in (each for plan, _ in plans for first in plan.jobs for each in first.chain):
-            if job.error is not None:
-                raise job.error
-        comparisons = []
-        for (request, strategies, options), (plan, controls) in zip(asked, plans, strict=True):
-            results = {}
-            for name, strategy in strategies.items():
-                chains = [job.chain for job in plan.jobs if job.name == name]
-                jobs = [chain[-1] for chain in chains]
-                images, latents = plan.finish(jobs, request, clock)
-                results[name] = EditResult(
-                    images=images,
-                    latents=latents,
-                    seeds=plan.seeds,
-                    settings={
-                        **self._settings(request, strategy, options, jobs[0], plan),
-                        "controls": [control.describe() for control in controls[name]],
-                        "ip_adapter_image": [
-                            [each.describe() for each in several]
-                            for several in check_references(request.ip_adapter_image)
-                        ],
-                    },
-                    timings={},
-                    request=request,
-                    load=self.load,
-                    model_calls=sum(job.calls for chain in chains for job in chain),
-                    skipped_calls=_spared(chains, resumed=False),
-                    reused_calls=_spared(chains, resumed=True),
-                )
-            comparisons.append(Comparison(results, plan.original, plan.strength_map, 0.0))
-        timings = clock.read()
-        for comparison in comparisons:
-            for result in comparison.results.values():
-                result.timings.update(timings)
-        return [replace(each, seconds=timings["total"]) for each in comparisons]
-
-    def _settings(
-        self,
-        request: EditRequest,
-        strategy: AnyStrategy,
-        options: dict[str, Any],
-        job: Job,
-        plan: Plan,
-    ) -> dict[str, Any]:
-        return {
-            "model": self.name,
-            "family": self.backbone.family.name,
-            "strategy": strategy.name,
-            "options": {
-                key: value
-                for key, value in strategy.options.items()
-                if isinstance(value, str | int | float | None)
-            },
-            **request.recorded(),
-            "seeds": plan.seeds,
-            "scheduler": request.scheduler
-            if isinstance(request.scheduler, str)
-            else type(job.schedule.scheduler).__name__,
-            "size": list(plan.size),
-            "regions": plan.describe_regions(),
-            "prefilled": plan.prefilled.get(strategy.name),
-            "unheard": self.backbone.unheard(request.text, request.negative_text),
-            "map": _kind_of_map(request),
-            "device": str(self.backbone.device.type),
-            "dtype": str(self.backbone.dtype).removeprefix("torch."),
-            "versions": dict(_versions()),
+    def _compare(self, requests: Mapping[str, EditRequest], *, per_row: int | None) -> Comparison:
+        """Requests for the same picture, by the names of their results."""
+        began = perf_counter()
+        runtime = self.runtime()
+        tickets = runtime.add_variants(list(requests.values()))
+        prepared = tickets[0].prepared
+        assert prepared is not None  # noqa: S101 - nothing has been stepped
+        original, strength_map = prepared.original, prepared.strength_map
+        run(runtime, tickets, progress=tickets[0].request.progress)
+        outcomes = {
+            name: ticket.error or ticket.outcome()
+            for name, ticket in zip(requests, tickets, strict=True)
         }
+        if not any(ticket.result for ticket in tickets):
+            tickets[0].outcome()
+        return Comparison(
+            outcomes, original, strength_map, seconds=perf_counter() - began, per_row=per_row
+        )
 
 
 def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -401,49 +310,24 @@ def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
     return load
 
 
-def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
-    """The controls of a strategy's run: the request's, then those in the strategy's name."""
-    named = split_controls(name, list_strategies())[1]
-    return check_controls(request.controls) + check_controls(named)
+def _outcome(tickets: Sequence[Ticket]) -> EditResult | Exception:
+    """The result of an edit's prompts, or the first error."""
+    error = next((ticket.error for ticket in tickets if ticket.error), None)
+    return error or EditResult.joined([ticket.outcome() for ticket in tickets])
 
 
-def _with_previews(request: EditRequest, backbone: Backbone) -> EditRequest:
-    """The request with a callback whose snapshots can be looked at."""
-    callback, show = request.callback, backbone.previewer.picture
-    if callback is None:
-        return request
-    return replace(request, callback=lambda shot: callback(replace(shot, show=show)))
+def _build_each(
+    strategies: Sequence[str | AnyStrategy], options: Mapping[str, Any]
+) -> list[AnyStrategy]:
+    """Strategies to be compared; an option goes to those that have it.
 
-
-@cache
-def _versions() -> dict[str, str]:
-    """Of what decides about pixels; to look them up takes as long as a scheduler's step."""
-    return {name: version(name) for name in ("torch", "diffusers")}
-
-
-def _spared(chains: Sequence[Sequence[Job]], *, resumed: bool) -> int:
-    return sum(job.spared for chain in chains for job in chain if job.resumed == resumed)
-
-
-def _kind_of_map(request: EditRequest) -> str | None:
-    if request.mask is not None:
-        return "mask"
-    return None if request.strength_map is None else "strength_map"
-
-
-def _run_with_progress(loop: Loop, progress: bool | None) -> None:
-    show = sys.stderr.isatty() if progress is None else progress
-    if not show:
-        loop.run()
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True, force_terminal=True), transient=True) as bar:
-        task, left = bar.add_task("denoising", total=None), loop.steps_left
-        done = 0
-        while loop.active:
-            loop.step()
-            left, before = loop.steps_left, left
-            done += max(before - left, 0)  # a later stage brings its own steps
-            bar.update(task, completed=done, total=done + left)
+    Raises:
+        InputError: a name that is unknown or given twice, or an option that none has.
+    """
+    built = [build_strategy(strategy, options, partial=True) for strategy in strategies]
+    if len({strategy.name for strategy in built}) < len(built):
+        raise InputError("strategies must not be named twice.")
+    if unused := set(options) - {name for strategy in built for name in strategy.options}:
+        check_settings(unused)
+        raise InputError(f"no compared strategy has the option {min(unused)!r}.")
+    return built

@@ -1,465 +1,216 @@
-"""From a checked request to jobs, and from their latents to pictures."""
+"""From a request to its jobs: noise, start, strategy's state, conditioning and controls of each."""
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 
-from controls import check_references
 from controls.controlnet import ControlStack
-from controls.ip_adapter import ReferenceStack
 from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import Guidance, Unguided, branches_of
-from engine.denoise.job import Job, Observer
-from engine.denoise.strategy import AnyStrategy, Stage, Strategy, StrategyContext
-from engine.edit.inputs import Inputs, View, resize_pixels, underlay
+from engine.denoise.job import Job
+from engine.denoise.strategy import Stage, Strategy, StrategyContext
+from engine.edit.after import finish, own_row
+from engine.edit.memory import Memory
+from engine.edit.prepared import Prepared
+from engine.edit.seeds import divide
+from engine.edit.shared import Shared
 from engine.errors import InputError
-from engine.picture.colour import COLOURS, match_colours, restore_round_trip
-from engine.picture.fill import choose_prefill, find_prefill
-from engine.picture.geometry import Box, crop
-from engine.picture.masks import is_hard, to_latent_grid
-from engine.picture.paste import stitch
-from engine.picture.pixels import to_pixels
-from engine.solvers.names import fresh_scheduler
-from engine.solvers.schedule import Schedule
+from engine.picture.fill import choose_prefill
+from engine.picture.masks import to_latent_grid
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
-    from controls import Control
+    from engine.edit.inputs import View
     from engine.models import Backbone
-    from engine.picture.crop import Region
-    from engine.picture.read import Picture
     from engine.request.request import EditRequest
-    from engine.types import Conditioning, Snapshot
 
 
-class Clock:
-    """Seconds by phase."""
+def prepare_edits(
+    backbone: Backbone, requests: Sequence[EditRequest], memory: Memory | None = None
+) -> list[PreparedEdit]:
+    """Read and check requests that differ in strategy, options and controls only. What they have in
+    common is made once; each starts from the same draws.
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._phases = dict.fromkeys(("text", "encode", "denoise", "decode", "paste"), 0.0)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._phases[name] += time.perf_counter() - began
-
-    def read(self) -> dict[str, float]:
-        return {**self._phases, "total": time.perf_counter() - self._began}
+    Raises:
+        InputError: bad input in one of them; no network was called.
+    """
+    shared = Shared(backbone, requests[0], memory or Memory())
+    alone = len(requests) == 1
+    return [PreparedEdit(shared, request, alone=alone) for request in requests]
 
 
-@dataclass
-class Plan:
-    """An edit ready to run: its jobs, and how their latents become pictures again."""
+class PreparedEdit(Prepared):
+    """An edit in the engine's own mode.
 
-    backbone: Backbone
-    jobs: list[Job]
-    seeds: list[int | None]
-    pictures: list[Picture] | None
-    """The input pictures; None where latents were given."""
-    strength_maps: list[NDArray[np.float32]]
-    """H W each, one for all pictures or one for each, before padding."""
-    regions: list[list[Region]]
-    """Of each map, in the order of a picture's jobs."""
-    alphas: list[NDArray[np.float32]] = field(default_factory=list)
-    """The paste's opacity, one for each picture."""
-    prefilled: Mapping[str, str] = field(default_factory=dict)
-    """What each strategy's jobs started from, by its name."""
-    paste_rule: str = "alpha"
-    originals: Callable[[int, int], torch.Tensor] | None = None
-    """Of a picture's number and its region's: the clean latents that were encoded."""
-    _round_trips: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict, init=False)
+    Args:
+        shared: of the request, and of others that differ from it in strategy and controls only.
+        request: with the strategy.
+        alone: nobody else has ``shared``: the edit draws from its generators themselves.
+    """
+
+    def __init__(self, shared: Shared, request: EditRequest, *, alone: bool = True) -> None:
+        super().__init__(shared.backbone, request)
+        self.shared = shared
+        self.alone = alone
+        self.seeds = shared.seeds
+        steps = [shared.schedules.steps(stage.strength) for stage in self.strategy.stages]
+        self.steps = sum(steps) * len(shared.inputs.views) * request.num_images
+        self.stack = ControlStack.of(
+            self.controls, self.backbone, shared.scene, guess_mode=request.guess_mode
+        )
+        self.prefilled = self._choose_prefill()
 
     @property
-    def size(self) -> tuple[int, int]:
-        height, width = self.strength_maps[0].shape
-        return width, height
+    def original(self) -> Image.Image:
+        return self.shared.inputs.original
 
     @property
     def strength_map(self) -> NDArray[np.float32]:
-        return self.strength_maps[0]
+        return self.shared.inputs.maps[0]
 
     @property
-    def original(self) -> Any:
-        if self.pictures is None:
-            return Image.new("RGB", self.size, "grey")
-        return self.pictures[0].to_pil()
-
-    def describe_regions(self) -> list[list[int]]:
-        """The first map's regions: left, top, right and bottom, then the size of editing."""
+    def regions(self) -> list[list[int]]:
         return [
             [each.box.left, each.box.top, each.box.right, each.box.bottom, *each.size]
-            for each in self.regions[0]
+            for each in self.shared.inputs.regions[0]
         ]
 
-    def finish(
-        self, jobs: Sequence[Job], request: EditRequest, clock: Clock
-    ) -> tuple[Any, torch.Tensor | None]:
-        """Decode the jobs' latents and paste each region over its original.
+    def start(self) -> list[Job]:
+        jobs = []
+        with torch.no_grad():
+            for output, generator in enumerate(self.shared.generators):
+                own = generator if self.alone else generator.clone_state()
+                views = self.shared.inputs.views_of(output // self.request.num_images)
+                for view, each in zip(views, divide(own, len(views)), strict=True):
+                    jobs.append(self._first_job(output, view, each))
+        return jobs
 
-        ``jobs``: one strategy's last ones, in the order in which they were made.
+    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
+        return finish(self.shared, chains, self.clock)
+
+    # Jobs --------------------------------------------------------------------------------------
+
+    def _first_job(self, output: int, view: View, generator: Any) -> Job:
+        """The first stage's job for one view of a picture, from its original.
+
+        ``output``: which of the pictures that are made it is for.
         """
-        own = [_own(job.latents) for job in jobs]
-        of_one_size = len({each.shape for each in own}) == 1
-        latents = torch.cat(own) if of_one_size else None
-        if request.output_type == "latent":
-            return latents, latents
-        finished: list[NDArray[np.uint8]] = []
-        images: list[Image.Image] = []
-        queue = iter(jobs)
-        while len(finished) < len(self.seeds):
-            which = len(finished) // request.num_images
-            picture = self.pictures[which] if self.pictures is not None else None
-            width, height = self.size
-            canvas = np.zeros((height, width, 3), np.uint8)
-            if picture:
-                canvas = underlay(picture.rgb, request.expand)
-            regions = enumerate(self.regions[which % len(self.regions)])
-            for (number, region), job in zip(regions, queue, strict=False):
-                with clock.phase("decode"), torch.no_grad():
-                    # One at a time: memory, and the same bits whatever else is in the request.
-                    pixels = self._decoded(_own(job.latents), region)
-                    lossy = self._round_trip(which, number, request)
-                with clock.phase("paste"):
-                    pixels = self._matched(pixels, lossy, which, region, request)
-                    canvas = self._stitched(canvas, pixels, which, region, job)
-            finished.append(canvas)
-            images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
-        if request.output_type == "np":
-            return np.stack(finished).astype(np.float32) / 255.0, latents
-        return images, latents
-
-    def _decoded(self, latents: torch.Tensor, region: Region) -> NDArray[np.uint8]:
-        """Pixels (H W 3) of a region's latents, at the size of its box."""
-        pixels = self.backbone.decode(latents)
-        if region.scaled:
-            pixels = resize_pixels(pixels.float(), (region.box.height, region.box.width))
-        return crop(to_pixels(pixels)[0], Box(0, 0, region.box.width, region.box.height))
-
-    def _round_trip(
-        self, which: int, number: int, request: EditRequest
-    ) -> NDArray[np.uint8] | None:
-        """A region's original encoded and decoded, once for all strategies, where its map is soft:
-        under a hard one what is kept is pasted anyway, and a decode would be spent for nothing.
-        """
-        region = self.regions[which % len(self.regions)][number]
-        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], region.box)
-        restored = COLOURS.get(request.colour).round_trip
-        if not restored or self.originals is None or is_hard(strength_map):
-            return None
-        if (which, number) not in self._round_trips:
-            latents = self.originals(which, number)
-            self._round_trips[which, number] = self._decoded(latents, region)
-        return self._round_trips[which, number]
-
-    def _matched(
-        self,
-        pixels: NDArray[np.uint8],
-        lossy: NDArray[np.uint8] | None,
-        which: int,
-        region: Region,
-        request: EditRequest,
-    ) -> NDArray[np.uint8]:
-        """A region's ``pixels`` (H W 3) with their colour error taken out."""
-        if self.pictures is None:
-            return pixels
-        rgb, box = self.pictures[which].rgb, region.box
-        strength_map = crop(self.strength_maps[which % len(self.strength_maps)], box)
-        if lossy is not None:
-            pixels = restore_round_trip(pixels, crop(rgb, box), lossy, strength_map)
-        return match_colours(
-            pixels,
-            crop(underlay(rgb, request.expand), box),
-            strength_map,
-            alpha=crop(self.alphas[which], box),
-            method=request.colour,
-            cell=self.backbone.cell * box.width / region.size[0],
-        )
-
-    def _stitched(
-        self,
-        canvas: NDArray[np.uint8],
-        pixels: NDArray[np.uint8],
-        which: int,
-        region: Region,
-        job: Job,
-    ) -> NDArray[np.uint8]:
-        """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
-        under = crop(canvas, region.box)
-        if self.pictures is not None:
-            alpha = crop(self.alphas[which], region.box)
-            if region.own is not None:
-                alpha *= region.own
-            if (adapted := self._adapted_alpha(job, region)) is not None:
-                alpha *= adapted
-            pixels = stitch(self.paste_rule, under, pixels, alpha)
-        stitched = canvas.copy()
-        box = region.box
-        stitched[box.top : box.bottom, box.left : box.right] = pixels
-        return stitched
-
-    def _adapted_alpha(self, job: Job, region: Region) -> NDArray[np.float32] | None:
-        """The paste opacity (H W, of the box) that the strategy asks for, if it does. Not after
-        several stages: the last one knows only its own change, not the first one's.
-        """
-        if job not in self.jobs:
-            return None
-        alpha = job.strategy.paste_alpha(job.state, job.latents)
-        if alpha is None:
-            return None
-        cell, box = self.backbone.cell, region.box
-        size = (alpha.shape[-1] * cell, alpha.shape[-2] * cell)
-        smooth = cv2.resize(
-            _own(alpha)[0, 0].float().cpu().numpy(),
-            (box.width, box.height) if region.scaled else size,
-            interpolation=cv2.INTER_LINEAR,
-        )
-        return crop(np.asarray(smooth, np.float32).clip(0, 1), Box(0, 0, box.width, box.height))
-
-
-def _own(rows: torch.Tensor) -> torch.Tensor:
-    """A job's picture (1 ...), without its companions."""
-    return rows[-1:]
-
-
-def prepare_edit(
-    backbone: Backbone,
-    request: EditRequest,
-    strategies: Sequence[AnyStrategy],
-    clock: Clock,
-    controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
-    admit: Callable[[Job], None] | None = None,
-) -> Plan:
-    """Everything before the first step: picture, map, text and latents once for all strategies,
-    then one job for each strategy and picture.
-
-    ``admit`` sees every job before its first step, those of later stages too, and may move it on;
-    None leaves out the held steps, if the request lets it.
-    """
-    inputs = Inputs.of(request, backbone)
-    make_schedule = ScheduleMaker(backbone, request)
-    for strategy in strategies:
-        for stage in strategy.stages:
-            make_schedule.check(stage.strength)
-    seeds, generators = _generators(request, inputs.count * request.num_images)
-    desk = _Desk(backbone, request, inputs, make_schedule, clock, admit)
-    scene = inputs.scene(request)
-    asked = check_references(request.ip_adapter_image)
-    desk.references = ReferenceStack.of(asked, backbone, scene)
-    for strategy in strategies:
-        several = controls.get(strategy.name, ())
-        desk.stacks[strategy.name] = ControlStack.of(
-            several, backbone, scene, guess_mode=request.guess_mode
-        )
-    jobs = []
-    with torch.no_grad():
-        with clock.phase("text"):
-            for strategy in strategies:
-                for stage in strategy.stages:
-                    for view in inputs.views:
-                        desk.conditioning(stage, view)
-        for strategy in strategies:
-            for i, generator in enumerate(generators):
-                # Every strategy starts from the same draws.
-                own = generator if len(strategies) == 1 else generator.clone_state()
-                views = inputs.views_of(i // request.num_images)
-                for view, each in zip(views, _divide(own, len(views)), strict=True):
-                    jobs.append(desk.job(strategy, 0, i, view, each))
-    return Plan(
-        backbone,
-        jobs,
-        seeds,
-        inputs.pictures,
-        inputs.maps,
-        inputs.regions,
-        inputs.alphas,
-        {strategy.name: desk.prefill_of(strategy) for strategy in strategies},
-        request.paste,
-        desk.original_of if inputs.pictures is not None else None,
-    )
-
-
-class _Desk:
-    """Makes the jobs of one request; what they share is computed once."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        request: EditRequest,
-        inputs: Inputs,
-        make_schedule: Callable[..., Schedule],
-        clock: Clock,
-        admit: Callable[[Job], None] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.request = request
-        self.inputs = inputs
-        self.make_schedule = make_schedule
-        self.clock = clock
-        self.guidance = Guidance(
-            request.guidance_scale,
-            request.guidance_rescale,
-            request.guidance_start,
-            request.guidance_end,
-        )
-        self._texts: dict[
-            tuple[tuple[int, int], float | None, Box | None],
-            tuple[Conditioning, Conditioning | None],
-        ] = {}
-        self._originals: dict[tuple[View, float], torch.Tensor] = {}
-        self._filled: dict[tuple[View, float, str], torch.Tensor] = {}
-        self.admit = admit or self._skip_held
-        self.stacks: dict[str, ControlStack] = {}
-        """The controls of each strategy's jobs, by its name."""
-        self.references: ReferenceStack | None = None
-
-    def _guidance(self, stage: Stage) -> Guidance:
-        if self.guidance.scale <= 1 or stage.guidance == 1:
-            return self.guidance
-        scale = 1 + stage.guidance * (self.guidance.scale - 1)
-        return replace(self.guidance, scale=scale)
-
-    def _skip_held(self, job: Job) -> None:
-        if self.request.skip:
-            job.skip_to(job.first_needed())
-
-    def job(
-        self, strategy: AnyStrategy, number: int, image: int, view: View, generator: Any
-    ) -> Job:
-        """The job of stage ``number`` for one view of a picture, from its original."""
-        stage = strategy.stages[number]
-        stack = self.stack(strategy, view)
-        x0 = self.original(view, stage.scale)
-        start = None
-        if stage.strategy.start != "noise" and self.request.latents is None:
-            start = self.filled(self.prefill_of(strategy), view, stage.scale)
+        stage = self.strategy.stages[0]
+        stack = self._stack_of(view)
+        with self.clock.phase("encode"):
+            x0 = start = self.shared.original(view, stage.scale)
+            if stage.strategy.start != "noise" and self.request.latents is None:
+                start = self.shared.filled(self.prefilled or "original", view, stage.scale)
         if stack.companions:
             rows = stack.companions + 1
             x0, generator = x0.repeat(rows, 1, 1, 1), Lockstep.of(generator, rows)
-        return self._job(strategy, number, image, view, generator, stack, x0, start)
-
-    def stack(self, strategy: AnyStrategy, view: View) -> ControlStack:
-        """The controls of a strategy's jobs for one view."""
-        whole = self.stacks[strategy.name]
-        if not whole.entries:
-            return whole
-        grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
-        schedules = [self.make_schedule(stage.strength) for stage in strategy.stages]
-        return whole.cut(view.box, grid > 0, schedules)
-
-    def prefill_of(self, strategy: AnyStrategy) -> str:
-        """The name of what a strategy's hole is filled with before its first step."""
-        if self.request.prefill != "auto":
-            return self.request.prefill
-        if self.inputs.latents is not None:
-            return "original"
-        if strategy.prefill == "background":
-            return self.backbone.background_fill
-        if strategy.prefill != "auto":
-            return strategy.prefill
-        first = strategy.stages[0]
-        return choose_prefill(self.inputs.maps, self.request.strength * first.strength)
+        return self._job(0, output, view, generator, stack, x0, start)
 
     def _job(
         self,
-        strategy: AnyStrategy,
         number: int,
-        image: int,
+        output: int,
         view: View,
         generator: Any,
         stack: ControlStack,
         x0: torch.Tensor,
-        start: torch.Tensor | None = None,
+        start: torch.Tensor,
     ) -> Job:
-        """``stack``: the view's controls; ``x0``: the clean latents of what is held, for each of
-        its rows; ``start``: of what the run starts from, where that is something else.
+        """The job of stage ``number``.
+
+        Args:
+            number: of the stage.
+            output: which of the pictures that are made it is for.
+            view: of the picture that it is made of.
+            generator: of its noise.
+            stack: the view's controls.
+            x0: the clean latents of what is held, for each of its rows: b c h w.
+            start: those of what the run starts from.
         """
-        stage = strategy.stages[number]
-        network = self.backbone.network(stage.strategy.network)
-        strength_map = view.map_at(stage.scale, self.backbone.align)
-        grid = torch.from_numpy(to_latent_grid(strength_map, self.backbone.cell))[None, None]
-        schedule = self.make_schedule(stage.strength)
-        context = StrategyContext(
-            schedule=schedule,
-            init_latents=x0,
-            noise=randn_tensor(x0.shape, generator, device=x0.device, dtype=x0.dtype),
-            strength_map=grid.to(x0),
-            network=stage.strategy.network,
-            masked_image_latents=lambda: self.masked(view, stage.scale, strength_map),
-        )
+        stage, rows = self.strategy.stages[number], stack.companions + 1
+        strength_map = self.shared.map_at(view, stage.scale)
+        context = self._context(stage, view, strength_map, generator, x0)
         parts, state = stage.strategy, stage.strategy.prepare(context)
-        cond, uncond = self.conditioning(stage, view)
-        rows = stack.companions + 1
+        guidance = self._guidance(stage)
+        network = self.backbone.network(stage.strategy.network)
+        with self.clock.phase("text"):
+            size = self.shared.size_at(view, stage.scale)
+            cond, uncond = self.shared.conditioning(network, guidance.scale, size, view)
         if stack.companions:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, stack.regions(x0.shape[-2:]))
             cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
         def follow(finished: Job) -> Job:
-            following = strategy.stages[number + 1]
-            x0 = finished.latents
-            if following.scale != stage.scale:
-                x0 = self.rescaled(view, x0, following.scale)
-            return self._job(strategy, number + 1, image, view, generator, stack, x0)
+            held, scale = finished.latents, self.strategy.stages[number + 1].scale
+            if scale != stage.scale:
+                with self.clock.phase("encode"):
+                    held = self.shared.rescaled(view, held, scale)
+            return self._job(number + 1, output, view, generator, stack, held, held)
 
         job = Job(
-            name=strategy.name,
+            name=self.strategy.name,
             network=network,
-            schedule=schedule,
+            schedule=context.schedule,
             strategy=parts,
             state=state,
-            latents=self._start(stage.strategy, context, x0 if start is None else start),
+            latents=self._start_of(stage.strategy, context, start),
             branches=branches_of(cond, uncond),
-            guidance=Unguided() if uncond is None else self._guidance(stage),
+            guidance=Unguided() if uncond is None else guidance,
             generator=generator,
             controls=stack.bind(
-                schedule,
+                context.schedule,
                 guided=uncond is not None,
-                which=view.picture,
+                which=view.source,
                 rows=rows,
                 size=strength_map.shape,
             ),
-            observer=self._observer(),
-            image=image,
-            follow=follow if number + 1 < len(strategy.stages) else None,
+            observer=self.observer(own_row),
+            image=output,
+            follow=follow if number + 1 < len(self.strategy.stages) else None,
         )
-        self.admit(job)
+        self.shared.memory.admit(job, skip=self.request.skip)
         return job
 
-    def _observer(self) -> Observer | None:
-        """The caller's callback, which is shown the picture alone."""
-        callback = self.request.callback
-        if callback is None:
-            return None
+    def _context(
+        self,
+        stage: Stage,
+        view: View,
+        strength_map: NDArray[np.float32],
+        generator: Any,
+        x0: torch.Tensor,
+    ) -> StrategyContext:
+        """What a strategy is told. ``strength_map``: H W; ``x0``: b c h w, of what is held."""
+        grid = torch.from_numpy(to_latent_grid(strength_map, self.backbone.cell))[None, None]
 
-        def observe(shot: Snapshot) -> Any:
-            denoised = None if shot.denoised is None else _own(shot.denoised)
-            return callback(replace(shot, latents=_own(shot.latents), denoised=denoised))
+        def masked_image_latents() -> torch.Tensor:
+            with self.clock.phase("encode"):
+                return self.shared.masked(view, stage.scale, strength_map)
 
-        return observe
+        return StrategyContext(
+            schedule=self.shared.schedules(stage.strength),
+            init_latents=x0,
+            noise=randn_tensor(x0.shape, generator, device=x0.device, dtype=x0.dtype),
+            strength_map=grid.to(x0),
+            network=stage.strategy.network,
+            masked_image_latents=masked_image_latents,
+        )
 
-    def _start(
-        self, strategy: Strategy, context: StrategyContext, x0: torch.Tensor
+    def _start_of(
+        self, strategy: Strategy, context: StrategyContext, start: torch.Tensor
     ) -> torch.Tensor:
+        """The noisy latents (b c h w) before the first step, from clean ones."""
         if self.request.latents is not None:
             given: torch.Tensor = self.request.latents.to(context.init_latents)
-            needed = _own(context.init_latents).shape
+            needed = own_row(context.init_latents).shape
             if given.shape != needed:
                 raise InputError(
                     f"latents of shape {tuple(given.shape)} given; this picture's are "
@@ -468,148 +219,36 @@ class _Desk:
             return given.repeat(len(context.init_latents), 1, 1, 1)
         if strategy.start == "noise":
             return context.schedule.start_from_noise(context.noise)
-        return context.schedule.start(x0, context.noise)
+        return context.schedule.start(start, context.noise)
 
-    def conditioning(self, stage: Stage, view: View) -> tuple[Conditioning, Conditioning | None]:
-        """Text and references, encoded once for each size of picture."""
-        network = self.backbone.network(stage.strategy.network)
-        size = view.size_at(stage.scale, self.backbone.align)
-        embedded_scale = self._guidance(stage).scale if network.embeds_guidance else None
-        key = (size, embedded_scale, view.box if self.references else None)
-        if key not in self._texts:
-            cond, uncond = self.backbone.encode_prompt(
-                self.request.text,
-                self.request.negative_text,
-                guided=self.guidance.active and not network.embeds_guidance,
-                size=size,
-            )
-            if embedded_scale is not None:
-                cond = network.with_guidance(cond, embedded_scale)
-            if self.references is not None:
-                cond, uncond = self.references.join(cond, uncond, size=size, box=view.box)
-            self._texts[key] = cond, uncond
-        return self._texts[key]
+    # What a job is made of ---------------------------------------------------------------------
 
-    def original(self, view: View, scale: float) -> torch.Tensor:
-        """Clean latents (1 c h w) of a view, encoded once for each size."""
-        if (view, scale) not in self._originals:
-            with self.clock.phase("encode"):
-                if self.inputs.latents is not None:
-                    if scale != 1:
-                        raise InputError("stages of other scales need pixels; latents were given.")
-                    x0 = self.inputs.latents[view.picture : view.picture + 1]
-                    x0 = x0.to(self.backbone.device, self.backbone.dtype)
-                else:
-                    x0 = self.backbone.encode(self._pixels(view, scale))
-            self._originals[view, scale] = x0
-        return self._originals[view, scale]
-
-    def original_of(self, which: int, number: int) -> torch.Tensor:
-        """The same by the numbers of a picture and of its region."""
-        return self.original(self.inputs.views_of(which)[number], 1)
-
-    def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
-        """Clean latents (1 c h w) of a view whose hole is prefilled, made once for each size."""
-        if name == "original":
-            return self.original(view, scale)
-        key = (view, scale, name)
-        if key not in self._filled:
-            with self.clock.phase("encode"):
-                pixels = self.inputs.filled(view, find_prefill(name))
-                size = view.size_at(scale, self.backbone.align)
-                self._filled[key] = self.backbone.encode(resize_pixels(pixels, size))
-        return self._filled[key]
-
-    def masked(self, view: View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
-        """Latents of a view with mid grey in place of what is repainted."""
-        if self.inputs.latents is not None:
-            raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
-        keep = torch.from_numpy((strength_map == 0).astype(np.float32))
-        with self.clock.phase("encode"):
-            return self.backbone.encode(self._pixels(view, scale) * keep)
-
-    def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
-        """A stage's result brought to another size, with the original's own pixels where nothing
-        is repainted.
-        """
-        target = self._pixels(view, scale)
-        changed = torch.from_numpy(view.map_at(scale, self.backbone.align) > 0)
-        with self.clock.phase("encode"):
-            # One at a time, as in Plan.finish.
-            decoded = [self.backbone.decode(each).float().cpu() for each in latents.split(1)]
-            resized = [resize_pixels(each, target.shape[-2:]).clamp(-1, 1) for each in decoded]
-            return torch.cat(
-                [self.backbone.encode(each.where(changed, target)) for each in resized]
-            )
-
-    def _pixels(self, view: View, scale: float) -> torch.Tensor:
-        return resize_pixels(view.pixels, view.size_at(scale, self.backbone.align))
-
-
-class ScheduleMaker:
-    """Makes fresh schedules, one for each job: schedulers keep state."""
-
-    def __init__(self, backbone: Backbone, request: EditRequest, *, parity: bool = False) -> None:
-        self.backbone, self.request, self.parity = backbone, request, parity
-        self._spare: dict[float, Schedule] = {}
-
-    def check(self, strength: float) -> None:
-        """Refuse bad numbers before any model work; the schedule is kept for who asks first."""
-        if strength not in self._spare:
-            self._spare[strength] = self(strength)
-
-    def __call__(self, strength: float = 1.0) -> Schedule:
-        """``strength``: the stage's, in (0, 1]."""
-        if strength in self._spare:
-            return self._spare.pop(strength)
-        request = self.request
-        return Schedule(
-            fresh_scheduler(request.scheduler, self.backbone.pipe.scheduler),
-            request.num_inference_steps,
-            request.strength * strength,
-            device=self.backbone.device,
-            eta=request.eta,
-            parity=self.parity,
-            denoising_start=request.denoising_start,
-            denoising_end=request.denoising_end,
+    def _guidance(self, stage: Stage) -> Guidance:
+        request, scale = self.request, self.request.guidance_scale
+        if scale > 1 and stage.guidance != 1:
+            scale = 1 + stage.guidance * (scale - 1)
+        return Guidance(
+            scale, request.guidance_rescale, request.guidance_start, request.guidance_end
         )
 
+    def _stack_of(self, view: View) -> ControlStack:
+        """The controls of the jobs for one view."""
+        if not self.stack.entries:
+            return self.stack
+        grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
+        schedules = [self.shared.schedules(stage.strength) for stage in self.strategy.stages]
+        return self.stack.cut(view.box, grid > 0, schedules)
 
-def _generators(request: EditRequest, count: int) -> tuple[list[int | None], list[Any]]:
-    """Seeds to report and one generator for each of ``count`` pictures."""
-    generator = request.generator
-    seeds: list[Any]
-    if isinstance(generator, list | tuple):
-        if len(generator) != count:
-            raise InputError(f"{len(generator)} generators for {count} pictures.")
-        return [None] * count, list(generator)
-    if generator is not None:
-        if not isinstance(generator, torch.Generator):
-            raise InputError(
-                f"generator must be a torch.Generator, not {type(generator).__name__}."
-            )
-        if count == 1:
-            return [None], [generator]
-        device = generator.device
-        seeds = torch.randint(2**31, (count,), generator=generator, device=device).tolist()
-    else:
-        first = draw_seed() if request.seed is None else int(request.seed)
-        seeds = [first + i for i in range(count)]
-    # Drawn on the CPU, so that a seed means the same picture on every device.
-    return seeds, [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
-def draw_seed() -> int:
-    """A seed for who gives none."""
-    return secrets.randbelow(2**31)
-
-
-def _divide(generator: Any, count: int) -> list[Any]:
-    """A generator for each of a picture's ``count`` regions: its own for the first, and for each
-    further one a new generator, seeded by a copy of it (so that its own draws stay the same).
-    """
-    if count == 1:
-        return [generator]
-    copy = generator.clone_state()
-    seeds = torch.randint(2**63 - 1, (count - 1,), generator=copy, device=copy.device).tolist()
-    return [generator, *(torch.Generator(copy.device).manual_seed(seed) for seed in seeds)]
+    def _choose_prefill(self) -> str:
+        """The name of what the hole is filled with before the first step."""
+        asked, inputs = self.request.prefill, self.shared.inputs
+        if asked != "auto":
+            return asked
+        if inputs.latents is not None:
+            return "original"
+        if self.strategy.prefill == "background":
+            return self.backbone.background_fill
+        if self.strategy.prefill != "auto":
+            return self.strategy.prefill
+        first = self.strategy.stages[0]
+        return choose_prefill(inputs.maps, self.request.strength * first.strength)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from controls.scene import Scene
 from engine.errors import InputError
@@ -39,8 +40,8 @@ def resize_pixels(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
 class View:
     """A region of a picture as the model sees it."""
 
-    picture: int
-    """Its number in the request."""
+    source: int
+    """Which of the request's pictures it is of."""
     region: Region
     strength_map: NDArray[np.float32]
     """H W in [0, 1], scaled and padded."""
@@ -50,7 +51,7 @@ class View:
     @classmethod
     def of(
         cls,
-        picture: int,
+        source: int,
         region: Region,
         strength_map: NDArray[np.float32],
         rgb: NDArray[np.uint8] | None,
@@ -62,7 +63,7 @@ class View:
         pixels = torch.empty(0)
         if rgb is not None:
             pixels = _model_pixels(crop(rgb, region.box), region, align)
-        return cls(picture, region, padded, pixels)
+        return cls(source, region, padded, pixels)
 
     @property
     def box(self) -> Box:
@@ -171,15 +172,27 @@ class Inputs:
             latents=latents,
         )
 
-    def views_of(self, picture: int) -> list[View]:
-        return [view for view in self.views if view.picture == picture]
+    def views_of(self, source: int) -> list[View]:
+        """The views of one of the pictures, in the order of its regions."""
+        return [view for view in self.views if view.source == source]
+
+    def map_of(self, source: int) -> NDArray[np.float32]:
+        """The strength map (H W) of one of the pictures."""
+        return self.maps[source % len(self.maps)]
+
+    @property
+    def original(self) -> Image.Image:
+        """The first picture; grey where latents were given."""
+        if self.pictures is None:
+            return Image.new("RGB", self.size, "grey")
+        return self.pictures[0].to_pil()
 
     def filled(self, view: View, fill: Callable[..., NDArray[np.uint8]]) -> torch.Tensor:
         """A view's pixels with its hole prefilled, as strongly as the prefill map says."""
         assert self.pictures is not None  # noqa: S101 - refused where latents were given
         box = view.region.box
-        rgb = crop(self.pictures[view.picture].rgb, box)
-        weight = crop(self.prefill_maps[view.picture % len(self.prefill_maps)], box)
+        rgb = crop(self.pictures[view.source].rgb, box)
+        weight = crop(self.prefill_maps[view.source % len(self.prefill_maps)], box)
         filled = paste(rgb, prefilled(fill, rgb, weight > 0), weight)
         return _model_pixels(filled, view.region, self.align)
 

@@ -11,9 +11,7 @@ every model call is followed by the blend. Nothing is pasted.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,113 +25,99 @@ from controls.ip_adapter import ReferenceStack
 from controls.scene import Scene
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
-from engine.denoise.strategy import AnyStrategy, Strategy, StrategyContext
-from engine.edit.before import Clock, Plan, ScheduleMaker
+from engine.denoise.strategy import Strategy, StrategyContext
+from engine.edit.prepared import Prepared
+from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
 from engine.models.processors import control_image_processor, image_processors
-from engine.picture.crop import Region
 from engine.picture.read import load_image
 
 if TYPE_CHECKING:
-    from controls import Control
+    from numpy.typing import NDArray
+
     from engine.models import Backbone
+    from engine.models.network import Network
     from engine.request.request import EditRequest
+    from engine.solvers.schedule import Schedule
+    from engine.types import Conditioning
 
 
-@dataclass
-class ParityPlan(Plan):
-    """A plan whose pictures are what diffusers' image processor makes of the decoded latents."""
+class PreparedLikeDiffusers(Prepared):
+    """An edit in compatibility mode, whose pictures are what diffusers' image processor makes of
+    the decoded latents.
 
-    processor: Any = None
+    Raises:
+        InputError: a strategy of several stages, several pictures, or what diffusers refuses.
+    """
 
-    def finish(
-        self, jobs: Sequence[Job], request: EditRequest, clock: Clock
-    ) -> tuple[Any, torch.Tensor]:
-        latents = torch.cat([job.latents for job in jobs])
-        if request.output_type == "latent":
+    def __init__(self, backbone: Backbone, request: EditRequest) -> None:
+        super().__init__(backbone, request)
+        if not isinstance(self.strategy, Strategy):
+            raise InputError(
+                f'strategy {self.strategy.name!r} has no counterpart for compat="diffusers".'
+            )
+        self._parts = self.strategy
+        self.processor, self.image, self.mask = _processed(backbone, request)
+        self.schedules = ScheduleMaker(backbone, request, parity=True)
+        self.steps = self.schedules.steps()
+        self.seeds = [request.seed] * request.num_images
+        self.generator = request.generator
+        if self.generator is None and request.seed is not None:
+            self.generator = torch.Generator("cpu").manual_seed(request.seed)
+        scene = _DiffusersScene(backbone, self.image, self.mask)
+        asked = check_references(request.ip_adapter_image)
+        self.references = ReferenceStack.of(asked, backbone, scene)
+        self.stack = ControlStack.of(self.controls, backbone, scene, guess_mode=request.guess_mode)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in px."""
+        height, width = self.mask.shape[-2:]
+        return height, width
+
+    @property
+    def original(self) -> Image.Image:
+        return Image.new("RGB", self.size[::-1], "grey")
+
+    @property
+    def strength_map(self) -> NDArray[np.float32]:
+        return np.asarray(self.mask[0, 0])
+
+    @property
+    def regions(self) -> list[list[int]]:
+        height, width = self.size
+        return [[0, 0, width, height, width, height]]
+
+    def start(self) -> list[Job]:
+        with torch.no_grad():
+            return [self._job()]
+
+    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
+        latents = torch.cat([chain[-1].latents for chain in chains])
+        if self.request.output_type == "latent":
             return latents, latents
-        with clock.phase("decode"), torch.no_grad():
+        with self.clock.phase("decode"), torch.no_grad():
             decoded = self.backbone.decode(latents, parity=True)
-            images = self.processor.postprocess(decoded, output_type=request.output_type)
+            images = self.processor.postprocess(decoded, output_type=self.request.output_type)
         return images, latents
 
-
-def prepare_like_diffusers(
-    backbone: Backbone,
-    request: EditRequest,
-    strategies: Sequence[AnyStrategy],
-    clock: Clock,
-    controls: Mapping[str, Sequence[Control]] = MappingProxyType({}),
-) -> ParityPlan:
-    """The counterpart of :func:`engine.edit.before.prepare_edit` in compatibility mode."""
-    (strategy,) = strategies
-    if not isinstance(strategy, Strategy):
-        raise InputError(f'strategy {strategy.name!r} has no counterpart for compat="diffusers".')
-    processor, image, mask = _processed(backbone, request)
-    latents_given = image.shape[1] == backbone.latent_channels
-    height, width = mask.shape[-2:]
-    network = backbone.network(strategy.network).like_diffusers
-    guidance = Guidance(request.guidance_scale, request.guidance_rescale)
-    schedule = ScheduleMaker(backbone, request, parity=True)()
-    generator = request.generator
-    if generator is None and request.seed is not None:
-        generator = torch.Generator("cpu").manual_seed(request.seed)
-
-    scene = _DiffusersScene(backbone, image, mask)
-    references = ReferenceStack.of(check_references(request.ip_adapter_image), backbone, scene)
-    asked = controls.get(strategy.name, ())
-    stack = ControlStack.of(asked, backbone, scene, guess_mode=request.guess_mode)
-    count = request.num_images
-    shape = (count, backbone.latent_channels, height // backbone.cell, width // backbone.cell)
-    with torch.no_grad():
-        with clock.phase("text"):
-            cond, uncond = backbone.encode_prompt(
-                request.text,
-                request.negative_text,
-                guided=guidance.active and not network.embeds_guidance,
-                size=(height, width),
-                images=count,
-            )
-            if references is not None:
-                cond, uncond = references.join(cond, uncond, size=(height, width), rows=count)
-            if network.embeds_guidance:
-                cond = network.with_guidance(cond, guidance.scale)
-        dtype = cond.text.dtype
-
-        def draw(pixels: torch.Tensor) -> torch.Tensor:
-            # Of several generators diffusers asks the first, since there is one picture.
-            first = generator[0] if isinstance(generator, list) else generator
-            return backbone.encode(pixels.to(dtype=dtype), generator=first, sample=True)
-
-        with clock.phase("encode"):
-            pure = request.strength == 1.0
-            x0 = torch.zeros(1, *shape[1:])  # never used where it is not encoded
-            if latents_given:
-                x0 = image
-            elif strategy.network == "base" or not pure:
-                x0 = draw(image)
-            x0 = x0.to(backbone.device, dtype).repeat(count, 1, 1, 1)
-            noise = randn_tensor(shape, generator, device=backbone.device, dtype=dtype)
-            masked = None if latents_given else draw(image * (mask < 0.5))
-
-        def masked_image_latents() -> torch.Tensor:
-            if masked is None:
-                raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
-            return masked.repeat(count, 1, 1, 1)
-
-        grid = torch.nn.functional.interpolate(mask, size=shape[-2:]).to(backbone.device, dtype)
-        context = StrategyContext(
-            schedule=schedule,
-            init_latents=x0,
-            noise=noise,
-            strength_map=grid.repeat(count, 1, 1, 1),
-            network=strategy.network,
-            masked_image_latents=masked_image_latents,
-        )
-        start = schedule.start_from_noise(noise) if pure else schedule.start(x0, noise)
+    def _job(self) -> Job:
+        request, strategy = self.request, self._parts
+        network = self.backbone.network(strategy.network).like_diffusers
+        guidance = Guidance(request.guidance_scale, request.guidance_rescale)
+        schedule = self.schedules()
+        with self.clock.phase("text"):
+            cond, uncond = self._conditioning(network, guidance)
+        with self.clock.phase("encode"):
+            context = self._context(schedule, cond.text.dtype)
+        x0, noise = context.init_latents, context.noise
         if request.denoising_start is not None:
             start = x0  # diffusers continues from the latents that are given as the image
-        job = Job(
+        elif request.strength == 1.0:
+            start = schedule.start_from_noise(noise)
+        else:
+            start = schedule.start(x0, noise)
+        return Job(
             name=strategy.name,
             network=network,
             schedule=schedule,
@@ -142,19 +126,63 @@ def prepare_like_diffusers(
             latents=start,
             branches=branches_of(cond, uncond),
             guidance=Unguided() if uncond is None else guidance,
-            generator=generator,
-            controls=stack.bind(schedule, guided=uncond is not None, rows=count),
-            observer=request.callback,
+            generator=self.generator,
+            controls=self.stack.bind(schedule, guided=uncond is not None, rows=request.num_images),
+            observer=self.observer(lambda rows: rows),
         )
-    return ParityPlan(
-        backbone=backbone,
-        jobs=[job],
-        seeds=[request.seed] * count,
-        pictures=None,
-        strength_maps=[np.asarray(mask[0, 0])],
-        regions=[[Region.whole((width, height))]],
-        processor=processor,
-    )
+
+    def _conditioning(
+        self, network: Network, guidance: Guidance
+    ) -> tuple[Conditioning, Conditioning | None]:
+        count = self.request.num_images
+        cond, uncond = self.backbone.encode_prompt(
+            self.request.text,
+            self.request.negative_text,
+            guided=guidance.active and not network.embeds_guidance,
+            size=self.size,
+            images=count,
+        )
+        if self.references is not None:
+            cond, uncond = self.references.join(cond, uncond, size=self.size, rows=count)
+        if network.embeds_guidance:
+            cond = network.with_guidance(cond, guidance.scale)
+        return cond, uncond
+
+    def _context(self, schedule: Schedule, dtype: torch.dtype) -> StrategyContext:
+        """The draws, in diffusers' order: the picture's sample, the noise, the masked picture's."""
+        backbone, strategy, count = self.backbone, self._parts, self.request.num_images
+        height, width = (side // backbone.cell for side in self.size)
+        shape = (count, backbone.latent_channels, height, width)
+        latents_given = self.image.shape[1] == backbone.latent_channels
+        x0 = torch.zeros(1, *shape[1:])  # never used where it is not encoded
+        if latents_given:
+            x0 = self.image
+        elif strategy.network == "base" or self.request.strength != 1.0:
+            x0 = self._draw(self.image, dtype)
+        x0 = x0.to(backbone.device, dtype).repeat(count, 1, 1, 1)
+        noise = randn_tensor(shape, self.generator, device=backbone.device, dtype=dtype)
+        masked = None if latents_given else self._draw(self.image * (self.mask < 0.5), dtype)
+
+        def masked_image_latents() -> torch.Tensor:
+            if masked is None:
+                raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
+            return masked.repeat(count, 1, 1, 1)
+
+        grid = torch.nn.functional.interpolate(self.mask, size=(height, width))
+        return StrategyContext(
+            schedule=schedule,
+            init_latents=x0,
+            noise=noise,
+            strength_map=grid.to(backbone.device, dtype).repeat(count, 1, 1, 1),
+            network=strategy.network,
+            masked_image_latents=masked_image_latents,
+        )
+
+    def _draw(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        # Of several generators diffusers asks the first, since there is one picture.
+        several = isinstance(self.generator, list)
+        generator = self.generator[0] if several else self.generator
+        return self.backbone.encode(pixels.to(dtype=dtype), generator=generator, sample=True)
 
 
 class _DiffusersScene(Scene):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from PIL import Image
 
 from controls import split_controls
 from engine.engine import InpaintEngine
-from engine.errors import InputError
+from engine.errors import InputError, SoftpaintError
 from engine.evaluate.peers import PEERS, list_peers, peer_pipeline, run_peer
 from engine.evaluate.store import Row, Store
+from engine.evaluate.workers import in_processes
 from engine.picture.masks import is_hard
 from engine.picture.metrics import Sample, measure
 from engine.request.request import EditRequest
@@ -57,11 +57,8 @@ class Variant:
         """
         if taken := set(self.settings) & set(_OF_THE_CASE):
             raise InputError(f"{self.name}: {min(taken)} is decided by the suite.")
-        known = EditRequest.__dataclass_fields__
-        request = {key: value for key, value in self.settings.items() if key in known}
-        EditRequest(image="", mask="", prompt="", **request)
-        options = {key: value for key, value in self.settings.items() if key not in known}
-        self.build(**options)
+        request = EditRequest.read({"image": "", "mask": "", "prompt": "", **self.settings})
+        self.build(**request.options)
 
     def build(self, **options: Any) -> AnyStrategy:
         """The strategy, without the controls that may be in its name."""
@@ -133,6 +130,18 @@ class Block:
     """By name and case: pictures without colour correction that were made before."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """What was made of a block with one name."""
+
+    task: str
+    name: str
+    pictures: Sequence[tuple[Row, NDArray[np.uint8]]]
+    """Rows and pictures (H W 3)."""
+    failures: Sequence[str]
+    """What went wrong, by case."""
+
+
 class Runner:
     """Makes and measures pictures with one engine."""
 
@@ -142,8 +151,8 @@ class Runner:
         self.variants = {variant.name: variant for variant in variants}
         self._peers: dict[str, Any] = {}
 
-    def run(self, block: Block) -> Iterator[list[tuple[Row, NDArray[np.uint8]]]]:
-        """What is left of a block, one name after the other: rows and pictures (H W 3)."""
+    def run(self, block: Block) -> Iterator[Made]:
+        """What is left of a block, one name after the other."""
         plain = dict(block.plain)
         for name, left in block.left.items():
             cases = [block.cases[i] for i in left]
@@ -152,12 +161,22 @@ class Runner:
             make = self._by_peer if name in PEERS else self._by_strategy
             made = make(name, cases, seeds)
             seconds = (time.perf_counter() - began) / len(cases)
-            plain |= {(name, i): pixels for i, (pixels, _) in zip(left, made, strict=True)}
+            errors = {i: e for i, e in zip(left, made, strict=True) if isinstance(e, Exception)}
+            done = {i: e for i, e in zip(left, made, strict=True) if not isinstance(e, Exception)}
+            plain |= {(name, i): pixels for i, (pixels, _) in done.items()}
             twin = self._uncorrected(name)
-            yield [
-                (self._row(name, block.cases[i], *each, seconds, plain.get((twin, i))), each[0])
-                for i, each in zip(left, made, strict=True)
-            ]
+            yield Made(
+                block.task,
+                name,
+                [
+                    (self._row(name, block.cases[i], *each, seconds, plain.get((twin, i))), each[0])
+                    for i, each in done.items()
+                ],
+                [
+                    f"{block.task}, {block.cases[i].scene}, {name}: {error}"
+                    for i, error in errors.items()
+                ],
+            )
 
     def _uncorrected(self, name: str) -> str:
         """The variant that is ``name`` without colour correction; empty where none is run."""
@@ -189,9 +208,9 @@ class Runner:
 
     def _by_strategy(
         self, name: str, cases: Sequence[Case], seeds: Sequence[int]
-    ) -> list[tuple[NDArray[np.uint8], int | None]]:
+    ) -> list[tuple[NDArray[np.uint8], int | None] | Exception]:
         variant = self.variants[name]
-        results = self.engine.edit_many(
+        outcomes = self.engine.edit_many(
             [
                 {
                     "image": case.image,
@@ -208,11 +227,14 @@ class Runner:
                 for case, seed in zip(cases, seeds, strict=True)
             ]
         )
-        return [(np.asarray(each.images[0]), each.model_calls) for each in results]
+        return [
+            each if isinstance(each, Exception) else (np.asarray(each.images[0]), each.model_calls)
+            for each in outcomes
+        ]
 
     def _by_peer(
         self, name: str, cases: Sequence[Case], seeds: Sequence[int]
-    ) -> list[tuple[NDArray[np.uint8], int | None]]:
+    ) -> list[tuple[NDArray[np.uint8], int | None] | Exception]:
         backbone: Backbone = self.engine.backbone
         if name not in self._peers:
             scheduler = fresh_scheduler(self.plan.scheduler, backbone.pipe.scheduler)
@@ -280,6 +302,9 @@ def evaluate(
 
     Returns:
         The rows of these cases, variants and peers, in the order given, old and new.
+
+    Raises:
+        SoftpaintError: an edit failed. All others have been made and stored by then.
     """
     ordered = sorted(variants, key=lambda each: each.settings.get("colour") != "none")
     blocks = [
@@ -289,15 +314,19 @@ def evaluate(
     ]
     blocks = [block for block in blocks if block.left]
     pictures = sum(len(left) for block in blocks for left in block.left.values())
-    done = 0
+    done, failures = 0, list[str]()
     for made in _run(blocks, Runner(engine, plan, variants), workers):
-        for row, pixels in made:
+        for row, pixels in made.pictures:
             store.add(row, pixels)
-        done += len(made)
-        row = made[-1][0]
-        say(
-            f"{done} of {pictures} pictures: {row.task}, {row.name}, "
-            f"{row.metrics['seconds']:.2f} s each"
+        done += len(made.pictures)
+        failures += made.failures
+        seconds = [row.metrics["seconds"] for row, _ in made.pictures]
+        each = f"{seconds[-1]:.2f} s each" if seconds else "failed"
+        say(f"{done} of {pictures} pictures: {made.task}, {made.name}, {each}")
+    if failures:
+        raise SoftpaintError(
+            f"{len(failures)} of {pictures} pictures failed; the first: {failures[0]}. The others "
+            "are kept, and the same evaluation tries these again."
         )
     return [
         store.rows[task, case.scene, name]
@@ -327,38 +356,16 @@ def _block(
     return Block(task, start, cases, left, plain)
 
 
-def _run(
-    blocks: Sequence[Block], runner: Runner, workers: int
-) -> Iterator[list[tuple[Row, NDArray[np.uint8]]]]:
+def _run(blocks: Sequence[Block], runner: Runner, workers: int) -> Iterator[Made]:
     """What is made, as it is finished."""
     if workers == 1:
         for block in blocks:
             yield from runner.run(block)
         return
-    import torch
-
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        _start_worker,
-        (runner.plan, list(runner.variants.values()), threads),
-    ) as pool:
-        for future in as_completed([pool.submit(_work, block) for block in blocks]):
-            yield from future.result()
+    yield from in_processes(partial(_worker, runner.plan, runner.variants), blocks, workers)
 
 
-_worker: Runner
-"""This process's own, where there are several."""
-
-
-def _start_worker(plan: Plan, variants: Sequence[Variant], threads: int) -> None:
-    import torch
-
-    global _worker  # noqa: PLW0603 - a pool's initializer has no other way to leave something
-    torch.set_num_threads(threads)
-    _worker = Runner(InpaintEngine.from_pretrained(**plan.load), plan, variants)
-
-
-def _work(block: Block) -> list[list[tuple[Row, NDArray[np.uint8]]]]:
-    return list(_worker.run(block))
+def _worker(plan: Plan, variants: Mapping[str, Variant]) -> Callable[[Block], list[Made]]:
+    """What a process does with a block, with an engine of its own."""
+    runner = Runner(InpaintEngine.from_pretrained(**plan.load), plan, list(variants.values()))
+    return lambda block: list(runner.run(block))

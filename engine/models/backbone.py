@@ -49,6 +49,8 @@ class Backbone:
         self.family = family
         self.networks = {network.kind: network for network in networks}
         self.checkpoint: Checkpoint | None = None
+        self.load: Mapping[str, Any] = {}
+        """How to load it again: the arguments of ``InpaintEngine.from_pretrained``, for records."""
         """What is known of the model under its name, if it was loaded by one."""
         self.text = family.text(pipe)
         self.codec = family.codec(pipe)

@@ -152,6 +152,10 @@ def comparison_page(comparison: Comparison, *, title: str) -> str:
             figures.append(
                 _figure(label, original, image, measured[name][i], result.settings, middle)
             )
+    figures += [
+        f'<p class="soft">{_text(f"{name} failed: {error}")}</p>'
+        for name, error in comparison.errors.items()
+    ]
     options = "".join(f'<option value="{i}">{_text(n)}</option>' for i, n in enumerate(names))
     overlay = _image(comparison.overlay(), "where, and how strongly", None)
     body = f"""

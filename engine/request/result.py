@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,14 +117,37 @@ class EditResult:
             model_calls=sum(result.model_calls for result in results),
             skipped_calls=sum(result.skipped_calls for result in results),
             reused_calls=sum(result.reused_calls for result in results),
+            request=_whole([result.request for result in results if result.request]),
+            load=first.load,
         )
+
+
+class Outcomes(list["EditResult | Exception"]):
+    """For each of several edits, in their order, its result or the error that ended it."""
+
+    @property
+    def errors(self) -> dict[int, Exception]:
+        """The errors, by the edit's place."""
+        return {i: each for i, each in enumerate(self) if isinstance(each, Exception)}
+
+    def unwrap(self) -> list[EditResult]:
+        """The results, where every edit has one.
+
+        Raises:
+            Exception: the first error, which says at which place it was.
+        """
+        for place, error in self.errors.items():
+            error.add_note(f"in edit {place} of {len(self)}")
+            raise error
+        return [each for each in self if isinstance(each, EditResult)]
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """The same picture, prompt and seed through several strategies."""
 
-    results: Mapping[str, EditResult]
+    outcomes: Mapping[str, EditResult | Exception]
+    """By strategy, its result or the error that ended it; at least one result."""
     original: Image.Image
     strength_map: NDArray[np.float32]
     """H W in [0, 1], 1 = repaint."""
@@ -134,11 +157,22 @@ class Comparison:
     """How many results stand in a row of the sheet; None is all."""
 
     def __repr__(self) -> str:
-        return f"Comparison({', '.join(self.results)}, {self.seconds:.1f} s)"
+        failed = "".join(f", {name} failed" for name in self.errors)
+        return f"Comparison({', '.join(self.results)}{failed}, {self.seconds:.1f} s)"
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
         return png_of([self.grid()])
+
+    @property
+    def results(self) -> dict[str, EditResult]:
+        """Those that have one, by strategy."""
+        return {k: each for k, each in self.outcomes.items() if isinstance(each, EditResult)}
+
+    @property
+    def errors(self) -> dict[str, Exception]:
+        """What ended the others, by strategy."""
+        return {k: each for k, each in self.outcomes.items() if isinstance(each, Exception)}
 
     def picture(self, name: str, index: int = 0) -> Image.Image:
         """Picture ``index`` of the result called ``name``."""
@@ -185,7 +219,7 @@ class Comparison:
         measured = self.measure()
         rows = []
         count = max(len(result.seeds) for result in self.results.values())
-        named = list(self.results.items())
+        named = list(self.outcomes.items())
         per_row = self.per_row or len(named)
         for i in range(count):
             for start in range(0, len(named), per_row):
@@ -193,8 +227,11 @@ class Comparison:
                     (self.original.convert("RGB"), "original"),
                     (self.overlay(), "strength map"),
                 ]
-                for name, result in named[start : start + per_row]:
-                    label = name if count == 1 else f"{name}, seed {result.seeds[i]}"
+                for name, outcome in named[start : start + per_row]:
+                    if isinstance(outcome, Exception):
+                        row.append((None, f"{name}\nfailed: {outcome}"))
+                        continue
+                    label = name if count == 1 else f"{name}, seed {outcome.seeds[i]}"
                     told = [
                         f"{key} {METRICS.get(key).show(v)}" for key, v in measured[name][i].items()
                     ]
@@ -220,8 +257,9 @@ class Comparison:
                 METRICS.get(key).show(fmean(each)) if each else "" for key, each in values.items()
             ]
             lines.append([name, *means, ", ".join(map(str, result.seeds))])
+        failed = [f"{name} failed: {error}\n" for name, error in self.errors.items()]
         note = f"{self.seconds:.1f} s for all, in shared model calls"
-        return f"{text_table(lines)}\n{note}"
+        return f"{text_table(lines)}\n{''.join(failed)}{note}"
 
 
 def _joined(several: Sequence[Any]) -> Any:
@@ -238,6 +276,23 @@ def _joined(several: Sequence[Any]) -> Any:
     import numpy as np
 
     return np.concatenate(several)
+
+
+def _whole(requests: Sequence[EditRequest]) -> EditRequest | None:
+    """The first of an edit's requests, with the pictures and masks of all where they differ."""
+    if not requests:
+        return None
+    first = requests[0]
+    several = {
+        name: [getattr(request, name) for request in requests]
+        for name in ("image", "mask", "strength_map")
+    }
+    differing = {
+        name: values
+        for name, values in several.items()
+        if any(value is not values[0] for value in values)
+    }
+    return replace(first, **differing)
 
 
 def as_picture(image: Any) -> Image.Image:

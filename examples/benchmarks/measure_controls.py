@@ -101,7 +101,7 @@ def edit(engine: InpaintEngine, cases: Sequence[Insertion], **settings: Any) -> 
         }
         for case in cases
     ]
-    return engine.edit_many(edits)
+    return engine.edit_many(edits).unwrap()
 
 
 def pixels(results: Sequence[EditResult]) -> list[np.ndarray]:

@@ -94,7 +94,7 @@ def main() -> None:
             cases = [with_room(each, asked.room) for each in cases]
         sums = np.zeros((len(WAYS), len(MEASURES)))
         for case in cases:
-            made = engine.edit_many(edits(case, asked.strategy, asked.steps))
+            made = engine.edit_many(edits(case, asked.strategy, asked.steps)).unwrap()
             pictures = [np.asarray(each.images[0]) for each in made]
             sums += np.array([measured(each, case) for each in pictures]) / len(cases)
             if asked.sheet:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from engine import InpaintEngine
 from engine.denoise.loop import Loop
-from engine.edit.before import Clock, Plan, prepare_edit
+from engine.edit.before import prepare_edits
 from engine.evaluate import patches
 from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
@@ -29,7 +29,9 @@ from engine.pocket import world
 from engine.request.request import EditRequest
 from engine.solvers.names import fresh_scheduler, list_schedulers
 from engine.solvers.schedule import Schedule
-from strategies import create_strategy
+
+if TYPE_CHECKING:
+    from engine.denoise.job import Job
 
 FIRST_SEED = 1_000_000
 """Held-out scenes: training used seeds below this one."""
@@ -37,19 +39,21 @@ UNGUIDED = ("lcm", "tcd")
 """Samplers of distilled models, which are used without guidance."""
 
 
-def run(engine: InpaintEngine, requests: Sequence[EditRequest], strategy: str) -> list[Plan]:
-    """Many edits through one strategy, in shared model calls."""
-    built = create_strategy(strategy)
-    plans = [prepare_edit(engine.backbone, request, [built], Clock()) for request in requests]
+def run(engine: InpaintEngine, requests: Sequence[EditRequest]) -> list[Job]:
+    """The finished jobs of many edits of one picture each, in shared model calls."""
+    jobs = [
+        job
+        for request in requests
+        for prepared in prepare_edits(engine.backbone, [request])
+        for job in prepared.start()
+    ]
     loop = Loop()
-    loop.submit(job for plan in plans for job in plan.jobs)
+    loop.submit(jobs)
     loop.run()
-    for plan in plans:
-        for job in plan.jobs:
-            for each in job.chain:
-                if each.error is not None:
-                    raise each.error
-    return plans
+    for job in jobs:
+        if job.error is not None:
+            raise job.error
+    return jobs
 
 
 def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
@@ -70,6 +74,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
                 image=scenes[i // 9].image,
                 strength_map=strength_map,
                 prompt="a landscape at night",
+                strategy="differential",
                 num_inference_steps=steps,
                 guidance_scale=1.0 if name in UNGUIDED else 5.0,
                 scheduler=name,
@@ -79,12 +84,12 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
             for i, (strength_map, _) in enumerate(maps)
         ]
         change = np.zeros(9)
-        for plan, (_, which) in zip(run(engine, requests, "differential"), maps, strict=True):
-            job = plan.jobs[0]
+        jobs = run(engine, requests)
+        for job, (_, which) in zip(jobs, maps, strict=True):
             moved = (job.latents - job.state[0].init_latents).norm(dim=1)[0].numpy()
             change += [moved[which == i].mean() / len(maps) for i in range(9)]
         schedule = Schedule(fresh_scheduler(name, engine.pipe.scheduler), steps)
-        release = plan.jobs[0].state[0].release[0, 0].numpy()
+        release = jobs[0].state[0].release[0, 0].numpy()
         worst = 0.0
         for i, value in enumerate(values):
             starts = [step.position for step in schedule.steps if step.starts]

@@ -20,12 +20,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,14 +35,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import EditResult, InpaintEngine
-from engine.denoise.loop import Loop
 from engine.denoise.strategy import Strategy
-from engine.edit.before import Clock, prepare_edit
 from engine.pocket import world
 from engine.request.request import EditRequest
 from engine.solvers.names import fresh_scheduler, list_schedulers
 from engine.types import Conditioning
-from strategies import LatentBlend, create_strategy
+from strategies import LatentBlend
+
+if TYPE_CHECKING:
+    from engine.runtime.core import Ticket
 
 STEPS = 30
 GUIDANCE = 5.0
@@ -420,7 +421,6 @@ class Arrival:
 
     at: float
     request: EditRequest
-    strategy: str
 
 
 def arriving(bench: Bench, count: int = 16) -> list[Arrival]:
@@ -440,7 +440,7 @@ def arriving(bench: Bench, count: int = 16) -> list[Arrival]:
             seed=number,
         )
         strategy = ("blend", "differential", "soft-blend")[int(rng.integers(3))]
-        arrivals.append(Arrival(at, request, strategy))
+        arrivals.append(Arrival(at, replace(request, strategy=strategy)))
         at += float(rng.exponential(0.25 * pace))
     return arrivals
 
@@ -457,27 +457,22 @@ def serve(
     """
     engine.clear_cache()
     now, waiting = 0.0, list(enumerate(arrivals))
-    running: dict[int, Any] = {}
+    running: dict[Ticket, int] = {}
     latency = [0.0] * len(arrivals)
     latents: list[Any] = [None] * len(arrivals)
-    loop = Loop()
+    runtime = engine.runtime()
     while waiting or running:
         began = clock()
         while waiting and waiting[0][1].at <= now and (together or not running):
             number, each = waiting.pop(0)
-            strategy = create_strategy(each.strategy)
-            running[number] = prepare_edit(engine.backbone, each.request, [strategy], Clock())
-            loop.submit(running[number].jobs)
+            running[runtime.add(each.request)] = number
         if not running:
             now = waiting[0][1].at
             continue
-        loop.step()
-        done = [number for number, plan in running.items() if plan.jobs[0].done]
-        for number in done:
-            plan = running.pop(number)
-            plan.finish(plan.jobs, arrivals[number].request, Clock())
+        for ticket in runtime.step():
+            number = running.pop(ticket)
             latency[number] = now + clock() - began - arrivals[number].at
-            latents[number] = plan.jobs[0].latents
+            latents[number] = ticket.outcome().latents
         now += clock() - began
     return latency, latents
 

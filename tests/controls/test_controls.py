@@ -28,10 +28,10 @@ from controls import (
 from engine import InputError, ModelError, UnknownNameError
 from engine.denoise.loop import Loop
 from engine.denoise.strategy import Stage, StagedStrategy, Strategy
-from engine.edit.before import Clock, prepare_edit
 from engine.request.request import EditRequest
 from strategies import create_strategy, list_strategies
 from tests.kit import tiny, tiny_controls
+from tests.kit.jobs import jobs_of
 from tests.kit.tiny import difference
 
 PIPELINES = {
@@ -136,7 +136,7 @@ def test_windows_in_a_run_that_ends_early():
             denoising_end=end,
             output_type="latent",
         )
-        assert torch.equal(want, got), end
+        assert np.array_equal(want, got), end
 
 
 def test_the_control_does_something(peer):
@@ -450,11 +450,10 @@ def jobs_for(engine, *names, controls=(), **changes):
     request = EditRequest(
         image=tiny.picture(),
         mask=tiny.box_mask(),
+        controls=controls,
         **{"prompt": "a red house", "num_inference_steps": 4, "seed": 1, **changes},
     )
-    strategies = [create_strategy(name) for name in names]
-    asked = {name: tuple(controls) for name in names}
-    return prepare_edit(engine.backbone, request, strategies, Clock(), asked).jobs
+    return jobs_of(engine, request, names)
 
 
 def run(*jobs):
@@ -545,16 +544,11 @@ class TestCanvas:
 
     def control_image(self, engine, net, image, **changes):
         control = Control(net, **changes.pop("control", {"image": "canny"}))
-        request = EditRequest(image=image, prompt="", num_inference_steps=2, seed=0, **changes)
-        jobs = prepare_edit(
-            engine.backbone,
-            request,
-            [create_strategy("differential")],
-            Clock(),
-            {"differential": (control,)},
-        ).jobs
+        request = EditRequest(
+            image=image, prompt="", num_inference_steps=2, seed=0, controls=control, **changes
+        )
         bound: Any
-        (bound,) = jobs[0].controls
+        (bound,) = jobs_of(engine, request)[0].controls
         pixels = (bound.branches[0].image[0].permute(1, 2, 0) * 255).round().byte().numpy()
         return pixels, bound
 

@@ -10,11 +10,11 @@ from controls import Control
 from engine import CancelledError
 from engine.denoise.loop import Loop
 from engine.denoise.strategy import Stage, StagedStrategy, Strategy
-from engine.edit.before import Clock, prepare_edit
 from engine.request.request import EditRequest
 from engine.solvers.names import list_schedulers
 from strategies import create_strategy, list_strategies
 from tests.kit import tiny, tiny_controls
+from tests.kit.jobs import jobs_of
 
 LEFT = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
 LEFT[:, :24] = 1.0
@@ -37,10 +37,11 @@ def job_for(engine, *controls, strategy="blend", **changes):
     request = EditRequest(
         image=tiny.picture(),
         strength_map=np.ones((tiny.SIZE, tiny.SIZE), np.float32),
+        strategy=strategy,
+        controls=controls,
         **{"prompt": "a red house", "num_inference_steps": 4, "seed": 1, **changes},
     )
-    strategies = [create_strategy(strategy)]
-    (job,) = prepare_edit(engine.backbone, request, strategies, Clock(), {strategy: controls}).jobs
+    (job,) = jobs_of(engine, request)
     return job
 
 

@@ -7,6 +7,7 @@ which is linear in x, so that a run that repaints everything ends at the target.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from engine.denoise.guidance import Guidance, Unguided
 from engine.denoise.job import Job
 from engine.denoise.loop import Loop
 from engine.denoise.resume import Trace
-from engine.denoise.strategy import Strategy, StrategyContext
+from engine.denoise.strategy import StrategyContext
 from engine.solvers.names import SCHEDULERS, fresh_scheduler
 from engine.solvers.schedule import Schedule
 from engine.types import Conditioning
@@ -43,7 +44,7 @@ class LinearFlow:
         return (sample - conditioning.tensors["target"]) / level
 
 
-NETWORK = LinearFlow()
+NETWORK: Any = LinearFlow()
 MODEL = FlowMatchEulerDiscreteScheduler(shift=3.0)
 
 
@@ -55,7 +56,7 @@ ORIGINAL, TARGET = draw(0), draw(1)
 
 
 def job_for(
-    strategy: Strategy,
+    strategy: Any,
     strength_map: torch.Tensor,
     *,
     scheduler: str = "euler",
@@ -106,7 +107,7 @@ def edited(name: str, strength_map: torch.Tensor, scheduler: str) -> torch.Tenso
     """All stages of a strategy, each on the result of the one before."""
     latents = ORIGINAL
     for stage in create_strategy(name).stages:
-        run = {"scheduler": scheduler, "strength": stage.strength, "x0": latents}
+        run: dict[str, Any] = {"scheduler": scheduler, "strength": stage.strength, "x0": latents}
         (latents,) = finished(job_for(stage.strategy, strength_map, **run))
     return latents
 
@@ -140,7 +141,11 @@ def test_guided_and_batched_is_solo(name):
     strategy = create_strategy(name)
     half = flat(0.0)
     half[..., 4:] = 1.0
-    runs = [{"guided": True}, {"scheduler": "heun", "strength": 0.5}, {"seed": 9}]
+    runs: list[dict[str, Any]] = [
+        {"guided": True},
+        {"scheduler": "heun", "strength": 0.5},
+        {"seed": 9},
+    ]
     alone = [finished(job_for(strategy, half, **run))[0] for run in runs]
     together = finished(*(job_for(strategy, half, **run) for run in runs))
     for got, want in zip(together, alone, strict=True):

@@ -13,12 +13,11 @@ import torch
 from engine import CancelledError
 from engine.denoise.loop import Loop
 from engine.denoise.question import add_residuals, join_residuals
-from engine.edit.before import Clock, prepare_edit
 from engine.errors import MemoryLimitError
 from engine.request.request import EditRequest
 from engine.solvers.names import fresh_scheduler
-from strategies import create_strategy
 from tests.kit import tiny
+from tests.kit.jobs import jobs_of
 
 
 def jobs_for(engine, *names, **changes):
@@ -27,8 +26,7 @@ def jobs_for(engine, *names, **changes):
         mask=tiny.box_mask(),
         **{"prompt": "a red house", "num_inference_steps": 4, "seed": 1, **changes},
     )
-    strategies = [create_strategy(name) for name in names]
-    return prepare_edit(engine.backbone, request, strategies, Clock()).jobs
+    return jobs_of(engine, request, names)
 
 
 def solo(engine, name, **changes):
@@ -287,7 +285,8 @@ class Watched:
 
 
 def test_the_conditioning_of_a_group_is_joined_once(engine):
-    network, seen = engine.backbone.network("base"), []
+    network = engine.backbone.network("base")
+    seen: list = []
     jobs = jobs_for(engine, "blend", num_images=2)
     watched = Watched(network, seen)
     for job in jobs:

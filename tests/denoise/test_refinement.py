@@ -15,12 +15,12 @@ import torch
 from engine.denoise.guidance import COND, UNCOND, ClassifierFree, Guidance
 from engine.denoise.loop import Loop
 from engine.denoise.strategy import Part, Stage, StagedStrategy, Strategy
-from engine.edit.before import Clock, prepare_edit
 from engine.errors import CancelledError, InputError
 from engine.request.request import EditRequest
 from engine.types import Conditioning
 from strategies import DifferentialDiffusion, LatentBlend
 from tests.kit import tiny
+from tests.kit.jobs import jobs_of
 
 STEPS = 3
 # Rows of one batch go through the same matrix products in other blocks: float32 rounding of
@@ -54,7 +54,7 @@ def jobs_for(engine, strategy, **changes):
         mask=tiny.box_mask(),
         **{"prompt": "a red house", "num_inference_steps": STEPS, "seed": 1, **changes},
     )
-    return prepare_edit(engine.backbone, request, [strategy], Clock()).jobs
+    return jobs_of(engine, request, [strategy])
 
 
 def finished(*jobs):

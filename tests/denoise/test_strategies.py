@@ -535,7 +535,7 @@ class TestRemove:
                     }
                     for case in cases
                 ]
-            )
+            ).unwrap()
             errors[name] = np.mean(
                 [
                     colour_inside(np.asarray(each.images[0]), case.truth, case.strength_map > 0)

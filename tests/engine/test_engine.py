@@ -16,9 +16,10 @@ from diffusers import (
 )
 from PIL import Image
 
-from engine import InpaintEngine, InputError, ModelError, UnknownNameError
+from engine import CancelledError, InpaintEngine, InputError, ModelError, UnknownNameError
+from engine.denoise.strategy import Strategy
 from engine.models.formats.folders import load_pipeline
-from strategies import get_strategy, list_strategies
+from strategies import LatentBlend, get_strategy, list_strategies
 from tests.kit import tiny
 
 
@@ -381,11 +382,58 @@ def test_many_edits_at_once_are_the_single_edits(pocket):
         torch.testing.assert_close(got.latents, alone.latents, atol=1e-4, rtol=1e-4)
 
 
-def test_many_edits_refuse_one_bad_one_before_any_work(pocket, monkeypatch):
-    monkeypatch.setattr(type(pocket.backbone), "encode", lambda *_, **__: pytest.fail("model work"))
-    good = {"image": np.zeros((64, 64, 3), np.uint8), "mask": np.ones((64, 64)), "prompt": ""}
-    with pytest.raises(InputError, match="num_inference_steps"):
-        pocket.edit_many([good, {**good, "num_inference_steps": 0}])
-    with pytest.raises(UnknownNameError, match="grow"):
-        pocket.edit_many([good, {**good, "strategy": "blend", "gorw": 1}])
-    assert pocket.edit_many([]) == []
+class Broken(LatentBlend):
+    """Fails in its second step."""
+
+    def after_step(self, state, latents, step):
+        if step.index == 1:
+            raise LookupError("broken")
+        return super().after_step(state, latents, step)
+
+
+class TestWhatFailsFailsAlone:
+    def test_one_failing_edit_among_eight_leaves_seven(self, engine):
+        """Refused, failing before its first step, in a step, cancelled: five kinds, eight edits."""
+        edits = [request(seed=seed) for seed in range(8)]
+        for bad, changes, kind in (
+            (0, {"num_inference_steps": 0}, InputError),
+            (2, {"gorw": 1}, UnknownNameError),
+            (3, {"latents": torch.zeros(1, 4, 3, 3), "denoising_start": 0.5}, InputError),
+            (5, {"strategy": Strategy("broken", (Broken(),))}, LookupError),
+            (7, {"callback": lambda _: False}, CancelledError),
+        ):
+            given = [*edits]
+            given[bad] = {**edits[bad], **changes}
+            outcomes = engine.edit_many(given)
+            assert list(outcomes.errors) == [bad]
+            assert isinstance(outcomes[bad], kind)
+            with pytest.raises(kind) as raised:
+                outcomes.unwrap()
+            assert raised.value.__notes__ == [f"in edit {bad} of 8"]
+            for seed in set(range(8)) - {bad}:
+                assert outcomes[seed].seeds == [seed]
+                same_picture(outcomes[seed], engine.edit(**edits[seed]))
+
+    def test_no_edits(self, engine):
+        assert engine.edit_many([]) == []
+        assert engine.edit_many([]).unwrap() == []
+
+    def test_a_failing_strategy_is_told_of_on_the_sheet(self, engine):
+        broken = Strategy("broken", (Broken(),))
+        comparison = engine.compare(**request(), strategies=["blend", broken, "differential"])
+        assert list(comparison.results) == ["blend", "differential"]
+        assert isinstance(comparison.errors["broken"], LookupError)
+        assert "broken failed: broken" in comparison.table()
+        whole = engine.compare(**request(), strategies=["blend", "soft-blend", "differential"])
+        assert comparison.grid().width == whole.grid().width  # its place is kept
+        same_picture(comparison.results["blend"], engine.edit(**request(strategy="blend")))
+
+    def test_a_comparison_of_failures_alone_fails(self, engine):
+        with pytest.raises(LookupError):
+            engine.compare(**request(), strategies=[Strategy("broken", (Broken(),))])
+        with pytest.raises(CancelledError):
+            engine.compare(**request(callback=lambda _: False), strategies=["blend"])
+
+
+def same_picture(one, other):
+    torch.testing.assert_close(one.latents, other.latents, atol=1e-4, rtol=1e-4)

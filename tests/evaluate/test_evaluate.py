@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionXLInpaintPipeline
 from PIL import Image
 
-from engine import InpaintEngine, InputError, UnknownNameError
+from engine import InpaintEngine, InputError, ModelError, SoftpaintError, UnknownNameError
 from engine.cli import run
 from engine.evaluate import (
     Plan,
@@ -30,10 +30,12 @@ from engine.evaluate import (
 )
 from engine.evaluate.peers import peer_pipeline, run_peer
 from engine.evaluate.suites import decode_runs
+from engine.evaluate.workers import in_processes
 from engine.picture.metrics import METRICS
 from engine.pocket import world
 from strategies import list_strategies
 from tests.kit import tiny
+from tests.kit.workers import doubling
 
 FIRST = 1_050_000
 TASKS = ["removal", "insertion", "recolour", "outpaint", "strength"]
@@ -358,6 +360,39 @@ def test_rows_pictures_and_going_on(engine, suite, plan, tmp_path):
     assert len(grown) == 3 * 5
     assert len(said) == 5
     assert [row for row in grown if row in rows] == [row for row in rows if row.task == "removal"]
+
+
+def test_a_failing_edit_costs_no_other(engine, suite, plan, tmp_path, monkeypatch):
+    cases = {"removal": suite.cases("removal", 3)}
+    store = Store(tmp_path, plan.settings())
+    variants = [Variant("blend", "blend")]
+    decode, calls = engine.backbone.decode, iter(range(100))
+
+    def failing(latents):
+        if next(calls) == 1:
+            raise RuntimeError("out of luck")
+        return decode(latents)
+
+    monkeypatch.setattr(engine.backbone, "decode", failing)
+    scene = cases["removal"][1].scene
+    message = f"1 of 3 pictures failed; the first: removal, {scene}, blend: out of luck"
+    with pytest.raises(SoftpaintError, match=message):
+        evaluate(engine, plan, cases, variants=variants, peers=[], store=store)
+    assert [row.scene for row in store.rows.values()] == [
+        case.scene for case in cases["removal"] if case.scene != scene
+    ]
+    rows = evaluate(engine, plan, cases, variants=variants, peers=[], store=store)
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("end", "message"), [("raises", "ValueError: no threes"), ("dies", "exit code 7")]
+)
+def test_a_worker_that_fails_says_why(end, message):
+    done: list[int] = []
+    with pytest.raises(ModelError, match=message):
+        done.extend(in_processes(functools.partial(doubling, end), range(2, 5), 1))
+    assert done == [4]
 
 
 def test_a_strategy_for_one_kind_of_edit_runs_in_its_task_only(engine, suite, plan, tmp_path):

@@ -122,7 +122,7 @@ def cases() -> Cases:
     def many() -> str:
         second = {**hard, "image": other.image, "mask": other.mask, "prompt": other.prompt}
         edits = [hard, {**second, "strategy": "blend"}, {**soft, "seed": 9}]
-        return hashed(*(each.images[0] for each in engine.edit_many(edits)))
+        return hashed(*(each.images[0] for each in engine.edit_many(edits).unwrap()))
 
     def session() -> str:
         opened = engine.session(**{key: value for key, value in hard.items() if key != "mask"})

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from engine.denoise.loop import Loop
-from engine.edit.before import Clock, prepare_edit
 from engine.request.request import EditRequest
 from engine.solvers.names import list_schedulers
-from strategies import create_strategy, list_strategies
+from strategies import list_strategies
 from tests.kit import tiny
+from tests.kit.jobs import jobs_of
 
 STEPS = 3
 STRATEGIES = [*list_strategies(), "inpaint9+differential"]
@@ -54,8 +54,7 @@ def finished(engine, several):
     firsts = []
     for number, (strategy, name) in enumerate(several):
         request = EditRequest(**settings(name, seed=number, strength_map=soft(0, 1)))
-        made = [create_strategy(strategy)]
-        firsts += prepare_edit(engine.backbone, request, made, Clock()).jobs
+        firsts += jobs_of(engine, request, [strategy])
     loop = Loop()
     loop.submit(firsts)
     loop.run()

@@ -70,7 +70,7 @@ def test_edits_alone_and_together(same_bits):
         }
         for number in range(3)
     ]
-    together = engine.edit_many(edits)
+    together = engine.edit_many(edits).unwrap()
     for edit, shared in zip(edits, together, strict=True):
         alone = engine.edit(**edit)
         assert isinstance(alone.latents, torch.Tensor)

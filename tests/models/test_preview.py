@@ -10,11 +10,10 @@ import torch
 
 from engine import ModelError
 from engine.denoise.loop import Loop
-from engine.edit.before import Clock, prepare_edit
 from engine.models.previews import SIDE
 from engine.pocket import world
 from engine.request.request import EditRequest
-from strategies import create_strategy
+from tests.kit.jobs import jobs_of
 
 if TYPE_CHECKING:
     from engine.types import Snapshot
@@ -131,11 +130,11 @@ def test_what_makes_no_previews_is_refused(pocket, tmp_path):
 
 def test_a_bare_loop_has_no_model_to_show(pocket, scene):
     shots: list[Snapshot] = []
-    request = EditRequest(
-        image=scene.image, mask=scene.mask, prompt="", num_inference_steps=1, callback=shots.append
-    )
+    request = EditRequest(image=scene.image, mask=scene.mask, prompt="", num_inference_steps=1)
+    (job,) = jobs_of(pocket, request)
+    job.observer = shots.append
     loop = Loop()
-    loop.submit(prepare_edit(pocket.backbone, request, [create_strategy("blend")], Clock()).jobs)
+    loop.submit([job])
     loop.run()
     with pytest.raises(ValueError, match="no model"):
         shots[0].preview()

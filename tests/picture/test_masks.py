@@ -496,7 +496,7 @@ def test_without_a_target_all_is_infinitely_far(
     answer: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenCV leaves that undefined: its answer depends on the processor, and some overflow."""
-    real = cv2.distanceTransform
+    real: Any = cv2.distanceTransform
 
     def elsewhere(away: NDArray[np.uint8], *settings: int) -> Any:
         return real(away, *settings) if not away.all() else np.full(away.shape, answer, np.float32)

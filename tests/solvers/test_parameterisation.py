@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_flow_is_the_straight_line():
 
 
 def test_an_unknown_prediction_type_lists_what_exists():
-    scheduler = EulerDiscreteScheduler()
+    scheduler: Any = EulerDiscreteScheduler()
     scheduler.register_to_config(prediction_type="score")
     with pytest.raises(InputError, match=r"'score'.*epsilon.*flow_prediction"):
         Schedule(scheduler, STEPS)
@@ -82,10 +83,10 @@ def test_a_kind_is_added_from_outside(monkeypatch):
         def prediction(self, denoised, latents, at):
             return (at.alpha * denoised - latents) / at.sigma**2
 
-    kinds = Registry("parameterisation", Parameterisation, "softpaint.none", reserved="")
+    kinds: Registry[Any] = Registry("parameterisation", Score, "softpaint.none", reserved="")
     kinds.register(Score("score", "the gradient of the log density"))
     monkeypatch.setattr(parameterisation, "PARAMETERISATIONS", kinds)
-    scheduler = EulerDiscreteScheduler()
+    scheduler: Any = EulerDiscreteScheduler()
     scheduler.register_to_config(prediction_type="score")
     schedule = Schedule(scheduler, STEPS)
     step = schedule.steps[2]
@@ -118,7 +119,7 @@ def test_levels_do_not_depend_on_the_schedulers_own_noising():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     schedule = Schedule(scheduler, STEPS)
     for step in schedule.steps:
-        fresh = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        fresh: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
         fresh.set_timesteps(STEPS)
         want = fresh.scale_noise(latents(0), step.timestep[None], latents(1))
         assert torch.allclose(step.level.noise_to(latents(0), latents(1)), want, atol=1e-6)

@@ -1,0 +1,36 @@
+"""Requests read and checked, each in the mode that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.edit.before import prepare_edits
+from engine.edit.parity import PreparedLikeDiffusers
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.edit.memory import Memory
+    from engine.edit.prepared import Prepared
+    from engine.models import Backbone
+    from engine.request.request import EditRequest
+
+
+def prepare(
+    backbone: Backbone, requests: Sequence[EditRequest], memory: Memory | None = None
+) -> Sequence[Prepared]:
+    """Read and check requests that differ in strategy, options and controls only.
+
+    Args:
+        backbone: the model.
+        requests: at least one. What they have in common is read and encoded once.
+        memory: what they take over from earlier edits; None is nothing.
+
+    Raises:
+        InputError: bad input in one of them; no network was called.
+    """
+    if not any(request.compat for request in requests):
+        return prepare_edits(backbone, requests, memory)
+    if len(requests) > 1 or memory is not None:
+        raise InputError('compat="diffusers" makes one edit at a time.')
+    return [PreparedLikeDiffusers(backbone, requests[0])]

@@ -1,0 +1,172 @@
+"""What the edits of one request have in common, made once.
+
+Edits of a comparison differ in strategy and controls only: their pictures are read, filled,
+encoded and taken there and back through the VAE once for all of them, and once for all the pictures
+that are made of one. (Between requests the model remembers prompts and pictures:
+:class:`engine.models.Backbone`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from controls import check_references
+from controls.ip_adapter import ReferenceStack
+from engine.edit.inputs import Inputs, View, resize_pixels
+from engine.edit.schedules import ScheduleMaker
+from engine.edit.seeds import generators_of
+from engine.errors import InputError
+from engine.picture.fill import find_prefill
+from engine.picture.geometry import Box, crop
+from engine.picture.pixels import to_pixels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from engine.edit.memory import Memory
+    from engine.models import Backbone
+    from engine.models.network import Network
+    from engine.picture.crop import Region
+    from engine.request.request import EditRequest
+    from engine.types import Conditioning
+
+T = TypeVar("T")
+
+
+class Shared:
+    """The inputs of a request and everything that is computed of them alone.
+
+    Raises:
+        InputError: the pictures, maps, generators or references cannot be used. No network has
+            been called by then, but an IP-Adapter's encoder.
+    """
+
+    def __init__(self, backbone: Backbone, request: EditRequest, memory: Memory) -> None:
+        self.backbone = backbone
+        self.request = request
+        self.memory = memory
+        self.inputs = Inputs.of(request, backbone)
+        self.schedules = ScheduleMaker(backbone, request)
+        count = self.inputs.count * request.num_images
+        self.seeds, self.generators = generators_of(request, count)
+        self.scene = self.inputs.scene(request)
+        references = check_references(request.ip_adapter_image)
+        self.references = ReferenceStack.of(references, backbone, self.scene)
+        self._made: dict[Hashable, Any] = {}
+
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    # Text --------------------------------------------------------------------------------------
+
+    def conditioning(
+        self, network: Network, scale: float, size: tuple[int, int], view: View
+    ) -> tuple[Conditioning, Conditioning | None]:
+        """Text and references for the jobs of a view, with and without the prompt.
+
+        Args:
+            network: that reads them.
+            scale: of the guidance, for a network that embeds it.
+            size: (height, width) in px of the job's canvas.
+            view: that the job is for.
+        """
+        embedded = scale if network.embeds_guidance else None
+        box = view.box if self.references else None
+        return self._once(
+            ("text", size, embedded, box), lambda: self._conditioning(network, embedded, size, box)
+        )
+
+    def _conditioning(
+        self, network: Network, embedded: float | None, size: tuple[int, int], box: Box | None
+    ) -> tuple[Conditioning, Conditioning | None]:
+        cond, uncond = self.backbone.encode_prompt(
+            self.request.text,
+            self.request.negative_text,
+            guided=self.request.guidance_scale > 1 and embedded is None,
+            size=size,
+        )
+        if embedded is not None:
+            cond = network.with_guidance(cond, embedded)
+        if self.references is not None:
+            cond, uncond = self.references.join(cond, uncond, size=size, box=box)
+        return cond, uncond
+
+    # Latents -----------------------------------------------------------------------------------
+
+    def original(self, view: View, scale: float = 1.0) -> torch.Tensor:
+        """Clean latents (1 c h w) of a view."""
+        return self._once(("original", view, scale), lambda: self._original(view, scale))
+
+    def _original(self, view: View, scale: float) -> torch.Tensor:
+        if self.inputs.latents is None:
+            return self.backbone.encode(self.pixels(view, scale))
+        if scale != 1:
+            raise InputError("stages of other scales need pixels; latents were given.")
+        x0 = self.inputs.latents[view.source : view.source + 1]
+        return x0.to(self.backbone.device, self.backbone.dtype)
+
+    def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
+        """Clean latents (1 c h w) of a view whose hole is prefilled."""
+        if name == "original":
+            return self.original(view, scale)
+        return self._once(("filled", name, view, scale), lambda: self._filled(name, view, scale))
+
+    def _filled(self, name: str, view: View, scale: float) -> torch.Tensor:
+        pixels = self.inputs.filled(view, find_prefill(name))
+        return self.backbone.encode(resize_pixels(pixels, self.size_at(view, scale)))
+
+    def masked(self, view: View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
+        """Latents (1 c h w) of a view with mid grey where ``strength_map`` (H W) repaints."""
+        if self.inputs.latents is not None:
+            raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
+        keep = torch.from_numpy((strength_map == 0).astype(np.float32))
+        return self.backbone.encode(self.pixels(view, scale) * keep)
+
+    def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
+        """A stage's latents (b c h w) brought to another size, with the original's own pixels
+        where nothing is repainted.
+        """
+        target = self.pixels(view, scale)
+        changed = torch.from_numpy(self.map_at(view, scale) > 0)
+        # One at a time: memory, and the same bits whatever else is in the request.
+        decoded = [self.decode(row).float().cpu() for row in latents.split(1)]
+        resized = [resize_pixels(row, target.shape[-2:]).clamp(-1, 1) for row in decoded]
+        return torch.cat([self.backbone.encode(row.where(changed, target)) for row in resized])
+
+    # Pixels ------------------------------------------------------------------------------------
+
+    def size_at(self, view: View, scale: float) -> tuple[int, int]:
+        """(height, width) in px of a view's canvas at a stage's ``scale``."""
+        return view.size_at(scale, self.backbone.align)
+
+    def map_at(self, view: View, scale: float) -> NDArray[np.float32]:
+        """A view's strength map (H W) at a stage's ``scale``."""
+        return view.map_at(scale, self.backbone.align)
+
+    def pixels(self, view: View, scale: float) -> torch.Tensor:
+        """A view's pixels (1 3 H W in [-1, 1]) at a stage's ``scale``."""
+        return resize_pixels(view.pixels, self.size_at(view, scale))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels (1 3 H W, about [-1, 1]) of latents (1 c h w)."""
+        return self.memory.decode(latents, self.backbone.decode)
+
+    def decoded(self, latents: torch.Tensor, region: Region) -> NDArray[np.uint8]:
+        """Pixels (H W 3) of a region's latents (1 c h w), at the size of its box."""
+        box, pixels = region.box, self.decode(latents)
+        if region.scaled:
+            pixels = resize_pixels(pixels.float(), (box.height, box.width))
+        return crop(to_pixels(pixels)[0], Box(0, 0, box.width, box.height))
+
+    def round_trip(self, view: View) -> NDArray[np.uint8]:
+        """A view's original encoded and decoded (H W 3, of its box)."""
+        return self._once(
+            ("round trip", view), lambda: self.decoded(self.original(view), view.region)
+        )

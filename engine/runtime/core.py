@@ -1,0 +1,266 @@
+"""The owner of the loop: ``add`` gives a ticket, ``step`` does a bit of work, ``abort`` ends one.
+
+A server, a batch and a single edit are the same thing to it::
+
+    runtime = Runtime(engine.backbone, engine.name)
+    ticket = runtime.add(EditRequest(image=photo, mask=mask, prompt="a red house"))
+    while runtime.busy:
+        for left in runtime.step():
+            print(left.state, left.error or left.result)
+
+It runs in one thread: every method is called by the thread that steps, between two steps (but for
+``abort``, which a callback may call too). What fails, fails alone: the ticket leaves with its
+error, and the others go on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from enum import StrEnum
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.denoise.loop import Loop
+from engine.edit.prepare import prepare
+from engine.errors import CancelledError
+
+if TYPE_CHECKING:
+    from engine.denoise.job import Job
+    from engine.edit.memory import Memory
+    from engine.edit.prepared import Prepared
+    from engine.models import Backbone
+    from engine.request.request import EditRequest
+    from engine.request.result import EditResult
+
+
+class State(StrEnum):
+    """Where a ticket stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    """It has its result."""
+    FAILED = "failed"
+    """It has the error that ended it."""
+    ABORTED = "aborted"
+    """Its callback returned False, or somebody called :meth:`Runtime.abort`."""
+
+
+class Progress(NamedTuple):
+    """Steps of a ticket's jobs together. ``done`` counts those that were left out because they
+    could not matter, and never goes back.
+    """
+
+    done: int
+    total: int
+
+
+class Ticket:
+    """One edit in a runtime, from :meth:`Runtime.add` on.
+
+    What it takes of memory is free when it leaves: it keeps the request and the result.
+    """
+
+    def __init__(self, request: EditRequest, prepared: Prepared) -> None:
+        self.request = request
+        self.prepared: Prepared | None = prepared
+        """What it runs from, until it leaves."""
+        self.state = State.QUEUED
+        self.result: EditResult | None = None
+        self.error: Exception | None = None
+        self.jobs: Sequence[Job] = ()
+        """The first stage's, while it runs."""
+        self.aborting = False
+        """It leaves when the step that runs has ended."""
+        self._progress = Progress(0, prepared.steps)
+
+    @property
+    def left(self) -> bool:
+        """Whether it is finished, failed or aborted: nothing about it changes any more."""
+        return self.state not in {State.QUEUED, State.RUNNING}
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come, or had come when it left."""
+        if self.jobs:
+            done = sum(job.index for first in self.jobs for job in first.chain)
+            self._progress = Progress(done, self._progress.total)
+        return self._progress
+
+    def release(self) -> None:
+        """Drop all that it needs to run."""
+        self._progress = self.progress
+        self.jobs, self.prepared = (), None
+
+    def outcome(self) -> EditResult:
+        """The result of a ticket that has left.
+
+        Raises:
+            Exception: what ended it, a :class:`~engine.errors.CancelledError` if it was aborted.
+            RuntimeError: it has not left yet.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            raise RuntimeError(f"this edit is {self.state}: step its runtime until it has left")
+        return self.result
+
+
+class Runtime:
+    """Runs edits with one model, in shared model calls.
+
+    Args:
+        backbone: the model.
+        model: its name, for the results' settings.
+        max_running: how many tickets run at a time; the others are queued, and take no memory but
+            for their pictures. None is all.
+    """
+
+    def __init__(self, backbone: Backbone, model: str, *, max_running: int | None = None) -> None:
+        self.backbone = backbone
+        self.model = model
+        self.max_running = max_running
+        self._loop = Loop()
+        self._queue: deque[Ticket] = deque()
+        self._running: list[Ticket] = []
+        """In order of arrival."""
+        self._stepping = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a ticket that has not left."""
+        return bool(self._queue or self._running)
+
+    def add(self, request: EditRequest, memory: Memory | None = None) -> Ticket:
+        """Queue an edit: its inputs are read and checked now, the model's work begins with the
+        next step.
+
+        Args:
+            request: the edit.
+            memory: what it takes over from earlier edits; None is nothing.
+
+        Raises:
+            InputError: bad input; nothing was queued.
+        """
+        return self.add_variants([request], memory)[0]
+
+    def add_variants(
+        self, requests: Sequence[EditRequest], memory: Memory | None = None
+    ) -> list[Ticket]:
+        """Queue edits that differ in strategy, options and controls only. What they have in common
+        is read and encoded once, and each starts from the same draws.
+
+        Raises:
+            InputError: bad input in one of them; nothing was queued.
+        """
+        several = prepare(self.backbone, requests, memory)
+        tickets = [Ticket(*each) for each in zip(requests, several, strict=True)]
+        self._queue.extend(tickets)
+        return tickets
+
+    def step(self) -> list[Ticket]:
+        """Let queued tickets start, take one step with all that run, and finish those that are
+        done.
+
+        Returns:
+            The tickets that left, in order of arrival.
+        """
+        self._stepping = True
+        try:
+            left = self._start()
+            began = perf_counter()
+            ended = {job.owner for job in self._loop.step()}
+            seconds = perf_counter() - began
+        finally:
+            self._stepping = False
+        for ticket in list(self._running):
+            if ticket.prepared is not None:
+                ticket.prepared.clock.add("denoise", seconds)
+            if (ticket in ended or ticket.aborting) and self._settle(ticket):
+                self._running.remove(ticket)
+                left.append(ticket)
+        return left
+
+    def abort(self, ticket: Ticket) -> None:
+        """End a ticket: at once between two steps, after the step that runs if a callback calls.
+        What it held is free. No effect on one that has left.
+        """
+        if ticket.left:
+            return
+        if self._stepping:
+            ticket.aborting = True
+            return
+        (self._queue if ticket.state is State.QUEUED else self._running).remove(ticket)
+        self._end(ticket, CancelledError("the edit was aborted."))
+
+    def close(self) -> None:
+        """Abort all that has not left."""
+        for ticket in [*self._running, *self._queue]:
+            self.abort(ticket)
+
+    # --------------------------------------------------------------------------------------------
+
+    def _start(self) -> list[Ticket]:
+        """Let tickets enter the loop in order of arrival, as many as may run; those that fail on
+        the way leave.
+        """
+        left = []
+        while self._queue and (self.max_running is None or len(self._running) < self.max_running):
+            ticket = self._queue.popleft()
+            assert ticket.prepared is not None  # noqa: S101 - it has not left
+            try:
+                jobs = ticket.prepared.start()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this ticket's alone
+                self._end(ticket, error)
+                left.append(ticket)
+                continue
+            for job in jobs:
+                job.owner = ticket
+            ticket.jobs, ticket.state = jobs, State.RUNNING
+            self._loop.submit(jobs)
+            self._running.append(ticket)
+        return left
+
+    def _settle(self, ticket: Ticket) -> bool:
+        """Let a ticket leave if it is done; whether it has left."""
+        chains = [job.chain for job in ticket.jobs]
+        error = next((job.error for chain in chains for job in chain if job.error), None)
+        if error is None and ticket.aborting:
+            error = CancelledError("the edit was aborted.")
+        if error is not None:
+            self._end(ticket, error)
+        elif all(chain[-1].done for chain in chains):
+            self._finish(ticket)
+        return ticket.left
+
+    def _finish(self, ticket: Ticket) -> None:
+        assert ticket.prepared is not None  # noqa: S101 - it has not left
+        try:
+            ticket.result = ticket.prepared.result(ticket.jobs, self.model)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this ticket's alone
+            self._end(ticket, error)
+            return
+        ticket.state = State.FINISHED
+        ticket.release()
+
+    def _end(self, ticket: Ticket, error: Exception) -> None:
+        """Take an unfinished ticket out of the loop."""
+        ticket.error = error
+        ticket.state = State.ABORTED if isinstance(error, CancelledError) else State.FAILED
+        for job in ticket.jobs:
+            self._loop.abort(job)
+        ticket.release()
+        _forget_frames(error)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the local variables of the frames that an error came through, which hold the failed
+    edit's tensors for as long as somebody holds the error. Files and lines stay.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

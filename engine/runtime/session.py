@@ -1,0 +1,124 @@
+"""An edit made again and again with small changes, each time for the work of the change alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engine.edit.memory import Renders
+from engine.edit.seeds import draw_seed
+from engine.errors import InputError
+from engine.request.request import EditRequest
+from engine.runtime.core import Runtime
+from engine.runtime.progress import run
+
+if TYPE_CHECKING:
+    from engine.models import Backbone
+    from engine.request.result import EditResult
+
+SESSION_BYTES = 512 * 2**20
+"""What a session keeps by default: 40 renders of 30 steps of DPM++ 2M at 1024 px in float16."""
+
+
+class Session:
+    """Renders one edit with changes; :meth:`engine.engine.InpaintEngine.session` makes it.
+
+    Every render gives the pixels of a full run with its arguments, to the bit, under every
+    scheduler, and goes on from the first step that no earlier render has in common with it:
+
+    - a strength map that changes where strengths are low, with ``differential``: the steps before
+      those pixels are released are not computed again;
+    - a control's later window, scale or weights, or a ``guidance_end``: from the first step on that
+      differs (adding or leaving out a masked control starts anew: it comes with a companion);
+    - ``feather`` and whatever else is done to the finished picture: no step.
+
+    A cancelled render counts for the steps that it had.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        model: str,
+        arguments: Mapping[str, Any],
+        *,
+        max_bytes: int = SESSION_BYTES,
+        store: Any = None,
+    ) -> None:
+        if max_bytes < 0:
+            raise InputError(f"max_bytes must not be negative: {max_bytes}.")
+        self.arguments = dict(arguments)
+        _refuse_compat(self.arguments)
+        if arguments.get("generator") is None and arguments.get("seed") is None:
+            self.arguments["seed"] = draw_seed()
+        self._runtime = Runtime(backbone, model)
+        self._renders = Renders(max_bytes, None if store is None else torch.device(store))
+        self._weights = backbone.fingerprint()
+
+    def render(self, **changes: Any) -> EditResult:
+        """The edit with ``changes`` to the session's arguments, in this render only.
+
+        ``result.model_calls`` are those made, ``result.reused_calls`` those that earlier renders
+        had made. The callback is called for steps that are computed.
+
+        Raises:
+            InputError: bad input; nothing was computed.
+            CancelledError: the callback cancelled.
+        """
+        arguments = self._changed(changes)
+        _refuse_compat(arguments)
+        request = EditRequest.read(arguments, self._runtime.backbone.pipe)
+        if (weights := self._runtime.backbone.fingerprint()) != self._weights:
+            self.clear()
+            self._weights = weights
+        ticket = self._runtime.add(request, self._renders)
+        try:
+            run(self._runtime, [ticket], progress=request.progress)
+        finally:
+            self._renders.keep()
+        return ticket.outcome()
+
+    def clear(self) -> None:
+        """Forget all renders: needed after changes to the model that are neither new weights nor
+        adapters (FreeU, say).
+        """
+        self._renders.clear()
+
+    @property
+    def max_bytes(self) -> int:
+        """Beyond this, the renders used longest ago are forgotten."""
+        return self._renders.max_bytes
+
+    @max_bytes.setter
+    def max_bytes(self, limit: int) -> None:
+        self._renders.max_bytes = limit
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that the steps of earlier renders take; at most ``max_bytes``."""
+        return self._renders.nbytes
+
+    @property
+    def bytes_per_step(self) -> int:
+        """What a step of the last render takes, latents and scheduler state; 0 before it."""
+        return self._renders.bytes_per_step
+
+    def _changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The session's arguments with ``changes``, and generators that may be advanced."""
+        arguments = {**self.arguments, **changes}
+        for one, other in (("mask", "strength_map"), ("seed", "generator")):
+            for given, old in ((one, other), (other, one)):
+                if changes.get(given) is not None and changes.get(old) is None:
+                    arguments.pop(old, None)
+        generator = arguments.get("generator")
+        if isinstance(generator, torch.Generator):
+            arguments["generator"] = generator.clone_state()
+        elif isinstance(generator, list | tuple):
+            arguments["generator"] = [each.clone_state() for each in generator]
+        return arguments
+
+
+def _refuse_compat(arguments: Mapping[str, Any]) -> None:
+    if arguments.get("compat"):
+        raise InputError("a session renders in the engine's own mode only.")
