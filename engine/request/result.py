@@ -287,7 +287,7 @@ def _whole(requests: Sequence[EditRequest]) -> EditRequest | None:
         name: [getattr(request, name) for request in requests]
         for name in ("image", "mask", "strength_map")
     }
-    differing = {
+    differing: dict[str, Any] = {
         name: values
         for name, values in several.items()
         if any(value is not values[0] for value in values)
