@@ -44,6 +44,8 @@ class InpaintEngine:
     def __init__(self, backbone: Backbone, name: str) -> None:
         self.backbone = backbone
         self.name = name
+        self.load: dict[str, Any] = {}
+        """The arguments of :meth:`from_pretrained` that made it, as a record holds them."""
 
     @property
     def pipe(self) -> Any:
@@ -79,8 +81,9 @@ class InpaintEngine:
         inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
-        backbone.load = _portable(given)
-        return cls(backbone, str(model))
+        engine = cls(backbone, str(model))
+        engine.load = _portable(given)
+        return engine
 
     @classmethod
     def from_pipe(cls, pipe: Any, inpaint_unet: Any = None) -> InpaintEngine:

@@ -97,8 +97,6 @@ class Prepared(ABC):
             latents=latents,
             seeds=list(self.seeds),
             settings=self._settings(chains[0][-1], model),
-            request=self.request,
-            load=self.backbone.load,
             timings=self.clock.read(),
             request=self.request,
             load=load,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,8 +117,6 @@ class EditResult:
             model_calls=sum(result.model_calls for result in results),
             skipped_calls=sum(result.skipped_calls for result in results),
             reused_calls=sum(result.reused_calls for result in results),
-            request=_whole([result.request for result in results if result.request]),
-            load=first.load,
         )
 
 
@@ -275,23 +273,6 @@ def _joined(several: Sequence[Any]) -> Any:
     import numpy as np
 
     return np.concatenate(several)
-
-
-def _whole(requests: Sequence[EditRequest]) -> EditRequest | None:
-    """The first of an edit's requests, with the pictures and masks of all where they differ."""
-    if not requests:
-        return None
-    first = requests[0]
-    several = {
-        name: [getattr(request, name) for request in requests]
-        for name in ("image", "mask", "strength_map")
-    }
-    differing: dict[str, Any] = {
-        name: values
-        for name, values in several.items()
-        if any(value is not values[0] for value in values)
-    }
-    return replace(first, **differing)
 
 
 def as_picture(image: Any) -> Image.Image:
