@@ -112,12 +112,15 @@ def _grain_seed(shared: Shared, output: int) -> int:
 
 def _repainted(shared: Shared, view: View, prefilled: str | None) -> NDArray[np.float32]:
     """How strongly a region (H W, of its box) is repainted: what the map says, less a strength
-    below 1, where the run started from the original.
+    below 1, as far as the run started from the original.
     """
     strength_map = crop(shared.inputs.map_of(view.source), view.region.box)
-    if prefilled != "original":
-        return strength_map
-    return strength_map * np.float32(shared.request.strength)
+    kept = np.float32(1 - shared.request.strength)
+    if prefilled == "original" or kept == 0:
+        return strength_map * (1 - kept)
+    maps = shared.inputs.prefill_maps
+    filled = crop(maps[view.source % len(maps)], view.region.box)
+    return strength_map * (1 - kept * (1 - filled))
 
 
 def _round_trip(
