@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.strategies import build_strategy
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
-from engine.models.checkpoints import find_checkpoint
+from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
 from engine.models.formats.devices import resolve_device, resolve_dtype
 from engine.models.formats.folders import (
     default_inpaint_model,
@@ -70,6 +71,7 @@ class InpaintEngine:
             InputError: a dtype or device that cannot be used.
             ModelError: the model is missing, unreachable or of an unsupported family.
         """
+        given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         inpaint_model = inpaint_model or default_inpaint_model(model)
@@ -77,6 +79,7 @@ class InpaintEngine:
         inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
+        backbone.load = _portable(given)
         return cls(backbone, str(model))
 
     @classmethod
@@ -291,6 +294,20 @@ class InpaintEngine:
         return Comparison(
             outcomes, original, strength_map, seconds=perf_counter() - began, per_row=per_row
         )
+
+
+def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` for a record that holds from everywhere: folders as
+    absolute paths, defaults left out.
+    """
+    load = {}
+    for name, value in given.items():
+        if value is None or (name, value) == ("model", "pocket"):
+            continue
+        text = str(value).removeprefix("torch.")
+        is_place = name in {"model", "inpaint_model"} and text not in CHECKPOINTS
+        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
+    return load
 
 
 def _outcome(tickets: Sequence[Ticket]) -> EditResult | Exception:

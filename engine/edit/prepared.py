@@ -90,6 +90,8 @@ class Prepared(ABC):
             latents=latents,
             seeds=list(self.seeds),
             settings=self._settings(chains[0][-1], model),
+            request=self.request,
+            load=self.backbone.load,
             timings=self.clock.read(),
             model_calls=sum(job.calls for job in every),
             skipped_calls=sum(job.spared for job in every if not job.resumed),

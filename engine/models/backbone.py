@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
@@ -50,6 +50,8 @@ class Backbone:
         self.networks = {network.kind: network for network in networks}
         self.checkpoint: Checkpoint | None = None
         """What is known of the model under its name, if it was loaded by one."""
+        self.load: Mapping[str, Any] = {}
+        """How to load it again: the arguments of ``InpaintEngine.from_pretrained``, for records."""
         self.text = family.text(pipe)
         self.codec = family.codec(pipe)
         self._own = networks[0].kind

@@ -473,11 +473,14 @@ class Fields:
     ] = None
 
 
-def check_settings(unknown: Iterable[str]) -> None:
-    """Raise ``InputError`` where an unknown argument looks like a setting that is misspelt."""
+def check_settings(unknown: Iterable[str], options: Iterable[str] = ()) -> None:
+    """Raise ``InputError`` where an unknown argument looks like a setting that is misspelt, more
+    than like one of the strategy's ``options``.
+    """
     known = fields_of(Fields)
     for name in unknown:
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+        near = difflib.get_close_matches(name, [*known, *options], n=1, cutoff=0.75)
+        if near and near[0] in known:
             raise InputError(
                 f"unknown setting {name!r}. Did you mean {near[0]!r}? help(InpaintEngine.edit) "
                 "lists them all."

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, setting
+from engine.picture.source import Source
 from engine.request.aliases import own_names
 from engine.request.field import check_number, fields_of
 from engine.request.fields import SEEDS, Fields
 
 if TYPE_CHECKING:
     from engine.picture.crop import RegionRule
+
+
+_FILES = ("image", "mask", "strength_map")
+"""What a record names by its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,7 @@ class EditRequest(Fields):
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
+        own |= {name: _as_read(own[name]) for name in _FILES if name in own}
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
         single = {name: value for name, value in own.items() if name not in known}
@@ -234,6 +242,18 @@ class EditRequest(Fields):
             for field in fields_of(type(self)).values()
             if field.recorded is not None and not field.recorded.resolved
         }
+
+
+def _as_read(value: Any) -> Any:
+    """A file's bytes as they are now, in the place of its path: what becomes of it later changes
+    nothing. What cannot be read is left to its reader, who says why.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(value, Source):
+        return value
+    try:
+        return Source.read(value) if Path(value).is_file() else value
+    except (OSError, ValueError):
+        return value
 
 
 def _is_text(value: object) -> bool:
