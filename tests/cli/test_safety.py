@@ -208,6 +208,7 @@ def test_standard_input_and_output(files, monkeypatch):
     outside = np.asarray(Image.open(files.mask)) == 0
     assert np.array_equal(made[outside], files.picture[outside])
     record = EditRecord.read(files.folder / "piped.png")
+    assert record.image is not None
     assert record.image.path == "standard input"
 
 
