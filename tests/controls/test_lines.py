@@ -44,7 +44,7 @@ def test_an_annotators_edges_stay_white():
     """A19: an edit of 386 x 512 px at 192 x 256 had its edges at 39% of white."""
     scene = world.render(world.sample_scene(1_050_004)).image
     large = cv2.resize(scene, (512, 386), interpolation=cv2.INTER_CUBIC)
-    edges = tensor(annotate(large, "canny")[..., 0])
+    edges = tensor(annotate(np.asarray(large, np.uint8), "canny")[..., 0])
     lines = resized(edges, (192, 256))
     averaged = torch.nn.functional.interpolate(
         edges, size=(192, 256), mode="bilinear", antialias=True
