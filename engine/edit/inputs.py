@@ -25,6 +25,7 @@ from engine.picture.map_files import (
     load_strength_map,
     split_batch,
 )
+from engine.picture.map_tools import grow
 from engine.picture.masks import resize_map
 from engine.picture.pixels import paste, to_tensor
 from engine.picture.read import Picture, load_image
@@ -401,14 +402,15 @@ def _load_maps(
         sources *= count  # each picture has its own
     of = [None] * count if pictures is None else list(pictures)
     if request.mask is not None:
-        return [
+        maps = [
             load_mask(each, size, invert=request.invert, picture=picture)
             for each, picture in zip(sources, of, strict=False)
         ]
-    maps = [
-        load_strength_map(each, size, invert=request.invert, picture=picture)
-        for each, picture in zip(sources, of, strict=False)
-    ]
-    for each in maps:
-        check_strength(each)
-    return maps
+    else:
+        maps = [
+            load_strength_map(each, size, invert=request.invert, picture=picture)
+            for each, picture in zip(sources, of, strict=False)
+        ]
+        for each in maps:
+            check_strength(each)
+    return [grow(each, request.grow_mask) for each in maps] if request.grow_mask else maps

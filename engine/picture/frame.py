@@ -35,7 +35,8 @@ def continued(
     rgb: NDArray[Any], by: tuple[int, int, int, int], mode: Literal["edge", "symmetric"]
 ) -> NDArray[Any]:
     """``rgb`` (uint8 or uint16, H W 3) on a canvas that is larger ``by`` so much (left, top, right,
-    bottom), in px, continued by numpy's ``mode`` of padding (``"symmetric"``, ``"edge"``); a frame is not.
+    bottom), in px, continued by numpy's ``mode`` of padding (``"symmetric"``, ``"edge"``); a frame
+    is not.
     """
     eight = rgb if rgb.dtype == np.uint8 else shallow(rgb)
     widths = [wide if side else 0 for wide, side in zip(frame_widths(eight), by, strict=True)]

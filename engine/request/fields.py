@@ -60,6 +60,10 @@ def _pastes() -> Iterable[str]:
     return list_pastes()
 
 
+SEEDS = 2**64
+"""How many seeds there are: torch's and other programs' are from 0 to this less 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fields:
     """The table. Marks are explained in :mod:`engine.request.field`."""
@@ -122,6 +126,14 @@ class Fields:
         Option("--invert/--no-invert"),
         Recorded(),
     ] = False
+    grow_mask: Annotated[
+        float,
+        Group.PICTURE,
+        Help("Spread the mask or map by so many pixels, as it is read."),
+        Range(0, 512),
+        Option("--grow"),
+        Recorded(),
+    ] = 0.0
     strategy: Annotated[
         Any,
         Group.STRATEGY,
@@ -193,10 +205,10 @@ class Fields:
         int | None,
         Group.RUN,
         Help(
-            "Drawn, and recorded, where it is not given.",
+            "Drawn, and recorded, where it is not given or -1.",
             "Picture i uses seed + i, so that each equals its single run.",
         ),
-        Range(0, 2**63 - 1),
+        Range(-1, SEEDS - 1),
         Option(),
         Recorded(resolved=True),
     ] = None

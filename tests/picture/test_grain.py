@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ def clean():
 
 
 def grainy(size, blur=0.0, seed=0):
-    noise = np.random.default_rng(seed).normal(0, size, (SIZE, SIZE, 3))
+    noise: Any = np.random.default_rng(seed).normal(0, size, (SIZE, SIZE, 3))
     if blur:
         noise = cv2.GaussianBlur(noise, (0, 0), blur)
     return (clean() + noise).round().clip(0, 255).astype(np.uint8)
