@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 
 from controls.bound import BoundControl, BoundUnion, Branch, shrunk
 from controls.canvas import cut
 from controls.control import HOLES, Control
+from controls.lines import resized
 from controls.networks import network_of
 from controls.place import Bound, Place
 from controls.windows import warn_of_empty_window, weights_of
@@ -159,8 +159,8 @@ class ControlStack:
     def _images(self, entry: _Entry, place: Place, rows: int) -> torch.Tensor:
         """The control image for every row of the network's batch."""
         image = entry.images[place.picture % len(entry.images)]
-        if place.size is not None and tuple(image.shape[-2:]) != tuple(place.size):
-            image = F.interpolate(image, size=place.size, mode="bilinear", antialias=True)
+        if place.size is not None:
+            image = resized(image, place.size)
         return image.to(self.device, entry.net.dtype).repeat(rows, 1, 1, 1)
 
 
