@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from engine.errors import InputError, ModelError
-from engine.picture.read import first_line
+from engine.picture.opening import first_line
 from engine.registry import Registry
 
 if TYPE_CHECKING:

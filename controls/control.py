@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from controls.annotators import list_annotators
+from controls.place import Source
 from controls.registry import ControlInfo, get_control, list_controls
 from engine.errors import InputError, UnknownNameError
 
@@ -123,22 +124,21 @@ class Control:
         """The control that ``NAME[=IMAGE][:SCALE[:START-END]]`` asks for: ``"canny:0.8:0-0.6"``,
         ``"canny=edges.png"``; several where there are several scales: ``"canny:0.2,0.5,1"``.
 
-        ``NAME`` is what ``model`` takes, ``IMAGE`` a file or an annotator's name. Raises
-        ``InputError`` if it cannot be read.
+        ``NAME`` is what ``model`` takes, ``IMAGE`` a file or an annotator's name. Files may have
+        colons and equals signs in their names: where a text can be read in several ways, the one
+        with the longest name of an existing file is taken.
+
+        Raises:
+            InputError: it cannot be read.
         """
-        found = _TEXT.fullmatch(text.strip())
-        try:
-            if found is None:
-                raise ValueError(text)  # noqa: TRY301 - the same answer as for a bad number
-            scales = [float(each) for each in (found["scales"] or "1").split(",")]
-            window: dict[str, Any] = {
-                key: float(found[key]) for key in ("start", "end") if found[key]
-            }
-        except ValueError:
+        found = _with_file(text.strip()) or _TEXT.fullmatch(text.strip())
+        numbers = None if found is None else _numbers(found["scales"], found["start"], found["end"])
+        if found is None or numbers is None:
             raise InputError(
                 f"the control {text!r} cannot be read: NAME[=IMAGE][:SCALE[:START-END]] is "
                 "expected, as in canny:0.8:0-0.6 or canny=edges.png."
-            ) from None
+            )
+        scales, window = numbers
         return [cls(found["name"], found["image"], each, mask=mask, **window) for each in scales]
 
     @property
@@ -227,7 +227,41 @@ class Control:
         }
 
 
-def check_controls(controls: Any) -> tuple[Control, ...]:
+def _with_file(text: str) -> dict[str, str | None] | None:
+    """The parts of a control's ``text`` where one of them is an existing file or folder whose name
+    the plain notation would cut; None where none is.
+    """
+    parts = text.split(":")
+    for count in range(min(3, len(parts))):  # of settings behind the names
+        body, settings = ":".join(parts[: len(parts) - count]), parts[len(parts) - count :]
+        scales = settings[0] if settings else None
+        start, _, end = settings[1].partition("-") if count == 2 else (None, "", None)
+        if _numbers(scales, start, end) is None:
+            continue
+        found = {"name": body, "image": None, "scales": scales, "start": start, "end": end}
+        if body and Path(body).exists():
+            return found
+        for place in (at for at, sign in enumerate(body) if sign == "=" and at):
+            name, image = body[:place], body[place + 1 :]
+            if Path(image).is_file() or (image and ":" not in image and Path(name).exists()):
+                return {**found, "name": name, "image": image}
+    return None
+
+
+def _numbers(
+    scales: str | None, start: str | None, end: str | None
+) -> tuple[list[float], dict[str, Any]] | None:
+    """The scales and the window that are written so; None where they are no numbers."""
+    window = {"start": start, "end": end}
+    try:
+        return [float(each) for each in (scales or "1").split(",")], {
+            key: float(value) for key, value in window.items() if value is not None
+        }
+    except ValueError:
+        return None
+
+
+def check_controls(controls: Any) -> tuple[Control | Source, ...]:
     """``controls`` (None, a control, its name, or a list of such) as a tuple of controls.
 
     Raises:
@@ -236,9 +270,9 @@ def check_controls(controls: Any) -> tuple[Control, ...]:
     if controls is None:
         return ()
     several = controls if isinstance(controls, list | tuple) else [controls]
-    checked = []
+    checked: list[Control | Source] = []
     for each in several:
-        if not isinstance(each, str | Control):
+        if not isinstance(each, str | Control | Source):
             raise InputError(
                 f"controls must be Control objects or names, not {type(each).__name__}."
             )

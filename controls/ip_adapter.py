@@ -5,35 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
+from controls.canvas import cut
+from controls.place import Bound, Place
 from controls.reference import Reference
-from controls.scene import cut
+from engine.denoise.guidance import COND, UNCOND
 from engine.errors import InputError
 from engine.picture.read import load_image
 
 if TYPE_CHECKING:
-    from controls.scene import Scene
+    from controls.canvas import Canvas
+    from controls.place import SteeredModel
     from engine.picture.geometry import Box
-    from engine.types import Conditioning
-
-
-class Model(Protocol):
-    """What references need of the loaded model; :class:`engine.models.Backbone` is one."""
-
-    @property
-    def ip_adapters(self) -> int: ...
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    def encode_references(
-        self, images: Sequence[Image.Image], adapter: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Negative and positive embeddings (1 n ... each) for an IP-Adapter."""
+    from engine.solvers.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class ReferenceStack:
 
     @classmethod
     def of(
-        cls, asked: Sequence[Sequence[Reference]], model: Model, scene: Scene
+        cls, asked: Sequence[Sequence[Reference]], model: SteeredModel, canvas: Canvas
     ) -> ReferenceStack | None:
         """Read the pictures; None where the model has no IP-Adapter and none is asked for.
 
@@ -71,7 +59,7 @@ class ReferenceStack:
                 f"ip_adapter_image has {len(asked)} entries for {count} IP-Adapters; give one for "
                 "each (a list for several pictures of one adapter)."
             )
-        masks = [_masks(several, scene) for several in asked]
+        masks = [_masks(several, canvas) for several in asked]
         everywhere = all(each.mask is None and each.scale == 1 for few in asked for each in few)
         with torch.no_grad():
             embeds = [_embeds(several, model, number) for number, several in enumerate(asked)]
@@ -80,22 +68,19 @@ class ReferenceStack:
             [] if everywhere else [mask.to(model.device) for mask in masks],
         )
 
-    def join(
-        self,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        *,
-        size: tuple[int, int],
-        box: Box | None = None,
-        rows: int = 1,
-    ) -> tuple[Conditioning, Conditioning | None]:
-        """The text's conditioning and the references', ``rows`` rows each.
+    def cut(
+        self, box: Box, repainted: torch.Tensor, schedules: Sequence[Schedule]
+    ) -> ReferenceStack:
+        """The same: a picture's references are the whole edit's."""
+        return self
 
-        ``size``: (height, width) in px of the job's canvas; ``box``: the part of the scene's padded
-        canvas that it is, None for all.
-        """
+    def bind(self, place: Place, schedule: Schedule) -> Bound:
+        """The embeddings of one job's references, and where they hold."""
+        rows = place.rows
         masks = {
-            f"ip_adapter_masks.{i}": _resized(cut(mask, box), size).expand(rows, -1, -1, -1)
+            f"ip_adapter_masks.{i}": _resized(cut(mask, place.box), place.size).expand(
+                rows, -1, -1, -1
+            )
             for i, mask in enumerate(self.masks)
         }
 
@@ -105,12 +90,11 @@ class ReferenceStack:
                 for i, pair in enumerate(self.embeds)
             }
 
-        joined = cond.adding({**of(1), **masks})
-        return joined, None if uncond is None else uncond.adding({**of(0), **masks})
+        return Bound(conditioning={UNCOND: {**of(0), **masks}, COND: {**of(1), **masks}})
 
 
 def _embeds(
-    several: Sequence[Reference], model: Model, adapter: int
+    several: Sequence[Reference], model: SteeredModel, adapter: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative and positive embeddings (1 n ...) of one adapter's references."""
     pairs = []
@@ -127,17 +111,17 @@ def _embeds(
     return torch.cat(negatives, dim=1), torch.cat(positives, dim=1)
 
 
-def _masks(several: Sequence[Reference], scene: Scene) -> torch.Tensor:
+def _masks(several: Sequence[Reference], canvas: Canvas) -> torch.Tensor:
     """1 n H W: each reference's mask times its scale."""
     masks = []
     for each in several:
-        mask = scene.whole() if each.mask is None else scene.place_mask(each.mask)
+        mask = canvas.whole() if each.mask is None else canvas.place_mask(each.mask)
         images = 1 if each.embeds is None else each.embeds.shape[1]
         masks.append((mask * float(each.scale)).expand(-1, images, -1, -1))
     return torch.cat(masks, dim=1)
 
 
-def _resized(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    if tuple(mask.shape[-2:]) == tuple(size):
+def _resized(mask: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    if size is None or tuple(mask.shape[-2:]) == tuple(size):
         return mask
     return torch.nn.functional.interpolate(mask, size=size, mode="area")

@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any
 
 from engine.errors import InputError
-from engine.picture.read import name_of
+from engine.picture.opening import name_of
 
 
 @dataclass(frozen=True, eq=False)

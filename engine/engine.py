@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.strategies import build_strategy
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
-from engine.models.checkpoints import find_checkpoint
+from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
 from engine.models.formats.devices import resolve_device, resolve_dtype
 from engine.models.formats.folders import (
     default_inpaint_model,
@@ -43,6 +44,8 @@ class InpaintEngine:
     def __init__(self, backbone: Backbone, name: str) -> None:
         self.backbone = backbone
         self.name = name
+        self.load: dict[str, Any] = {}
+        """The arguments of :meth:`from_pretrained` that made it, as a record holds them."""
 
     @property
     def pipe(self) -> Any:
@@ -70,6 +73,7 @@ class InpaintEngine:
             InputError: a dtype or device that cannot be used.
             ModelError: the model is missing, unreachable or of an unsupported family.
         """
+        given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         inpaint_model = inpaint_model or default_inpaint_model(model)
@@ -77,7 +81,9 @@ class InpaintEngine:
         inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
-        return cls(backbone, str(model))
+        engine = cls(backbone, str(model))
+        engine.load = _portable(given)
+        return engine
 
     @classmethod
     def from_pipe(cls, pipe: Any, inpaint_unet: Any = None) -> InpaintEngine:
@@ -119,10 +125,12 @@ class InpaintEngine:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
+        request = EditRequest.read(arguments, self.pipe)
         runtime = self.runtime()
-        tickets = self._add(runtime, arguments)
-        run(runtime, tickets, progress=tickets[0].request.progress)
-        return EditResult.joined([ticket.outcome() for ticket in tickets])
+        tickets = self._add(runtime, request)
+        run(runtime, tickets, progress=request.progress)
+        joined = EditResult.joined([ticket.outcome() for ticket in tickets])
+        return replace(joined, request=request)
 
     def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
@@ -148,7 +156,7 @@ class InpaintEngine:
         added: list[list[Ticket] | SoftpaintError] = []
         for edit in edits:
             try:
-                added.append(self._add(runtime, edit))
+                added.append(self._add(runtime, EditRequest.read(edit, self.pipe)))
             except SoftpaintError as error:
                 added.append(error)
         waiting = [ticket for each in added if isinstance(each, list) for ticket in each]
@@ -180,7 +188,7 @@ class InpaintEngine:
         Args:
             max_running: how many edits run at a time; None is all that are added.
         """
-        return Runtime(self.backbone, self.name, max_running=max_running)
+        return Runtime(self.backbone, self.name, load=self.load, max_running=max_running)
 
     def optimise(self, *options: str) -> InpaintEngine:
         """Make the loaded model faster or smaller, with diffusers' own means; changes its modules.
@@ -261,11 +269,11 @@ class InpaintEngine:
 
     # --------------------------------------------------------------------------------------------
 
-    def _add(self, runtime: Runtime, arguments: Mapping[str, Any]) -> list[Ticket]:
+    def _add(self, runtime: Runtime, asked: EditRequest) -> list[Ticket]:
         """A ticket for each prompt of an edit; none where one of them is refused."""
         tickets: list[Ticket] = []
         try:
-            for request in EditRequest.read(arguments, self.pipe).split():
+            for request in asked.split():
                 tickets.append(runtime.add(request))  # noqa: PERF401 - an error leaves the others
         except BaseException:
             for ticket in tickets:
@@ -297,6 +305,20 @@ def _outcome(tickets: Sequence[Ticket]) -> EditResult | Exception:
     """The result of an edit's prompts, or the first error."""
     error = next((ticket.error for ticket in tickets if ticket.error), None)
     return error or EditResult.joined([ticket.outcome() for ticket in tickets])
+
+
+def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` for a record that holds from everywhere: folders as
+    absolute paths, defaults left out.
+    """
+    load = {}
+    for name, value in given.items():
+        if value is None or (name, value) == ("model", "pocket"):
+            continue
+        text = str(value).removeprefix("torch.")
+        is_place = name in {"model", "inpaint_model"} and text not in CHECKPOINTS
+        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
+    return load
 
 
 def _build_each(

@@ -9,7 +9,6 @@ from strategies.blend import LatentBlend
 from strategies.differential import DifferentialDiffusion, FewStepsWarning
 from strategies.inpaint9 import InpaintUNet
 from strategies.registry import (
-    STRATEGIES,
     StrategyInfo,
     create_strategy,
     get_strategy,
@@ -22,7 +21,6 @@ from strategies.soft_blend import SoftBlend
 from strategies.staged import staged
 
 __all__ = [
-    "STRATEGIES",
     "DifferentialDiffusion",
     "FewStepsWarning",
     "InpaintUNet",

@@ -93,7 +93,7 @@ class DifferentialDiffusion(Part):
         # 0.3 in float32.
         ideal = (offset - e * share - 1e-4).clamp(min=-1)
         release = ideal.ceil()
-        if n < FEW_STEPS and (levels := int(e.unique().numel())) > n + 1:
+        if n < FEW_STEPS and (levels := _levels(context, e)) > n + 1:
             dithered = self.dither and self.strength_mode != "legacy"
             warnings.warn(
                 f"the map asks for {levels} different strengths, {n} steps can tell {n + 1} apart"
@@ -132,6 +132,14 @@ class DifferentialDiffusion(Part):
         if step.next_level.sigma > 0:
             known = step.next_level.noise_to(known, state.noise)
         return latents.where(state.release < state.num_steps, known)
+
+
+def _levels(context: StrategyContext, e: torch.Tensor) -> int:
+    """How many strengths the edit asks for, at most: a hard edge that runs through latent cells
+    asks for two, though the grid has all between.
+    """
+    on_grid = int(e.unique().numel())
+    return on_grid if context.map_levels is None else min(on_grid, context.map_levels())
 
 
 def _nearest_start(release: torch.Tensor, schedule: Schedule) -> torch.Tensor:

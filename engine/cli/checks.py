@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,20 +62,29 @@ def _opened(control: Control, files: Files) -> Control:
     return replace(control, **changes) if changes else control
 
 
-def check(asked: Asked, strategies: Sequence[str], settings: dict[str, Any]) -> None:
+def check(
+    asked: Asked,
+    strategies: Sequence[str],
+    settings: dict[str, Any],
+    output: Path | None = None,
+) -> None:
     """Refuse whatever can be refused before a model is loaded.
 
     Args:
         asked: with its files read.
         strategies: their names, empty for all.
         settings: of the edit, without the strategy.
+        output: the file that is to hold a result as large as the canvas.
 
     Raises:
         InputError: the engine would refuse it too, later.
     """
     from controls import split_controls
-    from engine.picture.map_files import load_mask, load_strength_map
+    from engine.picture.geometry import check_canvas
+    from engine.picture.map_files import check_strength, load_mask, load_strength_map
     from engine.picture.read import load_image
+    from engine.picture.transparency import opacity_after
+    from engine.picture.write import check_fits
     from engine.request.request import EditRequest
     from strategies import create_strategy, list_strategies, options_of
 
@@ -88,24 +98,38 @@ def check(asked: Asked, strategies: Sequence[str], settings: dict[str, Any]) -> 
         if name in EditRequest.__dataclass_fields__:
             raise InputError(f"{name!r} is no option of a strategy.")
     picture = load_image(needed(asked.photo, "PHOTO"))
-    for kind, source in asked.region.items():
-        read: Any = load_mask if kind == "mask" else load_strength_map
-        read(source, picture.size, invert=settings.get("invert", False))
+    expand = settings.get("expand", (0, 0, 0, 0))
+    size = check_canvas(picture.size, expand)
+    transparent = picture.is_transparent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the engine reads them again, and warns then
+        for kind, source in asked.region.items():
+            read: Any = load_mask if kind == "mask" else load_strength_map
+            found = read(
+                source, picture.size, invert=settings.get("invert", False), picture=picture
+            )
+            if kind != "mask":
+                check_strength(found)
+            if picture.alpha is not None:
+                feather = settings.get("feather", EditRequest.feather)
+                transparent = bool(opacity_after(picture.alpha, found, feather).min() < 255)
     if asked.controls:
-        _check_control_files(asked, picture.size, settings.get("expand", (0, 0, 0, 0)))
+        _check_control_files(asked, picture.size, expand)
+    if output is not None:
+        check_fits(output, size, transparent=transparent)
 
 
 def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> None:
     """Refuse files of controls that do not go with a picture of ``size`` (width, height)."""
-    from controls.scene import Scene
+    from controls.canvas import Canvas
     from engine.picture.geometry import Box
 
     left, top, right, bottom = expand
     inner = Box(left, top, left + size[0], top + size[1])
     canvas = (left + size[0] + right, top + size[1] + bottom)
-    scene = Scene(canvas, None, [], align=1, inner=inner)
+    board = Canvas(canvas, None, [], align=1, inner=inner)
     for control in (each for several in asked.controls for each in several):
         if control.file is not None:
-            scene.place(control.file)
+            board.place(control.file)
         if control.mask is not None:
-            scene.place_mask(control.mask)
+            board.place_mask(control.mask)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +18,6 @@ from engine.errors import InputError, OutputError, SoftpaintWarning
 
 if TYPE_CHECKING:
     from controls import Control
-    from engine.picture.source import Source
     from engine.request.record import EditRecord
     from engine.request.result import EditResult
     from engine.types import Snapshot
@@ -106,6 +104,8 @@ class Watch:
             raise InputError("--preview is written anew after every step; give a file, not -.")
         if self.model is not None and Path(self.model).exists():
             files.uses("preview model", Path(self.model))
+        from engine.request.save import numbered
+
         for path in numbered(self.output, count):
             try:
                 files.writes("--preview", path)
@@ -115,6 +115,7 @@ class Watch:
     def callback(self, count: int) -> Callable[[Snapshot], None]:
         """Writes what a snapshot of one of ``count`` pictures shows."""
         from engine.picture.write import save_image
+        from engine.request.save import numbered
 
         outputs = numbered(self.output, count)
 
@@ -136,13 +137,16 @@ class Watch:
 
 def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
+    from engine.request.save import write_pictures
+
     asked = opened(asked, files)
     settings = dict(asked.settings)
     strategy = settings.pop("strategy", "differential")
     controls = _one_each(asked.controls)
-    check(asked, [strategy], settings)
+    output = asked.need()[1]
+    check(asked, [strategy], settings, output)
     count = settings.get("num_images", 1)
-    outputs = _announced(asked.need()[1], files, count if pick is None else 1)
+    outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
         watch.announce(files, count)
     engine = load(asked.load)
@@ -159,11 +163,7 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
         progress=False if asked.quiet else None,
     )
     indices = range(count) if pick is None else [pick]
-    records = [
-        _record(result, asked, controls, index, path)
-        for index, path in zip(indices, outputs, strict=True)
-    ]
-    _write_all([result.images[index] for index in indices], outputs, records)
+    write_pictures(result, indices, outputs, save)
     for index, path in zip(indices, outputs, strict=True):
         seconds = result.timings["total"]
         name = "standard output" if path == STREAM else path
@@ -171,27 +171,11 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
     return result
 
 
-def _record(
-    result: EditResult, asked: Asked, controls: Sequence[Control], index: int, path: Path
-) -> EditRecord:
-    """The record of picture ``index``, which is written to ``path``."""
-    from engine.request.record import EditRecord, InputFile, RecordedControl
-
-    photo: Source = asked.photo
-    return EditRecord.of(
-        result,
-        index=index,
-        image=InputFile.of(photo, beside=path),
-        region={kind: InputFile.of(each, beside=path) for kind, each in asked.region.items()},
-        controls=[RecordedControl.of(each, beside=path) for each in controls],
-        load=_portable(asked.load),
-        scheduler=asked.settings.get("scheduler"),
-    )
-
-
 def _announced(output: Path, files: Files, count: int) -> list[Path]:
     if output == STREAM and count > 1:
         raise InputError(f"{count} pictures do not fit into standard output; give a file's name.")
+    from engine.request.save import numbered
+
     outputs = numbered(output, count)
     for path in outputs:
         files.writes("--output", path)
@@ -209,39 +193,9 @@ def _one_each(controls: Sequence[Sequence[Control]]) -> list[Control]:
     return [each for (each,) in controls]
 
 
-def numbered(output: Path, count: int) -> list[Path]:
-    """Where ``count`` pictures go: ``out.png``, or ``out-0.png``, ``out-1.png`` and so on."""
-    if count == 1:
-        return [output]
-    return [output.parent / f"{output.stem}-{index}{output.suffix}" for index in range(count)]
-
-
 def _note_differences(record: EditRecord, result: EditResult, *, quiet: bool) -> None:
     """Say what a repeated edit was made with that is not the same here."""
     for name in ("device", "dtype", "versions"):
         then, now = record.settings.get(name), result.settings.get(name)
         if then != now:
             note(f"made with {name} {then}, repeated with {now}: pixels may differ", quiet=quiet)
-
-
-def _portable(load: dict[str, Any]) -> dict[str, Any]:
-    """Model folders as absolute paths, so that the record holds from everywhere."""
-    from engine.models.checkpoints import CHECKPOINTS
-
-    return {
-        name: os.path.realpath(value)
-        if name in {"model", "inpaint_model"} and value not in CHECKPOINTS and Path(value).exists()
-        else value
-        for name, value in load.items()
-    }
-
-
-def _write_all(
-    images: Sequence[Any], outputs: Sequence[Path], records: Sequence[EditRecord]
-) -> None:
-    """Write every image or none."""
-    from engine.picture.commit import Commit
-
-    with Commit() as commit:
-        for image, path, record in zip(images, outputs, records, strict=True):
-            save(commit, image, path, record.metadata())

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 STREAM = Path("-")
 """Standard input or output, in a file's place."""
 
+MAPS = ("mask", "strength map")
+"""What may be the photo's own transparency, as messages call it."""
+
 MOST_BYTES = 2**31
 """Larger files are refused unread: no picture within the limit of pixels is as large."""
 
@@ -57,8 +60,10 @@ class Files:
         Raises:
             InputError: it cannot be read, or the command writes it.
         """
-        from engine.picture.source import STANDARD_INPUT, Source
+        from engine.picture.source import STANDARD_INPUT, Source, is_own_alpha
 
+        if what in MAPS and is_own_alpha(path):  # of the photo, which is read anyway
+            return Source(os.fspath(path), b"")
         if path == STREAM:
             if any(place == STREAM for _, place in self._read):
                 raise InputError("standard input (-) can be read once: give a file for the others.")
@@ -114,7 +119,7 @@ def read_file(what: str, path: Path) -> Source:
     Raises:
         InputError: it is missing or cannot be read, or is no file's name at all.
     """
-    from engine.picture.read import check_file, first_line
+    from engine.picture.opening import check_file, first_line
     from engine.picture.source import Source
 
     name = f"{what} {str(path)!r}"

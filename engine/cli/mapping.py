@@ -176,7 +176,7 @@ def _begin(
 
 def _load(source: Source, size: tuple[int, ...] | None) -> NDArray[np.float32]:
     from engine.picture.map_files import load_strength_map
-    from engine.picture.read import open_upright
+    from engine.picture.opening import open_upright
 
     width, height = size or open_upright(source, f"map {source.path!r}").size
     return load_strength_map(source, (width, height))

@@ -60,7 +60,8 @@ class Recipe:
         if not trust:
             self._refuse_strangers(asked)
         given = None if asked.photo is None else files.read("image", asked.photo)
-        if given is None or given.sha256 == self.record.image.sha256:
+        image = self.record.image
+        if given is None or (image is not None and given.sha256 == image.sha256):
             return self._repeated(asked, files, given)
         return self._transferred(asked, given), None
 
@@ -75,7 +76,7 @@ class Recipe:
         controls = asked.controls or [[self._control(each, files)] for each in record.controls]
         again = replace(
             asked,
-            photo=given or self._found(record.image, "image", files),
+            photo=given or self._photo(files),
             region=region,
             controls=controls,
             **self._settings(asked),
@@ -83,6 +84,14 @@ class Recipe:
         # of several, this one; they are made together, to the same bits
         alone = "seed" not in asked.settings and "num_images" not in asked.settings
         return again, record.index if alone else None
+
+    def _photo(self, files: Files) -> Source:
+        if self.record.image is None:
+            raise InputError(
+                f"the picture that {str(self.name)!r} was made from was no file; give PHOTO, and "
+                "--mask or --strength-map."
+            )
+        return self._found(self.record.image, "image", files)
 
     def _transferred(self, asked: Asked, photo: Source) -> Asked:
         """The record's settings for another picture."""
@@ -170,6 +179,10 @@ class Recipe:
 
     def _found(self, recorded: InputFile, kind: str, files: Files) -> Source:
         """A recorded file, unchanged: beside the result, or where it was."""
+        from engine.picture.source import Source, is_own_alpha
+
+        if is_own_alpha(recorded.absolute):
+            return Source(recorded.absolute, b"")
         where = self.name if self.name != STREAM else Path.cwd() / "-"
         places = recorded.places(beside=where)
         existing = [place for place in places if _is_file(place)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Observer = Callable[[Snapshot], Any]
 
 
-class Control(Protocol):
+class ResidualSource(Protocol):
     """Something that adds residuals to the network's own (a ControlNet, for one)."""
 
     def residuals(
@@ -77,7 +77,7 @@ class Job:
     """By the names that ``guidance`` knows them by."""
     guidance: Guider
     generator: Any = None
-    controls: Sequence[Control] = ()
+    controls: Sequence[ResidualSource] = ()
     observer: Observer | None = None
     image: int = 0
     follow: Callable[[Job], Job] | None = None

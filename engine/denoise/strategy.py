@@ -40,6 +40,9 @@ class StrategyContext:
     masked_image_latents: Callable[[], torch.Tensor]
     """Latents (b c h w or 1 c h w) of the image with mid grey where it is repainted, encoded on
     call."""
+    map_levels: Callable[[], int] | None = None
+    """Counts the distinct strengths of the map as it was given, before it was brought to the latent
+    grid, whose edges have all strengths between; None where that is not known."""
 
 
 class Part:

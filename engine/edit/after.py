@@ -12,9 +12,14 @@ from PIL import Image
 
 from engine.edit.inputs import underlay
 from engine.picture.colour import COLOURS, match_colours, restore_round_trip
+from engine.picture.deep import deepened, shallow
+from engine.picture.fade import fade_over
 from engine.picture.geometry import Box, crop
+from engine.picture.grain import match_grain
 from engine.picture.masks import is_hard
-from engine.picture.paste import stitch
+from engine.picture.paste import PASTES, stitch
+from engine.picture.pixels import as_grey, unit
+from engine.picture.transparency import settled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from engine.edit.clock import Clock
     from engine.edit.inputs import View
     from engine.edit.shared import Shared
+    from engine.request.request import EditRequest
 
 
 def own_row(rows: torch.Tensor) -> torch.Tensor:
@@ -31,7 +37,7 @@ def own_row(rows: torch.Tensor) -> torch.Tensor:
 
 
 def finish(
-    shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock
+    shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock, prefilled: str | None = None
 ) -> tuple[Any, torch.Tensor | None]:
     """Decode the last jobs' latents and paste each region over its original.
 
@@ -44,49 +50,87 @@ def finish(
     request, inputs = shared.request, shared.inputs
     if request.output_type == "latent":
         return latents, latents
-    finished: list[NDArray[np.uint8]] = []
+    finished: list[NDArray[Any]] = []
     images: list[Image.Image] = []
     queue = iter(chains)
     for output in range(len(shared.seeds)):
         source = output // request.num_images
         canvas = _empty_canvas(shared, source)
-        for view in inputs.views_of(source):
-            canvas = _with_region(shared, canvas, view, next(queue), clock)
+        for number, view in enumerate(inputs.views_of(source)):
+            seed = _grain_seed(shared, output), number
+            canvas = _with_region(shared, canvas, view, next(queue), clock, seed, prefilled)
+        if inputs.pictures is None:
+            images.append(Image.fromarray(canvas))
+        else:
+            picture = inputs.pictures[source]
+            paste = None if request.paste_mask is None else inputs.alphas[source]
+            strength_map = inputs.map_of(source)
+            canvas, opacity = settled(picture, canvas, strength_map, request.feather, paste)
+            images.append(picture.to_pil(canvas, opacity))
         finished.append(canvas)
-        picture = inputs.pictures[source] if inputs.pictures is not None else None
-        images.append(picture.to_pil(canvas) if picture else Image.fromarray(canvas))
     if request.output_type == "np":
-        return np.stack(finished).astype(np.float32) / 255.0, latents
+        return np.stack([unit(canvas) for canvas in finished]), latents
     return images, latents
 
 
-def _empty_canvas(shared: Shared, source: int) -> NDArray[np.uint8]:
-    """What the regions of a picture are pasted over: H W 3."""
+def _empty_canvas(shared: Shared, source: int) -> NDArray[Any]:
+    """What the regions of a picture are pasted over: H W 3, as deep as the picture is."""
     if shared.inputs.pictures is None:
         width, height = shared.inputs.size
         return np.zeros((height, width, 3), np.uint8)
-    return underlay(shared.inputs.pictures[source].rgb, shared.request.expand)
+    return underlay(shared.inputs.pictures[source].deepest, shared.request.expand)
 
 
 def _with_region(
-    shared: Shared, canvas: NDArray[np.uint8], view: View, chain: Sequence[Job], clock: Clock
-) -> NDArray[np.uint8]:
+    shared: Shared,
+    canvas: NDArray[Any],
+    view: View,
+    chain: Sequence[Job],
+    clock: Clock,
+    seed: tuple[int, int],
+    prefilled: str | None,
+) -> NDArray[Any]:
     """``canvas`` (H W 3) with what a view's jobs have made of it."""
     with clock.phase("decode"), torch.no_grad():
         # One at a time: memory, and the same bits whatever else is in the request.
         pixels = shared.decoded(own_row(chain[-1].latents), view.region)
-        lossy = _round_trip(shared, view)
+        strength_map = _repainted(shared, view, prefilled)
+        lossy = _round_trip(shared, view, strength_map)
     with clock.phase("paste"):
-        pixels = _matched(shared, pixels, lossy, view)
-        return _stitched(shared, canvas, pixels, view, chain)
+        pixels = _matched(shared, pixels, lossy, view, strength_map)
+        return _stitched(shared, canvas, pixels, view, chain, seed)
 
 
-def _round_trip(shared: Shared, view: View) -> NDArray[np.uint8] | None:
-    """The original there and back through the VAE, where the map is soft: under a hard one what is
-    kept is pasted anyway, and a decode would be spent for nothing.
+def _grain_seed(shared: Shared, output: int) -> int:
+    """What the grain of a picture is drawn from: the picture's own seed."""
+    seed, given = shared.seeds[output], shared.request.generator
+    if seed is None:
+        own = given[output] if isinstance(given, list | tuple) else given
+        seed = int(own.initial_seed())
+    return seed
+
+
+def _repainted(shared: Shared, view: View, prefilled: str | None) -> NDArray[np.float32]:
+    """How strongly a region (H W, of its box) is repainted: what the map says, less a strength
+    below 1, as far as the run started from the original.
+    """
+    strength_map = crop(shared.inputs.map_of(view.source), view.region.box)
+    kept = np.float32(1 - shared.request.strength)
+    if prefilled == "original" or kept == 0:
+        return strength_map * (1 - kept)
+    maps = shared.inputs.prefill_maps
+    filled = crop(maps[view.source % len(maps)], view.region.box)
+    return strength_map * (1 - kept * (1 - filled))
+
+
+def _round_trip(
+    shared: Shared, view: View, strength_map: NDArray[np.float32]
+) -> NDArray[np.uint8] | None:
+    """The original there and back through the VAE, where some of it is kept in what is repainted:
+    under a soft map, or at a strength below 1. Else what is kept is pasted anyway, and a decode
+    would be spent for nothing.
     """
     inputs = shared.inputs
-    strength_map = crop(inputs.map_of(view.source), view.region.box)
     restored = COLOURS.get(shared.request.colour).round_trip
     if not restored or inputs.pictures is None or is_hard(strength_map):
         return None
@@ -94,7 +138,11 @@ def _round_trip(shared: Shared, view: View) -> NDArray[np.uint8] | None:
 
 
 def _matched(
-    shared: Shared, pixels: NDArray[np.uint8], lossy: NDArray[np.uint8] | None, view: View
+    shared: Shared,
+    pixels: NDArray[np.uint8],
+    lossy: NDArray[np.uint8] | None,
+    view: View,
+    strength_map: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
     """A region's ``pixels`` (H W 3) with their colour error taken out. ``lossy``: its original
     there and back through the VAE.
@@ -103,10 +151,9 @@ def _matched(
     if inputs.pictures is None:
         return pixels
     rgb, box = inputs.pictures[view.source].rgb, region.box
-    strength_map = crop(inputs.map_of(view.source), box)
     if lossy is not None:
         pixels = restore_round_trip(pixels, crop(rgb, box), lossy, strength_map)
-    return match_colours(
+    matched = match_colours(
         pixels,
         crop(underlay(rgb, request.expand), box),
         strength_map,
@@ -114,28 +161,52 @@ def _matched(
         method=request.colour,
         cell=shared.backbone.cell * box.width / region.size[0],
     )
+    keeps_grey = inputs.pictures[view.source].grey and request.keep_grey
+    return as_grey(matched) if keeps_grey else matched
 
 
 def _stitched(
     shared: Shared,
-    canvas: NDArray[np.uint8],
+    canvas: NDArray[Any],
     pixels: NDArray[np.uint8],
     view: View,
     chain: Sequence[Job],
-) -> NDArray[np.uint8]:
+    seed: tuple[int, int],
+) -> NDArray[Any]:
     """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
     region, box = view.region, view.region.box
-    under = crop(canvas, box)
+    under, pasted = crop(canvas, box), pixels
     if shared.inputs.pictures is not None:
         alpha = crop(shared.inputs.alphas[view.source], box)
         if region.own is not None:
             alpha *= region.own
         if (adapted := _adapted_alpha(shared, view, chain)) is not None:
             alpha *= adapted
-        pixels = stitch(shared.request.paste, under, pixels, alpha)
+        pasted = _pasted(shared.request, under, pixels, alpha, seed)
     stitched = canvas.copy()
-    stitched[box.top : box.bottom, box.left : box.right] = pixels
+    stitched[box.top : box.bottom, box.left : box.right] = pasted
     return stitched
+
+
+def _pasted(
+    request: EditRequest,
+    under: NDArray[Any],
+    pixels: NDArray[np.uint8],
+    alpha: NDArray[np.float32],
+    seed: tuple[int, int],
+) -> NDArray[Any]:
+    """An edit (uint8, H W 3) with the grain of what is ``under`` it (uint8 or uint16, H W 3), laid
+    over what of that is not on its way out.
+    """
+    eight = under if under.dtype == np.uint8 else shallow(under)
+    if request.grain == "match":
+        pixels = match_grain(pixels, eight, alpha, seed)
+    covered = PASTES.get(request.paste).covered
+    base = fade_over(eight, pixels, alpha, request.feather, deep=covered)
+    if under is not eight:
+        changed = (base != eight).any(axis=2, keepdims=True)
+        base = np.where(changed, deepened(base), under)
+    return stitch(request.paste, base, pixels, alpha)
 
 
 def _adapted_alpha(shared: Shared, view: View, chain: Sequence[Job]) -> NDArray[np.float32] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from controls.controlnet import ControlStack
+from controls.steering import Place, Steering, steering_of
 from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from engine.edit.inputs import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
+
+
+REFINING = 0.2
+"""Strength at which a large region, laid out at a size that the model can draw, is gone over: with
+more, tiles put small copies of the scene into it. For the same reason the prompt does not guide."""
 
 
 def prepare_edits(
@@ -61,10 +67,24 @@ class PreparedEdit(Prepared):
         self.shared = shared
         self.alone = alone
         self.seeds = shared.seeds
-        steps = [shared.schedules.steps(stage.strength) for stage in self.strategy.stages]
-        self.steps = sum(steps) * len(shared.inputs.views) * request.num_images
-        self.stack = ControlStack.of(
-            self.controls, self.backbone, shared.scene, guess_mode=request.guess_mode
+        if request.strength * request.num_inference_steps < 1:
+            warnings.warn(
+                f"strength {request.strength:g} of {request.num_inference_steps} steps is less "
+                "than one step: one is run. More steps make such a strength finer.",
+                stacklevel=2,
+            )
+        steps = [
+            shared.schedules.steps(stage.strength)
+            for view in shared.inputs.views
+            for stage in self._stages_of(view)
+        ]
+        self.steps = sum(steps) * request.num_images
+        self.steering = steering_of(
+            self.controls,
+            shared.references,
+            self.backbone,
+            shared.canvas,
+            guess_mode=request.guess_mode,
         )
         self.prefilled = self._choose_prefill()
 
@@ -94,7 +114,7 @@ class PreparedEdit(Prepared):
         return jobs
 
     def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        return finish(self.shared, chains, self.clock)
+        return finish(self.shared, chains, self.clock, self.prefilled)
 
     # Jobs --------------------------------------------------------------------------------------
 
@@ -103,16 +123,16 @@ class PreparedEdit(Prepared):
 
         ``output``: which of the pictures that are made it is for.
         """
-        stage = self.strategy.stages[0]
-        stack = self._stack_of(view)
+        stage = self._stages_of(view)[0]
+        steering = self._steering_of(view)
         with self.clock.phase("encode"):
             x0 = start = self.shared.original(view, stage.scale)
             if stage.strategy.start != "noise" and self.request.latents is None:
                 start = self.shared.filled(self.prefilled or "original", view, stage.scale)
-        if stack.companions:
-            rows = stack.companions + 1
+        if steering.companions:
+            rows = steering.companions + 1
             x0, generator = x0.repeat(rows, 1, 1, 1), Lockstep.of(generator, rows)
-        return self._job(0, output, view, generator, stack, x0, start)
+        return self._job(0, output, view, generator, steering, x0, start)
 
     def _job(
         self,
@@ -120,7 +140,7 @@ class PreparedEdit(Prepared):
         output: int,
         view: View,
         generator: Any,
-        stack: ControlStack,
+        steering: Steering,
         x0: torch.Tensor,
         start: torch.Tensor,
     ) -> Job:
@@ -131,30 +151,41 @@ class PreparedEdit(Prepared):
             output: which of the pictures that are made it is for.
             view: of the picture that it is made of.
             generator: of its noise.
-            stack: the view's controls.
+            steering: the view's.
             x0: the clean latents of what is held, for each of its rows: b c h w.
             start: those of what the run starts from.
         """
-        stage, rows = self.strategy.stages[number], stack.companions + 1
+        stages = self._stages_of(view)
+        # What the controls asked for is laid out by the time that a region is gone over.
+        stage, refining = stages[number], number == len(self.strategy.stages)
+        steering = steering.without_controls() if refining else steering
+        rows = steering.companions + 1
         strength_map = self.shared.map_at(view, stage.scale)
         context = self._context(stage, view, strength_map, generator, x0)
         parts, state = stage.strategy, stage.strategy.prepare(context)
         guidance = self._guidance(stage)
         network = self.backbone.network(stage.strategy.network)
+        size = self.shared.size_at(view, stage.scale)
+        if refining:
+            network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
-            size = self.shared.size_at(view, stage.scale)
-            cond, uncond = self.shared.conditioning(network, guidance.scale, size, view)
-        if stack.companions:
+            cond, uncond = self.shared.conditioning(network, guidance.scale, size)
+        if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
-            state = (*state, stack.regions(x0.shape[-2:]))
+            state = (*state, steering.regions(x0.shape[-2:]))
             cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
+        place = Place(strength_map.shape, view.source, view.box, rows, uncond is not None)
+        bound = steering.bind(place, context.schedule)
+
         def follow(finished: Job) -> Job:
-            held, scale = finished.latents, self.strategy.stages[number + 1].scale
-            if scale != stage.scale:
+            held, draws = finished.latents, generator
+            if rows > 1 and number + 1 == len(self.strategy.stages):
+                held, draws = own_row(held), draws[-1]
+            if (scale := stages[number + 1].scale) != stage.scale:
                 with self.clock.phase("encode"):
                     held = self.shared.rescaled(view, held, scale)
-            return self._job(number + 1, output, view, generator, stack, held, held)
+            return self._job(number + 1, output, view, draws, steering, held, held)
 
         job = Job(
             name=self.strategy.name,
@@ -163,19 +194,13 @@ class PreparedEdit(Prepared):
             strategy=parts,
             state=state,
             latents=self._start_of(stage.strategy, context, start),
-            branches=branches_of(cond, uncond),
+            branches=bound.joined(branches_of(cond, uncond)),
             guidance=Unguided() if uncond is None else guidance,
             generator=generator,
-            controls=stack.bind(
-                context.schedule,
-                guided=uncond is not None,
-                which=view.source,
-                rows=rows,
-                size=strength_map.shape,
-            ),
+            controls=bound.residuals,
             observer=self.observer(own_row),
             image=output,
-            follow=follow if number + 1 < len(self.strategy.stages) else None,
+            follow=follow if number + 1 < len(stages) else None,
         )
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
@@ -202,6 +227,7 @@ class PreparedEdit(Prepared):
             strength_map=grid.to(x0),
             network=stage.strategy.network,
             masked_image_latents=masked_image_latents,
+            map_levels=lambda: self.shared.inputs.levels_of(view),
         )
 
     def _start_of(
@@ -223,6 +249,16 @@ class PreparedEdit(Prepared):
 
     # What a job is made of ---------------------------------------------------------------------
 
+    def _stages_of(self, view: View) -> tuple[Stage, ...]:
+        """The strategy's stages; for a region that is too large to be drawn at its own size all at
+        a smaller one, and a last one that goes over it in tiles.
+        """
+        stages, coarse = tuple(self.strategy.stages), view.region.coarse
+        if coarse == 1:
+            return stages
+        smaller = (replace(stage, scale=stage.scale * coarse) for stage in stages)
+        return (*smaller, replace(stages[-1], strength=REFINING, guidance=0.0))
+
     def _guidance(self, stage: Stage) -> Guidance:
         request, scale = self.request, self.request.guidance_scale
         if scale > 1 and stage.guidance != 1:
@@ -231,13 +267,13 @@ class PreparedEdit(Prepared):
             scale, request.guidance_rescale, request.guidance_start, request.guidance_end
         )
 
-    def _stack_of(self, view: View) -> ControlStack:
-        """The controls of the jobs for one view."""
-        if not self.stack.entries:
-            return self.stack
+    def _steering_of(self, view: View) -> Steering:
+        """What steers the jobs for one view."""
+        if self.steering.idle:
+            return self.steering
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
         schedules = [self.shared.schedules(stage.strength) for stage in self.strategy.stages]
-        return self.stack.cut(view.box, grid > 0, schedules)
+        return self.steering.cut(view.box, grid > 0, schedules)
 
     def _choose_prefill(self) -> str:
         """The name of what the hole is filled with before the first step."""

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from controls.scene import Scene
+from controls.canvas import Canvas
 from engine.errors import InputError
 from engine.picture.crop import Cutter, Region
 from engine.picture.fade import paste_alpha
 from engine.picture.fill import prefilled
-from engine.picture.geometry import Box, crop, pad_to_multiple
-from engine.picture.map_files import load_mask, load_strength_map
+from engine.picture.frame import continued, frame_widths
+from engine.picture.geometry import Box, check_canvas, crop, pad_to_multiple
+from engine.picture.map_files import (
+    check_strength,
+    load_mask,
+    load_strength_map,
+    split_batch,
+)
+from engine.picture.map_tools import grow
 from engine.picture.masks import resize_map
 from engine.picture.pixels import paste, to_tensor
 from engine.picture.read import Picture, load_image
+from engine.picture.source import is_own_alpha
+from engine.picture.transparency import with_visible_colours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.models import Backbone
     from engine.request.request import EditRequest
+
+_Pixels = TypeVar("_Pixels", bound="NDArray[Any]")
 
 
 def resize_pixels(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
@@ -123,6 +135,8 @@ class Inputs:
         pictures = None
         if latents is None:
             pictures = _load_pictures(request.image)
+            if request.expand is not None:
+                check_canvas(pictures[0].size, request.expand)
             size, count, align = pictures[0].size, len(pictures), backbone.align
         else:
             count, _, height, width = latents.shape
@@ -132,7 +146,9 @@ class Inputs:
             _load_extra(request, name, size)
             for name in ("context_mask", "prefill_mask", "paste_mask")
         )
-        maps = _load_maps(request, size, count)
+        maps = _load_maps(request, size, count, pictures)
+        if pictures is not None:
+            pictures = [with_visible_colours(picture) for picture in pictures]
         if request.expand is not None and pictures is not None:
             pictures, maps = _expanded(pictures, maps, request.expand)
             size = pictures[0].size
@@ -196,11 +212,16 @@ class Inputs:
         filled = paste(rgb, prefilled(fill, rgb, weight > 0), weight)
         return _model_pixels(filled, view.region, self.align)
 
-    def scene(self, request: EditRequest) -> Scene:
+    def levels_of(self, view: View) -> int:
+        """How many distinct strengths a view's map had before it was scaled."""
+        strength_map = self.maps[view.source % len(self.maps)]
+        return len(np.unique(crop(strength_map, view.region.box)))
+
+    def canvas(self, request: EditRequest) -> Canvas:
         """What controls need to know of the pictures."""
         width, height = self.size
         left, top, right, bottom = request.expand or (0, 0, 0, 0)
-        return Scene(
+        return Canvas(
             self.size,
             None if self.pictures is None else [picture.rgb for picture in self.pictures],
             self.maps,
@@ -213,7 +234,11 @@ def _refuse_for_latents(request: EditRequest) -> None:
     for name in ("expand", "context_mask", "prefill_mask", "paste_mask"):
         if getattr(request, name) is not None:
             raise InputError(f"{name} needs pixels; latents were given as image.")
-    for name, value in (("region", request.region == "mask"), ("paste", request.paste != "alpha")):
+    for name, value in (
+        ("region", request.region == "mask"),
+        ("paste", request.paste != "alpha"),
+        ("grain", request.grain != "none"),
+    ):
         if value:
             raise InputError(
                 f"{name}={getattr(request, name)!r} needs pixels; latents were given as image."
@@ -263,15 +288,30 @@ def _expanded(
 ) -> tuple[list[Picture], list[NDArray[np.float32]]]:
     """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
     sides = _sides(by)
-    grown = [
-        Picture(
-            np.pad(picture.rgb, (*sides, (0, 0)), mode="symmetric"),
-            None if picture.alpha is None else np.pad(picture.alpha, sides, constant_values=255),
-            picture.info,
-        )
-        for picture in pictures
-    ]
+    for picture, strength_map in zip(pictures, cycle(maps), strict=False):
+        _warn_of_frame(picture.rgb, strength_map, by)
+    grown = [picture.grown(by) for picture in pictures]
     return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
+
+
+def _warn_of_frame(
+    rgb: NDArray[np.uint8], strength_map: NDArray[np.float32], by: tuple[int, int, int, int]
+) -> None:
+    """Say of a frame that stays between a picture and its new canvas what can be done about it."""
+    kept = strength_map == 0
+    across = kept.T
+    rows = across, kept, across[::-1], kept[::-1]
+    widths = [
+        wide
+        for wide, side, lines in zip(frame_widths(rgb), by, rows, strict=True)
+        if side and lines[:wide].any()
+    ]
+    if widths:
+        warnings.warn(
+            f"the picture has a frame of {max(widths)} px, which is kept but not continued; cover "
+            "it with a mask to have it repainted.",
+            stacklevel=2,
+        )
 
 
 def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
@@ -295,24 +335,43 @@ def _alpha(
     return wide
 
 
-def underlay(rgb: NDArray[np.uint8], by: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:
+def underlay(rgb: _Pixels, by: tuple[int, int, int, int] | None) -> _Pixels:
     """What an edit is pasted over (H W 3): on new canvas the border's own colours go on. The mirror
     that the model starts from takes every gradient back; of a slope that may go on or end, a level
     is the better guess (seam error of 32 outpaintings 14.0, mirrored 15.8).
     """
     if by is None:
         return rgb
-    return np.pad(rgb[_inner(by, rgb.shape)], (*_sides(by), (0, 0)), mode="edge")
+    return continued(rgb[_inner(by, rgb.shape)], by, "edge")  # type: ignore[return-value]
 
 
 def _as_latents(image: Any, backbone: Backbone) -> torch.Tensor | None:
-    """``image`` if it is a tensor of latents (b 4 h w), which diffusers tells apart likewise."""
+    """``image`` if it is a tensor of latents (b c h w).
+
+    Latents of 4 channels have the shape of RGBA pictures. Those of any picture have values below 0,
+    and RGBA pictures none; a tensor of one value only could be either.
+
+    Raises:
+        InputError: It could be either, or holds NaN or infinite values.
+    """
     shape: tuple[int, ...] = getattr(image, "shape", ())
     if not hasattr(image, "detach") or len(shape) != 4 or shape[1] != backbone.latent_channels:
         return None
-    if not bool(image.isfinite().all()):
-        raise InputError("the latents given as image hold NaN or infinite values.")
     latents: torch.Tensor = image.detach()
+    if shape[1] == 4:
+        if not latents.is_floating_point():
+            return None
+        low, high = float(latents.min()), float(latents.max())
+        if low == high:
+            raise InputError(
+                f"image is a tensor of the shape {tuple(shape)} that holds nothing but {low:g}: "
+                "latents (b 4 h w) or an RGBA picture? Give a picture as RGB (b 3 h w) or as an "
+                "array (h w 4); latents of a picture have different values"
+            )
+        if low >= 0 and high <= 1:
+            return None
+    if not bool(latents.isfinite().all()):
+        raise InputError("the latents given as image hold NaN or infinite values.")
     return latents
 
 
@@ -332,19 +391,26 @@ def _load_pictures(image: Any) -> list[Picture]:
 
 
 def _load_maps(
-    request: EditRequest, size: tuple[int, int], count: int
+    request: EditRequest, size: tuple[int, int], count: int, pictures: Sequence[Picture] | None
 ) -> list[NDArray[np.float32]]:
     """One map for all pictures, or one for each."""
     if request.mask is None and request.strength_map is None:
         return [np.zeros((size[1], size[0]), np.float32)]
     source = request.mask if request.mask is not None else request.strength_map
-    load: Any = load_mask if request.mask is not None else load_strength_map
-    if isinstance(source, (list, tuple)) or (
-        len(getattr(source, "shape", ())) == 4 and source.shape[0] > 1
-    ):
-        several = list(source)
+    sources = split_batch(source, count, size)
+    if is_own_alpha(source):
+        sources *= count  # each picture has its own
+    of = [None] * count if pictures is None else list(pictures)
+    if request.mask is not None:
+        maps = [
+            load_mask(each, size, invert=request.invert, picture=picture)
+            for each, picture in zip(sources, of, strict=False)
+        ]
     else:
-        several = [source]
-    if len(several) not in (1, count):
-        raise InputError(f"{len(several)} maps for {count} pictures: give one, or one for each.")
-    return [load(each, size, invert=request.invert) for each in several]
+        maps = [
+            load_strength_map(each, size, invert=request.invert, picture=picture)
+            for each, picture in zip(sources, of, strict=False)
+        ]
+        for each in maps:
+            check_strength(each)
+    return [grow(each, request.grow_mask) for each in maps] if request.grow_mask else maps

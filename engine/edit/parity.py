@@ -20,9 +20,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from controls import check_references
-from controls.controlnet import ControlStack
+from controls.canvas import Canvas
 from controls.ip_adapter import ReferenceStack
-from controls.scene import Scene
+from controls.steering import Place, steering_of
 from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Strategy, StrategyContext
@@ -64,10 +64,12 @@ class PreparedLikeDiffusers(Prepared):
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
             self.generator = torch.Generator("cpu").manual_seed(request.seed)
-        scene = _DiffusersScene(backbone, self.image, self.mask)
+        canvas = _DiffusersCanvas(backbone, self.image, self.mask)
         asked = check_references(request.ip_adapter_image)
-        self.references = ReferenceStack.of(asked, backbone, scene)
-        self.stack = ControlStack.of(self.controls, backbone, scene, guess_mode=request.guess_mode)
+        references = ReferenceStack.of(asked, backbone, canvas)
+        self.steering = steering_of(
+            self.controls, references, backbone, canvas, guess_mode=request.guess_mode
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,6 +119,8 @@ class PreparedLikeDiffusers(Prepared):
             start = schedule.start_from_noise(noise)
         else:
             start = schedule.start(x0, noise)
+        place = Place(self.size, rows=request.num_images, guided=uncond is not None)
+        bound = self.steering.bind(place, schedule)
         return Job(
             name=strategy.name,
             network=network,
@@ -124,10 +128,10 @@ class PreparedLikeDiffusers(Prepared):
             strategy=strategy,
             state=strategy.prepare(context),
             latents=start,
-            branches=branches_of(cond, uncond),
+            branches=bound.joined(branches_of(cond, uncond)),
             guidance=Unguided() if uncond is None else guidance,
             generator=self.generator,
-            controls=self.stack.bind(schedule, guided=uncond is not None, rows=request.num_images),
+            controls=bound.residuals,
             observer=self.observer(lambda rows: rows),
         )
 
@@ -142,8 +146,6 @@ class PreparedLikeDiffusers(Prepared):
             size=self.size,
             images=count,
         )
-        if self.references is not None:
-            cond, uncond = self.references.join(cond, uncond, size=self.size, rows=count)
         if network.embeds_guidance:
             cond = network.with_guidance(cond, guidance.scale)
         return cond, uncond
@@ -185,7 +187,7 @@ class PreparedLikeDiffusers(Prepared):
         return self.backbone.encode(pixels.to(dtype=dtype), generator=generator, sample=True)
 
 
-class _DiffusersScene(Scene):
+class _DiffusersCanvas(Canvas):
     """Control images as diffusers' ControlNet pipelines prepare them: resized to the picture."""
 
     def __init__(self, backbone: Backbone, image: torch.Tensor, mask: torch.Tensor) -> None:
@@ -235,7 +237,8 @@ def _opened(source: Any) -> Any:
     it is.
     """
     if isinstance(source, str | os.PathLike):
-        return load_image(source).to_pil()
+        image = load_image(source).to_pil()
+        return image.convert("RGBA" if image.mode.endswith("A") else "RGB")
     if isinstance(source, np.ndarray) and source.dtype == bool:
         return source.astype(np.float32)
     if isinstance(source, torch.Tensor) and source.dtype == torch.bool:

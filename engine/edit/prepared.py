@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from controls import Control, check_controls, check_references, split_controls
+from controls import check_controls, check_references, split_controls
 from engine.edit.clock import Clock
 from engine.edit.strategies import build_strategy
 from engine.request.result import EditResult
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from controls import Control
+    from controls.place import Source
     from engine.denoise.job import Job, Observer
     from engine.models import Backbone
     from engine.request.request import EditRequest
@@ -80,8 +83,12 @@ class Prepared(ABC):
         ``chains``: every job of :meth:`start` with those that followed it, in the same order.
         """
 
-    def result(self, jobs: Sequence[Job], model: str) -> EditResult:
-        """What the finished ``jobs`` of :meth:`start` have made. ``model``: its name."""
+    def result(
+        self, jobs: Sequence[Job], model: str, load: Mapping[str, Any] = MappingProxyType({})
+    ) -> EditResult:
+        """What the finished ``jobs`` of :meth:`start` have made. ``model``: its name; ``load``: how
+        it is loaded again.
+        """
         chains = [job.chain for job in jobs]
         images, latents = self.finish(chains)
         every = [job for chain in chains for job in chain]
@@ -91,6 +98,8 @@ class Prepared(ABC):
             seeds=list(self.seeds),
             settings=self._settings(chains[0][-1], model),
             timings=self.clock.read(),
+            request=self.request,
+            load=load,
             model_calls=sum(job.calls for job in every),
             skipped_calls=sum(job.spared for job in every if not job.resumed),
             reused_calls=sum(job.spared for job in every if job.resumed),
@@ -137,7 +146,7 @@ class Prepared(ABC):
         }
 
 
-def _controls_of(name: str, request: EditRequest) -> tuple[Control, ...]:
+def _controls_of(name: str, request: EditRequest) -> tuple[Control | Source, ...]:
     """The request's controls, then those in the strategy's name."""
     named = split_controls(name, list_strategies())[1]
     return check_controls(request.controls) + check_controls(named)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.errors import InputError
+from engine.request.fields import SEEDS
 
 if TYPE_CHECKING:
     from engine.request.request import EditRequest
@@ -43,7 +44,7 @@ def generators_of(request: EditRequest, count: int) -> tuple[list[int | None], l
         seeds = torch.randint(2**31, (count,), generator=generator, device=device).tolist()
     else:
         first = draw_seed() if request.seed is None else int(request.seed)
-        seeds = [first + i for i in range(count)]
+        seeds = [(first + i) % SEEDS for i in range(count)]
     # Drawn on the CPU, so that a seed means the same picture on every device.
     return seeds, [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 

@@ -20,6 +20,8 @@ from engine.edit.inputs import Inputs, View, resize_pixels
 from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.errors import InputError
+from engine.models.tiled import TiledNetwork, vae_in_tiles
+from engine.picture.crop import STRETCH
 from engine.picture.fill import find_prefill
 from engine.picture.geometry import Box, crop
 from engine.picture.pixels import to_pixels
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from engine.types import Conditioning
 
 T = TypeVar("T")
+
+TILES = 4
+"""Tiles in one forward: more gain nothing at the size that fills a model."""
 
 
 class Shared:
@@ -53,9 +58,9 @@ class Shared:
         self.schedules = ScheduleMaker(backbone, request)
         count = self.inputs.count * request.num_images
         self.seeds, self.generators = generators_of(request, count)
-        self.scene = self.inputs.scene(request)
+        self.canvas = self.inputs.canvas(request)
         references = check_references(request.ip_adapter_image)
-        self.references = ReferenceStack.of(references, backbone, self.scene)
+        self.references = ReferenceStack.of(references, backbone, self.canvas)
         self._made: dict[Hashable, Any] = {}
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -67,24 +72,22 @@ class Shared:
     # Text --------------------------------------------------------------------------------------
 
     def conditioning(
-        self, network: Network, scale: float, size: tuple[int, int], view: View
+        self, network: Network, scale: float, size: tuple[int, int]
     ) -> tuple[Conditioning, Conditioning | None]:
-        """Text and references for the jobs of a view, with and without the prompt.
+        """The text for jobs, with and without the prompt.
 
         Args:
             network: that reads them.
             scale: of the guidance, for a network that embeds it.
             size: (height, width) in px of the job's canvas.
-            view: that the job is for.
         """
         embedded = scale if network.embeds_guidance else None
-        box = view.box if self.references else None
         return self._once(
-            ("text", size, embedded, box), lambda: self._conditioning(network, embedded, size, box)
+            ("text", size, embedded), lambda: self._conditioning(network, embedded, size)
         )
 
     def _conditioning(
-        self, network: Network, embedded: float | None, size: tuple[int, int], box: Box | None
+        self, network: Network, embedded: float | None, size: tuple[int, int]
     ) -> tuple[Conditioning, Conditioning | None]:
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
@@ -94,9 +97,18 @@ class Shared:
         )
         if embedded is not None:
             cond = network.with_guidance(cond, embedded)
-        if self.references is not None:
-            cond, uncond = self.references.join(cond, uncond, size=size, box=box)
         return cond, uncond
+
+    def tiled(self, network: Network) -> tuple[Any, tuple[int, int]]:
+        """A network that sees its input in tiles, and the (height, width) in px of a tile."""
+        align, cell = self.backbone.align, self.backbone.cell
+        native = self.request.native_size or self.backbone.native_size
+        side = max(align, round(STRETCH * native / align) * align)
+
+        def make() -> TiledNetwork:
+            return TiledNetwork(network, side // cell, rows=TILES)
+
+        return self._once(("tiled", id(network)), make), (side, side)
 
     # Latents -----------------------------------------------------------------------------------
 
@@ -106,7 +118,7 @@ class Shared:
 
     def _original(self, view: View, scale: float) -> torch.Tensor:
         if self.inputs.latents is None:
-            return self.backbone.encode(self.pixels(view, scale))
+            return self._encode(self.pixels(view, scale))
         if scale != 1:
             raise InputError("stages of other scales need pixels; latents were given.")
         x0 = self.inputs.latents[view.source : view.source + 1]
@@ -120,14 +132,19 @@ class Shared:
 
     def _filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         pixels = self.inputs.filled(view, find_prefill(name))
-        return self.backbone.encode(resize_pixels(pixels, self.size_at(view, scale)))
+        return self._encode(resize_pixels(pixels, self.size_at(view, scale)))
 
     def masked(self, view: View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
         """Latents (1 c h w) of a view with mid grey where ``strength_map`` (H W) repaints."""
         if self.inputs.latents is not None:
             raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
         keep = torch.from_numpy((strength_map == 0).astype(np.float32))
-        return self.backbone.encode(self.pixels(view, scale) * keep)
+        return self._encode(self.pixels(view, scale) * keep)
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Clean latents (1 c h w) of pixels (1 3 H W in [-1, 1])."""
+        with vae_in_tiles(self.backbone.pipe.vae, pixels.shape[-2:], self.backbone.native_size):
+            return self.backbone.encode(pixels)
 
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's latents (b c h w) brought to another size, with the original's own pixels
@@ -138,7 +155,7 @@ class Shared:
         # One at a time: memory, and the same bits whatever else is in the request.
         decoded = [self.decode(row).float().cpu() for row in latents.split(1)]
         resized = [resize_pixels(row, target.shape[-2:]).clamp(-1, 1) for row in decoded]
-        return torch.cat([self.backbone.encode(row.where(changed, target)) for row in resized])
+        return torch.cat([self._encode(row.where(changed, target)) for row in resized])
 
     # Pixels ------------------------------------------------------------------------------------
 
@@ -156,7 +173,10 @@ class Shared:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels (1 3 H W, about [-1, 1]) of latents (1 c h w)."""
-        return self.memory.decode(latents, self.backbone.decode)
+        cell = self.backbone.cell
+        size = (latents.shape[-2] * cell, latents.shape[-1] * cell)
+        with vae_in_tiles(self.backbone.pipe.vae, size, self.backbone.native_size):
+            return self.memory.decode(latents, self.backbone.decode)
 
     def decoded(self, latents: torch.Tensor, region: Region) -> NDArray[np.uint8]:
         """Pixels (H W 3) of a region's latents (1 c h w), at the size of its box."""

@@ -10,7 +10,8 @@ from controls import split_controls
 from engine.denoise.strategy import AnyStrategy, Part, StagedStrategy, Strategy
 from engine.errors import InputError, UnknownNameError
 from engine.request.fields import check_settings
-from strategies import STRATEGIES, create_strategy, list_strategies, options_of
+from strategies import create_strategy, list_strategies, options_of
+from strategies.registry import STRATEGIES
 
 
 def build_strategy(
@@ -81,7 +82,7 @@ def _name_of(kind: type[Part]) -> str:
 
 def _refuse(option: str, strategy: Any, known: set[str]) -> None:
     """Say what an option that nobody has may have been meant for."""
-    check_settings([option])
+    check_settings([option], known)
     if not isinstance(strategy, str | type | list | tuple):
         raise InputError("options go into the strategy object itself, not beside it.")
     name = strategy if isinstance(strategy, str) else _label(strategy)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InputError, ModelError, UnknownNameError
 from engine.picture.metrics import Sample, measure
-from engine.picture.read import first_line
+from engine.picture.opening import first_line
 
 if TYPE_CHECKING:
     import numpy as np

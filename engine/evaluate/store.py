@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import InputError
-from engine.picture.read import first_line, load_image
+from engine.picture.opening import first_line
+from engine.picture.read import load_image
 from engine.picture.write import check_writable, save_image, write_text
 
 if TYPE_CHECKING:

@@ -85,6 +85,8 @@ _ALIKE: Final = 20.0  # the same for edit and original inside the mask, where bo
 _LIMIT: Final = 40.0  # Delta-E; from half of it on, a difference is ever less a mere cast
 _SAME, _OTHER = 5.0, 12.0  # Delta-E to the ring's colours: a shade of them, a colour of its own
 _VOXEL: Final = 4.0  # Delta-E, side of the cells in which the ring's colours are looked up
+_FLAT: Final = 2.0  # CIELAB units; a standard deviation up to it is no contrast, twice of it is
+_FLAT_LEVELS: Final = 5.0  # the same of a channel's grey levels
 _MIN_RING: Final = 8  # px, below which the global methods have nothing to measure
 _BLAS: Final = Lock()  # a limit is the whole process's, and who leaves puts back what was found
 
@@ -103,9 +105,10 @@ def match_colours(
     - ``field``: :func:`colour_field`, held back where the edit has colours that the ring has not
       (a red ball on grass keeps its red);
     - ``lab``: means and standard deviations in CIELAB, moved from the decoded ring's to the
-      original ring's (Reinhard et al. 2001, "Color Transfer between Images");
+      original ring's (Reinhard et al. 2001, "Color Transfer between Images"); of a ring that is all
+      but flat the means alone;
     - ``histogram``: the ring's histograms, matched channel by channel
-      (``skimage.exposure.match_histograms``);
+      (``skimage.exposure.match_histograms``), levels beyond the ring's moved like its last ones;
     - ``none``: nothing.
 
     The ring is what is touched lightly or lies at most ``cell`` px from what is touched. Without
@@ -418,15 +421,18 @@ def _moved_statistics(
     seen: NDArray[np.float32], should: NDArray[np.float32], ring: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     ours, theirs = seen[ring], should[ring]
-    # A flat ring has no contrast to learn from: at most twice or half of it.
     gain = np.clip(theirs.std(axis=0) / np.maximum(ours.std(axis=0), 1e-3), 0.5, 2)
+    # A flat ring has no contrast to learn from, only an offset.
+    gain = 1 + (gain - 1) * np.clip((theirs.std(axis=0) - _FLAT) / _FLAT, 0, 1)
     return np.asarray((seen - ours.mean(axis=0)) * gain + theirs.mean(axis=0), np.float32)
 
 
 def _matched_histograms(
     decoded: NDArray[np.uint8], original: NDArray[np.uint8], ring: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """The tone curves that match the ring's histograms, laid on the whole picture."""
+    """The tone curves that match the ring's histograms, laid on the whole picture. Levels beyond
+    the ring's are moved as far as its last ones: of those it teaches no contrast.
+    """
     from skimage.exposure import match_histograms
 
     matched = np.empty(decoded.shape, np.float32)
@@ -434,7 +440,11 @@ def _matched_histograms(
         ours = decoded[..., channel][ring]
         theirs = match_histograms(ours, original[..., channel][ring])
         values, first = np.unique(ours, return_index=True)
-        matched[..., channel] = np.interp(decoded[..., channel], values, theirs[first])
+        moved = np.interp(decoded[..., channel], values, theirs[first] - values)
+        # Of a ring that is all but flat the curve maps what is noise to one level.
+        taught = np.clip((theirs.std() - _FLAT_LEVELS) / _FLAT_LEVELS, 0, 1)
+        offset = theirs.mean() - ours.mean()
+        matched[..., channel] = decoded[..., channel] + offset + taught * (moved - offset)
     return matched / np.float32(255)
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from engine.errors import OutputError, SoftpaintError
-from engine.picture.read import first_line
+from engine.picture.opening import first_line
 
 
 @dataclass

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -33,7 +33,24 @@ MAX_SHARE = 0.5
 """``region="auto"`` cuts out where the boxes have at most this share of the picture's pixels."""
 
 MAX_ISLANDS = 16
-"""A mask of more separate islands is joined into fewer, larger ones."""
+"""A mask of more separate islands is gathered by a grid into fewer, larger ones."""
+
+MAX_GATHERED = 48
+"""The grid's cells that hold something: cut-outs of a mask of any number of specks."""
+
+COARSEST = 0.5
+"""Cut-outs that are scaled down further than this lose what can be seen; they are drawn at the size
+that the model can draw first, then gone over at a larger one."""
+
+REFINED = 24.0
+"""Over how many times the native area an edit is gone over, all its cut-outs together."""
+
+
+MARGIN = 1 / 8
+"""Context on each side of gathered islands, over the native side."""
+
+_Group: TypeAlias = "tuple[list[int], Box]"
+"""The labels of islands that are edited together, and the box around them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,9 @@ class Region:
     own: NDArray[np.bool_] | None = None
     """Which of the box's pixels (H W) it gives back; None is all. The others belong to other
     regions whose boxes overlap this one."""
+    coarse: float = 1.0
+    """Side at which the scene is laid out first, over the side of ``size``, in (0, 1]. Below 1 a
+    second pass goes over it at ``size``, in tiles."""
 
     @property
     def scaled(self) -> bool:
@@ -56,7 +76,7 @@ class Region:
 
     @property
     def area(self) -> int:
-        """Pixels that the model works on."""
+        """Pixels that the model works on at the most."""
         return self.size[0] * self.size[1]
 
     @classmethod
@@ -74,12 +94,14 @@ class Cutter:
         align: the model takes multiples of this many px.
         context: sides of the cut-out over the sides of the mask's bounding box, at least 1.
         zoom: how far a cut-out smaller than native may be enlarged; 1 is not at all.
+        refine: whether large cut-outs are gone over at a larger size.
     """
 
     native: int
     align: int
     context: float = 2.0
     zoom: float = 1.0
+    refine: bool = True
 
     def regions(
         self,
@@ -93,13 +115,16 @@ class Cutter:
         their own regions, but those whose common region is no larger than theirs together. A region
         holds the island's bounding box times ``context``; it has at least the native side
         (over ``zoom``) and is at least half as wide as it is long, as far as the picture reaches.
-        It is edited unscaled up to :data:`STRETCH` times the native side (by area), smaller than
-        that only where ``zoom`` asks for it.
+        It is drawn unscaled up to :data:`STRETCH` times the native side (by area), smaller than
+        that only where ``zoom`` asks for it. More than :data:`MAX_ISLANDS` islands are gathered by
+        a grid into at most :data:`MAX_GATHERED`. So the model's work is bounded by its own size
+        times the number of regions, whatever the picture.
 
         Args:
             strength_map: H W in [0, 1].
             rule: ``"mask"`` cuts out always, ``"full"`` never, ``"auto"`` where the regions (and
-                what the model sees of them) have at most :data:`MAX_SHARE` of the picture's pixels.
+                what the model sees of them) have at most :data:`MAX_SHARE` of the picture's pixels,
+                and where the picture is larger than the model can draw.
             context_mask: H W; one region then holds all of it and the whole mask.
 
         Returns:
@@ -116,33 +141,65 @@ class Cutter:
         else:
             regions = self._islands(support, whole.size)
         share = sum(max(each.area, each.box.width * each.box.height) for each in regions)
-        if rule == "auto" and share > MAX_SHARE * whole.area:
+        drawable = whole.area <= (STRETCH * self.native) ** 2
+        if rule == "auto" and drawable and share > MAX_SHARE * whole.area:
             return [whole]
         return regions
 
     def _islands(self, support: NDArray[np.bool_], canvas: tuple[int, int]) -> list[Region]:
-        labels = _label(support, max(self.native // 8, 1))
-        groups = [
-            ([number], Box(columns.start, rows.start, columns.stop, rows.stop))
-            for number, (rows, columns) in enumerate(find_objects(labels), start=1)
-        ]
-        while (pair := self._cheapest(groups, canvas)) is not None:
+        labels, groups = self._groups(support)
+        gathered = len(groups) > MAX_ISLANDS
+        while not gathered and (pair := self._cheapest(groups, canvas)) is not None:
             one, two = pair
-            groups = [each for each in groups if each is not one and each is not two]
+            groups = [group for group in groups if group is not one and group is not two]
             groups.append((one[0] + two[0], _hull([one[1], two[1]])))
+        if gathered:
+            groups = self._gathered(groups)
         groups.sort(key=lambda group: (group[1].top, group[1].left))
         regions = []
         for numbers, bounds in groups:
-            region = self._region([bounds], canvas)
+            region = self._region([bounds], canvas, parts=len(groups), narrow=gathered)
             box = region.box
             own = np.isin(labels[box.top : box.bottom, box.left : box.right], numbers)
             alone = len(groups) == 1
-            regions.append(Region(box, region.size, None if alone else own))
+            regions.append(replace(region, own=None if alone else own))
         return regions
 
+    def _groups(self, support: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[_Group]]:
+        """The islands of ``support``: a label for each pixel, and the label and box of each."""
+        gap = max(self.native // 8, 1)
+        joined = cv2.dilate(support.astype(np.uint8), np.ones((gap, gap), np.uint8))
+        _, found = cv2.connectedComponents(joined, connectivity=8)
+        labels: NDArray[np.int32] = np.where(support, found, 0).astype(np.int32)
+        return labels, [
+            ([number], Box(columns.start, rows.start, columns.stop, rows.stop))
+            for number, (rows, columns) in enumerate(find_objects(labels), start=1)
+        ]
+
+    def _gathered(self, groups: Sequence[_Group]) -> list[_Group]:
+        """Many islands as few: those whose middles lie in the same cell of a grid. A cell is as
+        large as what can be drawn with a margin around, and larger where too many are occupied.
+        """
+        side = (STRETCH - 2 * MARGIN) * self.native
+        while True:
+            cells: dict[tuple[int, int], list[_Group]] = {}
+            for group in groups:
+                box = group[1]
+                middle = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+                cells.setdefault((int(middle[0] // side), int(middle[1] // side)), []).append(group)
+            if len(cells) <= MAX_GATHERED:
+                return [
+                    (
+                        [number for numbers, _ in members for number in numbers],
+                        _hull([box for _, box in members]),
+                    )
+                    for members in cells.values()
+                ]
+            side *= 1.25
+
     def _cheapest(
-        self, groups: Sequence[tuple[list[int], Box]], canvas: tuple[int, int]
-    ) -> tuple[tuple[list[int], Box], tuple[list[int], Box]] | None:
+        self, groups: Sequence[_Group], canvas: tuple[int, int]
+    ) -> tuple[_Group, _Group] | None:
         """The two islands that save most by sharing a region; None where none do."""
 
         def saved(one: Box, two: Box) -> int:
@@ -154,10 +211,20 @@ class Cutter:
         )
         return best if best is not None and saved(best[0][1], best[1][1]) >= 0 else None
 
-    def _region(self, boxes: Iterable[Box], canvas: tuple[int, int]) -> Region:
+    def _region(
+        self,
+        boxes: Iterable[Box],
+        canvas: tuple[int, int],
+        *,
+        parts: int = 1,
+        narrow: bool = False,
+    ) -> Region:
+        """The region around ``boxes``, one of ``parts``; a ``narrow`` one has a margin in place of
+        ``context`` times its size.
+        """
         bounds = _hull(boxes)
         asked = [
-            min(self.context * side, limit)
+            min(side + 2 * MARGIN * self.native if narrow else self.context * side, limit)
             for side, limit in zip((bounds.width, bounds.height), canvas, strict=True)
         ]
         least = max(self.native / self.zoom, max(asked) / 2)
@@ -165,7 +232,7 @@ class Cutter:
             min(math.ceil(max(side, least)), limit)
             for side, limit in zip(asked, canvas, strict=True)
         ]
-        scale = self._scale(math.sqrt(sides[0] * sides[1]))
+        scale, coarse = self._scales(math.sqrt(sides[0] * sides[1]), parts)
         # Up, so that the box, which follows the size, still holds what was asked for.
         size = [math.ceil(scale * side / self.align) * self.align for side in sides]
         sides = [min(round(s / scale), limit) for s, limit in zip(size, canvas, strict=True)]
@@ -178,23 +245,21 @@ class Cutter:
             )
         )
         box = Box(left, top, left + sides[0], top + sides[1])
-        return Region(box, (size[0], size[1]))
+        return Region(box, (size[0], size[1]), coarse=coarse)
 
-    def _scale(self, side: float) -> float:
-        """Working side over the cut-out's own (both as square roots of areas)."""
+    def _scales(self, side: float, parts: int) -> tuple[float, float]:
+        """Working side over the cut-out's own (both as square roots of areas), and the side of the
+        first pass over the working side.
+        """
         if side < self.native:
-            return min(self.zoom, self.native / side)
-        return min(1.0, STRETCH * self.native / side)
-
-
-def _label(support: NDArray[np.bool_], gap: int) -> NDArray[np.int32]:
-    """Number the islands of ``support`` from 1; those nearer than ``gap`` px are one."""
-    while True:
-        joined = cv2.dilate(support.astype(np.uint8), np.ones((gap, gap), np.uint8))
-        count, labels = cv2.connectedComponents(joined, connectivity=8)
-        if count - 1 <= MAX_ISLANDS:
-            return np.where(support, labels, 0).astype(np.int32)
-        gap *= 2
+            return min(self.zoom, self.native / side), 1.0
+        drawn = min(1.0, STRETCH * self.native / side)
+        if not self.refine or drawn >= COARSEST:
+            return drawn, 1.0
+        scale = min(1.0, math.sqrt(REFINED / parts) * self.native / side)
+        if scale <= drawn:
+            return drawn, 1.0
+        return scale, self.native / side / scale
 
 
 def _bounds(support: NDArray[np.bool_]) -> Box:

@@ -14,14 +14,17 @@ import cv2
 import numpy as np
 
 from engine.errors import InputError
+from engine.picture.fill import find_prefill, prefilled
 from engine.picture.masks import distance_to, smootherstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["paste_alpha"]
+__all__ = ["fade_over", "paste_alpha"]
 
 _FOREIGN = np.float32(4)  # Delta-E 1976; what is let through of it by a wider fade no eye sees
+_LIKE = np.float32(8)  # Delta-E at which an edit no longer looks like its original
+_AROUND = 16  # px around the support from which its surroundings are continued
 
 
 def paste_alpha(
@@ -47,10 +50,10 @@ def paste_alpha(
     sqrt(2) t away from the square's core and must not count as thin.) The centre line of every part
     is opaque (to 1e-3); a mask of one pixel has alpha 1.
 
-    Where ``original`` goes on inside the support as it is outside (:func:`_goes_on`), the ramp is
-    up to twice as wide: an edit that ends at the mask's border, as a thing does that was painted
-    too large, fades away in place of being cut off, and nothing that stood there shows through.
-    Around a thing that is kept with little margin it stays as it is.
+    Where ``original`` goes on inside the support as it is outside (:func:`surroundings`), the ramp
+    is up to twice as wide: an edit that ends at the mask's border, as a thing does that was painted
+    too large, fades away in place of being cut off. Around a thing that is kept with little margin
+    it stays as it is. What is foreign there shows through neither way: see :func:`fade_over`.
 
     Args:
         strength_map: ``(H, W)`` in [0, 1].
@@ -89,9 +92,71 @@ def paste_alpha(
         given_up = alpha[window] - np.minimum(_ramp(depth, 2.0 * feather), alpha[window])
         original, support = original[window], support[window]
         for around, inner, tile in _tiles(given_up > 0, ceil(2 * feather + 6 * near)):
-            given_up[tile] *= _goes_on(original[around], support[around], near)[inner]
+            off, even = surroundings(original[around], support[around], near)
+            given_up[tile] *= _goes_on(off, even, near)[inner]
         alpha[window] -= given_up
     return alpha
+
+
+def fade_over(
+    original: NDArray[np.uint8],
+    edited: NDArray[np.uint8],
+    alpha: NDArray[np.float32],
+    feather: float,
+    *,
+    deep: bool = False,
+) -> NDArray[np.uint8]:
+    """What an edit is faded in over: the original, but for what in it was to go.
+
+    Inside the support, what is foreign to the surroundings (:func:`surroundings`) may be on its way
+    out, and a fade over it would leave its outline. Where the edit does not look like that any
+    more, it is faded in over the surroundings, continued smoothly, as it is on new canvas.
+
+    Args:
+        original: ``uint8 (H, W, 3)``.
+        edited: ``uint8 (H, W, 3)``.
+        alpha: ``(H, W)`` in [0, 1], how opaque the edit is laid over the original; above 0 is its
+            support.
+        feather: The fade's width in px, >= 0.
+        deep: Look at what is covered wholly too, for a blend that sees it.
+
+    Returns:
+        ``uint8 (H, W, 3)``, the original outside the support.
+    """
+    support = alpha > 0
+    seen = support if deep else support & (alpha < 1)
+    near = min(max(float(feather), 2.0), 16.0)
+    # The outermost pixel of what was to go is often half outside.
+    hole = cv2.dilate(support.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if not seen.any() or hole.all():
+        return original
+    foreign = np.zeros(support.shape, np.float32)
+    for around, inner, tile in _tiles(seen, ceil(2 * feather + 6 * near)):
+        if support[around].all():
+            foreign[tile] = 1  # far from everything that stays
+            continue
+        # What touches the support may be half of what it covers.
+        off, _ = surroundings(original[around], support[around], near, beyond=1.45)
+        if not (seen[tile] & (off[inner] > 0.5 * _FOREIGN)).any():
+            continue
+        off = _nowhere_near(off, original[around], support[around], 1.5 * near)
+        share = np.clip(2 * off / _FOREIGN - 1, 0, 1)
+        foreign[tile] = np.maximum(share, _blurred(share, 0.6))[inner]
+    foreign[~seen] = 0
+    if not foreign.any():
+        return original
+    rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+    box = (
+        slice(max(rows[0] - _AROUND, 0), rows[-1] + 1 + _AROUND),
+        slice(max(columns[0] - _AROUND, 0), columns[-1] + 1 + _AROUND),
+    )
+    before = original[box]
+    changed = _blurred(np.linalg.norm(_lab(edited[box]) - _lab(before), axis=2), 1.0)
+    gone = foreign[box] * (1 - np.exp(-((changed / _LIKE) ** 4)))
+    continued = prefilled(find_prefill("blur"), before, hole[box]).astype(np.float32)
+    under = original.copy()
+    under[box] = (before + gone[..., None] * (continued - before)).round().clip(0, 255)
+    return under
 
 
 def _tiles(
@@ -115,28 +180,25 @@ def _tiles(
             )
 
 
-def _goes_on(
-    original: NDArray[np.uint8], support: NDArray[np.bool_], near: float
-) -> NDArray[np.float32]:
-    """How much each pixel looks like the border of ``support`` next to it, ``(H, W)``.
+def surroundings(
+    original: NDArray[np.uint8], support: NDArray[np.bool_], near: float, *, beyond: float = 0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compare each pixel with what lies just outside ``support`` next to it, both ``(H, W)``.
 
-    1 if its CIELAB values are no more than two standard deviations (of a texture, say) off the mean
-    just outside, 0 from :data:`_FOREIGN` beyond that on. Close to what is foreign it falls to half,
-    so that no outline of it is left. And 0 where something else begins ``near`` px (to twice that)
-    outside: around a thing that is kept with a margin, the margin is not to grow.
+    By how much its CIELAB values (Delta-E 1976) are more than two standard deviations (of a
+    texture, say) off the mean there; and from 1 to 0 whether that goes on ``near`` px (to twice
+    that) outside, or something else begins, as around a thing that is kept with a margin. The
+    support has a border in the picture. What counts as just outside begins ``beyond`` px from it.
     """
-    lab = np.asarray(cv2.cvtColor(original / np.float32(255), cv2.COLOR_RGB2LAB))
-    away = distance_to(support)
-
-    def blur(values: NDArray[Any], sigma: float) -> NDArray[np.float32]:
-        return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)
-
-    edge = (away > 0) & (away <= max(1.5, 0.5 * near))
-    share = np.maximum(blur(edge, 0.375 * near), np.float32(1e-6))[..., None]
-    mean, square = (blur(x * edge[..., None], 0.375 * near) / share for x in (lab, lab * lab))
+    lab, away = _lab(original), distance_to(support)
+    edge = (away > beyond) & (away <= beyond + max(1.5, 0.5 * near))
+    ring = (away > 0) & (away < 1.5)
+    if not edge.any():
+        edge = ring
+    share = np.maximum(_blurred(edge, 0.375 * near), np.float32(1e-6))[..., None]
+    mean, square = (_blurred(x * edge[..., None], 0.375 * near) / share for x in (lab, lab * lab))
     spread = 2 * np.sqrt(np.maximum(square - mean * mean, 0))
     # Each pixel of the ring around the support has a label, shared by those that it is nearest to.
-    ring = (away > 0) & (away < 1.5)
     _, label = cv2.distanceTransformWithLabels(
         (~ring).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -146,13 +208,54 @@ def _goes_on(
     nearest = place[label]
     mean, spread = (each.reshape(-1, 3)[nearest] for each in (mean, spread))
     off: NDArray[np.float32] = np.linalg.norm(np.maximum(abs(lab - mean) - spread, 0), axis=2)
-    alike = np.clip(1 - off / _FOREIGN, 0, 1)
     behind = (away > 0.75 * near) & (away <= 2 * near)
-    weight = blur(behind, near)
+    weight = _blurred(behind, near)
     same = np.clip(2 - off / (2 * _FOREIGN), 0, 1)  # a slope may change slowly
-    even = np.where(weight > 1e-4, blur(behind * same, near) / np.maximum(weight, 1e-6), 1)
+    even = np.where(weight > 1e-4, _blurred(behind * same, near) / np.maximum(weight, 1e-6), 1)
     even = np.clip((even - 0.5) / 0.4, 0, 1).ravel()[nearest]
-    return np.asarray(np.minimum(alike, blur(alike, 0.25 * near)) * even, np.float32)
+    return off, np.asarray(even, np.float32)
+
+
+def _nowhere_near(
+    off: NDArray[np.float32],
+    original: NDArray[np.uint8],
+    support: NDArray[np.bool_],
+    reach: float,
+) -> NDArray[np.float32]:
+    """``off`` of :func:`surroundings`, at most the Delta-E to any pixel outside within ``reach``
+    px: what crosses the border aslant, a horizon, say, is like none just outside but like others.
+    """
+    height, width = off.shape
+    rows, columns = np.nonzero(support & (off > 0.5 * _FOREIGN) & (distance_to(~support) <= reach))
+    lab, outside = _lab(original), distance_to(support) >= 1.5
+    least = off[rows, columns]
+    span = np.arange(-int(reach), int(reach) + 1, max(1, int(reach) // 3))
+    for down, across in product(span, span):
+        if down * down + across * across <= reach * reach:
+            y, x = (rows + down).clip(0, height - 1), (columns + across).clip(0, width - 1)
+            away = np.linalg.norm(lab[y, x] - lab[rows, columns], axis=1)
+            np.minimum(least, np.where(outside[y, x], away, np.inf), out=least)
+    result = off.copy()
+    result[rows, columns] = least
+    return result
+
+
+def _goes_on(
+    off: NDArray[np.float32], even: NDArray[np.float32], near: float
+) -> NDArray[np.float32]:
+    """How far a wider fade may rely on the original, ``(H, W)``: not from :data:`_FOREIGN` on, nor
+    where the margin of a thing would grow. Close to what is foreign it falls to half.
+    """
+    alike = np.clip(1 - off / _FOREIGN, 0, 1)
+    return np.asarray(np.minimum(alike, _blurred(alike, 0.25 * near)) * even, np.float32)
+
+
+def _blurred(values: NDArray[Any], sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma), np.float32)
+
+
+def _lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(rgb / np.float32(255), cv2.COLOR_RGB2LAB))
 
 
 def _ramp(depth: NDArray[np.float32], feather: float) -> NDArray[np.float32]:

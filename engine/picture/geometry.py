@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.picture.arrays import MAX_PIXELS, by
 
-__all__ = ["Box", "crop", "pad_to_multiple"]
+__all__ = ["Box", "check_canvas", "crop", "pad_to_multiple"]
 
 _ArrayT = TypeVar("_ArrayT", bound=NDArray[Any])
 
@@ -79,3 +80,19 @@ def crop(array: _ArrayT, box: Box) -> _ArrayT:
     if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
         raise InputError(f"{box} does not lie inside an array of {width} x {height} px")
     return array[box.top : box.bottom, box.left : box.right].copy()  # type: ignore[return-value]
+
+
+def check_canvas(size: tuple[int, int], by_px: tuple[int, int, int, int] | None) -> tuple[int, int]:
+    """The size ``(width, height)`` of a canvas that grows by (left, top, right, bottom) px.
+
+    Raises:
+        InputError: It would be larger than pictures may be.
+    """
+    left, top, right, bottom = by_px or (0, 0, 0, 0)
+    grown = (left + size[0] + right, top + size[1] + bottom)
+    if grown[0] * grown[1] > MAX_PIXELS:
+        raise InputError(
+            f"the canvas would grow to {by(grown)} px; up to {MAX_PIXELS / 1e6:.0f} megapixels are "
+            "accepted"
+        )
+    return grown

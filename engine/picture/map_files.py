@@ -7,37 +7,42 @@ exact at the two ends: 0 stays 0 and 1 stays 1 through loading and resizing.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+import warnings
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from engine.errors import InputError, setting
-from engine.picture.arrays import array_of, channels_last, unit_interval
+from engine.picture.arrays import array_of, channels_last
+from engine.picture.deep import TURNS
+from engine.picture.map_channels import SNAP, AlphaRule, one_channel
 from engine.picture.masks import is_hard, resize_map
-from engine.picture.read import deep_values, name_of, open_upright
+from engine.picture.opening import name_of, open_image, open_upright
+from engine.picture.read import deep_values
+from engine.picture.source import OWN_ALPHA, is_own_alpha
+from engine.picture.transparency import hole_of
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["SNAP", "AlphaRule", "MapLike", "load_mask", "load_strength_map"]
+    from engine.picture.read import Picture
+
+__all__ = [
+    "MapLike",
+    "check_strength",
+    "load_mask",
+    "load_strength_map",
+    "split_batch",
+]
 
 MapLike: TypeAlias = "Image.Image | NDArray[Any] | torch.Tensor | str | os.PathLike[str]"
 """What :func:`load_strength_map` and :func:`load_mask` take."""
 
-AlphaRule: TypeAlias = Literal["auto", "alpha", "luminance"]
-"""Which channel of a map with transparency is read, see :func:`load_strength_map`."""
 
-SNAP = 6 / 255
-"""Values this close to 0 or 1 become 0 or 1.
-
-Six of 255 levels (0.0235). It covers a brush at 98% opacity (249 or 250, as editors round it) and
-the noise of a JPEG of quality 95; and a strength below it frees a pixel for no step at all in runs
-of up to 42 steps, so nothing that anybody could see is lost.
-"""
-
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's convert("L")
+WEAK = 0.2
+"""A strength map that stays below it is named: most of a run passes before it frees a pixel."""
 
 
 def load_strength_map(
@@ -47,6 +52,7 @@ def load_strength_map(
     invert: bool = False,
     alpha: AlphaRule = "auto",
     snap: float = SNAP,
+    picture: Picture | None = None,
 ) -> NDArray[np.float32]:
     """Load a strength map for an image of ``size``; white (1) = repaint, black (0) = keep.
 
@@ -55,12 +61,14 @@ def load_strength_map(
     1. A single-channel integer map that holds no value but 0 and 1 is a mask written with 0 and 1
     (read by its range it would be all but empty). Other integer types only as 0 and 1.
 
-    **Channels.** RGB and palette maps are read by luminance (ITU-R BT.601). Maps with transparency
-    (RGBA, LA, palette; 2 or 4 channels in arrays) with ``alpha="auto"``: the alpha channel is the
-    map when any pixel of it is transparent, i.e. strokes painted on an empty layer, opaque =
-    repaint; otherwise, and when it has the same non-zero value all over, luminance. ``"alpha"``
-    and ``"luminance"`` force one of them. (Pictures with a hole erased where they are to be
-    repainted, as some web services take them, want ``invert=True``.)
+    **Channels.** The value of a colour is its strongest channel, so that red on black is as good as
+    white on black; a coloured map without black could mean two things and is refused. Maps with
+    transparency (RGBA, LA, palette; 2 or 4 channels in arrays) with ``alpha="auto"``: strokes of
+    one colour on an empty layer count by their opacity; where what is visible differs in
+    brightness, brightness times opacity is the map (a few transparent pixels change only
+    themselves); a photo with a hole counts by its opacity if ``invert`` says that opaque is kept,
+    and is refused otherwise. ``"alpha"`` and ``"luminance"`` force one of them.
+    ``source="alpha"`` is the transparency of the picture itself: its hole is repainted.
 
     **Cleaning.** Values within ``snap`` of 0 or 1 become 0 or 1, before resizing.
 
@@ -77,20 +85,43 @@ def load_strength_map(
         invert: Use ``1 - e``: for maps in which white means keep.
         alpha: Which channel is read, see above.
         snap: In [0, 0.5); 0 takes the values as they are.
+        picture: What the map is for, as it was read: ``source="alpha"`` needs it.
 
     Returns:
         float32 ``(H, W)`` in [0, 1], a new array.
 
     Raises:
         InputError: The file cannot be read (see :func:`engine.picture.read.load_image`), the
-            shape or type is not accepted, values are NaN, infinite or outside [0, 1], or the aspect
-            ratio is not the image's.
+            shape or type is not accepted, values are NaN, infinite or outside [0, 1], the aspect
+            ratio is not the image's, or its channels can be read in two ways.
     """
+    if is_own_alpha(source):
+        return _own_hole(picture, hard=False, invert=invert)
     name = name_of(source, "strength map")
-    strength = _load(source, name, alpha, snap)
+    strength = _load(source, name, alpha, snap, inverted=invert, picture=picture)
     if invert:
         strength = np.float32(1) - strength
     return _fit(strength, size, name, hard=is_hard(strength))
+
+
+def check_strength(strength_map: NDArray[np.float32], name: str = "strength map") -> None:
+    """Refuse a map that changes nothing, and name one that hardly changes anything.
+
+    Raises:
+        InputError: It is 0 everywhere.
+    """
+    peak = float(strength_map.max())
+    if peak == 0:
+        raise InputError(
+            f"{name} is empty: nothing to repaint (white, 1 = repaint; "
+            f"{setting('invert', True)} if yours is the other way round)"
+        )
+    if peak < WEAK:
+        warnings.warn(
+            f"the {name} is weak: its strongest value is {peak:.2g} of 1, so that at most "
+            f"{peak:.0%} of the steps repaint anything; spread it up to 1 if that was not meant",
+            stacklevel=2,
+        )
 
 
 def load_mask(
@@ -100,6 +131,7 @@ def load_mask(
     invert: bool = False,
     threshold: float = 0.5,
     alpha: AlphaRule = "auto",
+    picture: Picture | None = None,
 ) -> NDArray[np.float32]:
     """Load a hard mask for an image of ``size``; white (1) = repaint, black (0) = keep.
 
@@ -112,6 +144,7 @@ def load_mask(
         invert: White means keep. Applied after the threshold, so that it flips every pixel.
         threshold: Values >= it are repainted, in (0, 1].
         alpha: See :func:`load_strength_map`.
+        picture: See :func:`load_strength_map`.
 
     Returns:
         float32 ``(H, W)``, 0 or 1, with at least one of each.
@@ -120,19 +153,97 @@ def load_mask(
         InputError: As :func:`load_strength_map`, or the threshold is outside (0, 1], or the mask
             is empty, or nothing would be kept.
     """
-    name = name_of(source, "mask")
     if not 0 < threshold <= 1:
         raise InputError(f"threshold must be above 0 and at most 1, not {threshold}")
-    strength = _load(source, name, alpha, SNAP)
+    if is_own_alpha(source):
+        return _checked_mask(
+            _own_hole(picture, hard=True, invert=invert), "mask 'alpha'", invert=invert
+        )
+    name = name_of(source, "mask")
+    strength = _load(source, name, alpha, SNAP, inverted=invert, picture=picture)
     mask = (strength >= threshold).astype(np.float32)
     if invert:
         mask = np.float32(1) - mask
-    mask = _fit(mask, size, name, hard=True)
+    return _checked_mask(
+        _fit(mask, size, name, hard=True),
+        name,
+        invert=invert,
+        peak=float(strength.max()),
+        threshold=threshold,
+    )
+
+
+def split_batch(source: Any, count: int, size: tuple[int, int]) -> list[Any]:
+    """Take the maps apart that are meant for several pictures.
+
+    Args:
+        source: A list or tuple; an array or tensor with a batch dimension (b c h w, b h w c, or
+            b h w, which is b maps if b is the number of pictures); or one map.
+        count: How many pictures there are.
+        size: ``(width, height)`` of the pictures in px.
+
+    Returns:
+        One map, or as many as pictures.
+
+    Raises:
+        InputError: Their number does not fit, or three dimensions can be read in two ways.
+    """
+    shape: tuple[int, ...] = tuple(getattr(source, "shape", ()))
+    maps = [source]
+    if isinstance(source, (list, tuple)) or (len(shape) == 4 and shape[0] > 1):
+        maps = list(source)
+    elif len(shape) == 3 and shape[0] > 1 and (_is_tensor(source) or shape[1:] == size[::-1]):
+        if shape[0] == count:
+            maps = list(source)
+        elif not _channels_agree(source):
+            raise InputError(
+                f"a map of the shape {shape} can be {shape[0]} maps, and there "
+                f"{'is one picture' if count == 1 else f'are {count} pictures'}, or one map of "
+                f"{shape[0]} channels; give one (h, w) map for each picture, or the channels of "
+                "one as (1, c, h, w)"
+            )
+    if len(maps) not in {1, count}:
+        raise InputError(f"{len(maps)} maps for {count} pictures: give one, or one for each.")
+    return maps
+
+
+def _is_tensor(source: Any) -> bool:
+    return hasattr(source, "detach")
+
+
+def _channels_agree(source: Any) -> bool:
+    """Whether a map c h w says the same in every channel."""
+    return bool((source == source[:1]).all())
+
+
+def _own_hole(picture: Picture | None, *, hard: bool, invert: bool) -> NDArray[np.float32]:
+    """The map that the picture's own transparency is."""
+    if picture is None:
+        raise InputError(f"{OWN_ALPHA!r} is the picture's own transparency: not of use here")
+    hole = hole_of(picture.given or picture, hard=hard)
+    return np.float32(1) - hole if invert else hole
+
+
+def _checked_mask(
+    mask: NDArray[np.float32],
+    name: str,
+    *,
+    invert: bool,
+    peak: float = 1.0,
+    threshold: float = 0.5,
+) -> NDArray[np.float32]:
+    """The mask, which must repaint something and keep something."""
     if not mask.any():
+        faint = ""
+        if 0 < peak < threshold:
+            faint = (
+                f"; its strongest value is {peak:.3g} of 1, and a mask repaints from {threshold:g} "
+                "on: spread it up to white, or give it as a strength map"
+            )
         raise InputError(
             f"{name} is empty: nothing to repaint (white = repaint; "
             f"{'leave out' if invert else 'use'} {setting('invert', True)} if yours is the other "
-            "way round)"
+            f"way round){faint}"
         )
     if mask.all():
         raise InputError(
@@ -145,22 +256,33 @@ def load_mask(
 # --- loading --------------------------------------------------------------------------------------
 
 
-def _load(source: MapLike, name: str, alpha: AlphaRule, snap: float) -> NDArray[np.float32]:
+def _load(
+    source: MapLike,
+    name: str,
+    alpha: AlphaRule,
+    snap: float,
+    *,
+    inverted: bool = False,
+    picture: Picture | None = None,
+) -> NDArray[np.float32]:
     """Read any source as float32 ``(H, W)`` in [0, 1] at its own size, snapped."""
     if alpha not in ("auto", "alpha", "luminance"):
         raise InputError(f"alpha must be 'auto', 'alpha' or 'luminance', not {alpha!r}")
     if not 0 <= snap < 0.5:
         raise InputError(f"snap must be at least 0 and below 0.5, not {snap}")
     if isinstance(source, (str, os.PathLike, Image.Image)):
-        values = _pil_values(open_upright(source, name), name)
+        upright = open_upright(source, name)
+        values = _pil_values(upright, name)
     else:
         values, channels_first = array_of(source, name)
         values = channels_last(values, name, first=channels_first, channels=(1, 2, 3, 4))
-    strength = _one_channel(values, name, alpha)
+    strength = one_channel(values, name, alpha, inverted=inverted, picture=picture)
     # Half a 16-bit level of slack: 249 / 255 and 6 / 255 in float32 must fall on the snapped side.
     limit = np.float32(snap + 1 / 131072) if snap else np.float32(0)
     strength[strength <= limit] = 0
     strength[strength >= 1 - limit] = 1
+    if isinstance(source, (str, os.PathLike)):
+        _warn_if_turned(source, strength, name, picture)
     return strength
 
 
@@ -179,44 +301,28 @@ def _pil_values(image: Image.Image, name: str) -> NDArray[Any]:
         raise InputError(f"{name} has the mode {mode!r}, which cannot be read: {error}") from error
 
 
-def _one_channel(values: NDArray[Any], name: str, alpha: AlphaRule) -> NDArray[np.float32]:
-    """Reduce ``(H, W, C)`` of any accepted type to a new float32 ``(H, W)`` in [0, 1]."""
-    channels = values.shape[2]
-    if channels == 1:
-        return _unit(values[:, :, 0], name, zero_one=True)
-    if channels in (2, 4):
-        opacity = _unit(values[:, :, -1], name, zero_one=False)
-        varies = bool((opacity != opacity.flat[0]).any()) or opacity.flat[0] == 0
-        if alpha == "alpha" or (alpha == "auto" and varies):
-            return opacity
-    elif alpha == "alpha":
-        raise InputError(f"{name} has no alpha channel, but alpha='alpha' asks for it")
-    if channels == 2:
-        return _unit(values[:, :, 0], name, zero_one=False)
-    colour = _unit(values[:, :, :3], name, zero_one=False)
-    luminance: NDArray[np.float32] = (colour.astype(np.float64) @ _LUMA).astype(np.float32)
-    # Greys are exact: the weights add up to 1 only to the last bit.
-    grey = (colour[:, :, 0] == colour[:, :, 1]) & (colour[:, :, 0] == colour[:, :, 2])
-    return np.clip(np.where(grey, colour[:, :, 0], luminance), 0, 1).astype(np.float32)
-
-
-def _unit(values: NDArray[Any], name: str, *, zero_one: bool) -> NDArray[np.float32]:
-    """Scale values of one type to [0, 1]; ``zero_one``: integers of only 0 and 1 are a mask."""
-    if values.dtype.kind == "f":
-        return unit_interval(values, name)
-    if values.dtype.kind == "b":
-        return values.astype(np.float32)
-    if zero_one and int(values.min()) >= 0 and int(values.max()) <= 1:
-        return values.astype(np.float32)
-    if values.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{name} has the type {values.dtype} and values from {values.min()} to {values.max()}; "
-            "accepted: bool, uint8 (0 to 255), uint16 (0 to 65535), float (0 to 1), or any integer "
-            "type with only 0 and 1"
-        )
-    scale = np.float32(np.iinfo(values.dtype).max)
-    scaled: NDArray[np.float32] = values.astype(np.float32) / scale
-    return scaled
+def _warn_if_turned(
+    source: str | os.PathLike[str],
+    strength: NDArray[np.float32],
+    name: str,
+    picture: Picture | None,
+) -> None:
+    """Name a map whose size does not tell whether it was painted on the photo as it is stored or
+    as it is shown.
+    """
+    if picture is None or picture.orientation == 1:
+        return
+    turned = TURNS[picture.orientation](strength)
+    if turned.shape != strength.shape or np.array_equal(turned, strength):
+        return
+    with open_image(source, name) as image:
+        if image.getexif().get(0x0112, 1) != 1:
+            return
+    warnings.warn(
+        f"the photo was turned by its EXIF orientation, and {name} has none: it is taken as "
+        "painted on the upright photo",
+        stacklevel=4,
+    )
 
 
 # --- fitting --------------------------------------------------------------------------------------

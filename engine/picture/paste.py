@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from engine.picture.deep import deepened, shallow
 from engine.picture.masks import smootherstep
-from engine.picture.pixels import paste
+from engine.picture.pixels import paste, unit
 from engine.registry import Registry
 
 if TYPE_CHECKING:
@@ -32,8 +33,13 @@ class PasteInfo:
 
     name: str
     description: str
-    run: Callable[[Rgb, Rgb, Alpha], Rgb]
-    """Of the original, the edit and its opacity."""
+    run: Callable[[Any, Rgb, Alpha], Any]
+    """Of the original, the edit and its opacity; the result is of the original's type."""
+    deep: bool = False
+    """Takes originals of 16 bits (uint16) too. Without it they are pasted in 8, and their lower 8
+    bits fade out under the edit."""
+    covered: bool = False
+    """What the original holds where the edit is opaque has a say too."""
 
 
 PASTES = Registry("paste", PasteInfo, "softpaint.pastes")
@@ -43,8 +49,10 @@ CHANGE = 6.0
 what a VAE's round trip changes."""
 
 
-def stitch(rule: str, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
-    """Lay ``edited`` over ``original`` (uint8, H W 3) by ``rule``, a name of :func:`list_pastes`.
+def stitch(rule: str, original: NDArray[Any], edited: Rgb, alpha: Alpha) -> NDArray[Any]:
+    """Lay ``edited`` (uint8, H W 3) over ``original`` by ``rule``, a name of :func:`list_pastes`.
+
+    An original of 16 bits (uint16) keeps them.
 
     Args:
         alpha: H W in [0, 1].
@@ -52,7 +60,13 @@ def stitch(rule: str, original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
     Raises:
         UnknownNameError: no such rule.
     """
-    return PASTES.get(rule).run(original, edited, alpha)
+    info = PASTES.get(rule)
+    if original.dtype == np.uint8 or info.deep:
+        return np.asarray(info.run(original, edited, alpha))
+    eight = shallow(original)
+    lower = (original - deepened(eight).astype(np.float64)) * (1 - alpha[..., None])
+    pasted = deepened(info.run(eight, edited, alpha)) + lower
+    return pasted.round().clip(0, 65535).astype(np.uint16)
 
 
 def _adaptive(original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
@@ -64,10 +78,7 @@ def changed(original: Rgb, edited: Rgb) -> Alpha:
     D the colour difference in Lab, smoothed over a few pixels, and h = :data:`CHANGE`. The formula
     is that of A1111's soft inpainting, which applies it to latents.
     """
-    one, two = (
-        cv2.cvtColor(each.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        for each in (original, edited)
-    )
+    one, two = (cv2.cvtColor(unit(each), cv2.COLOR_RGB2LAB) for each in (original, edited))
     distance = np.linalg.norm(one - two, axis=2)
     smooth = cv2.GaussianBlur(distance, (0, 0), 3, borderType=cv2.BORDER_REFLECT)
     kept = 1 / (1 + (smooth / CHANGE) ** 2)
@@ -85,9 +96,7 @@ def multiband(original: Rgb, edited: Rgb, alpha: Alpha) -> NDArray[np.float32]:
     Returns float32 (H W 3) in [0, 1].
     """
     levels = max(0, int(np.log2(min(alpha.shape))) - 3)
-    one, two = (
-        _laplacian(each.astype(np.float32) / np.float32(255), levels) for each in (original, edited)
-    )
+    one, two = (_laplacian(unit(each), levels) for each in (original, edited))
     weights = _gaussian(alpha.astype(np.float32), levels)
     blended = [a + w[..., None] * (b - a) for a, b, w in zip(one, two, weights, strict=True)]
     result = blended.pop()
@@ -115,8 +124,9 @@ def _laplacian(picture: NDArray[np.float32], levels: int) -> list[NDArray[np.flo
     ]
 
 
-def _poisson(original: Rgb, edited: Rgb, alpha: Alpha) -> Rgb:
-    return paste(original, poisson(original, edited, alpha > 0), alpha)
+def _poisson(original: NDArray[Any], edited: Rgb, alpha: Alpha) -> Rgb:
+    eight = shallow(original) if original.dtype == np.uint16 else original
+    return paste(original, poisson(eight, edited, alpha > 0), alpha)
 
 
 def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
@@ -143,10 +153,24 @@ def poisson(original: Rgb, edited: Rgb, inside: NDArray[np.bool_]) -> Rgb:
 
 
 for _info in (
-    PasteInfo("alpha", "the edit itself, faded in", paste),
-    PasteInfo("adaptive", "the more transparent, the less really changed", _adaptive),
-    PasteInfo("multiband", "blended into the original band by band", _multiband),
-    PasteInfo("poisson", "the edit's gradients in the original's colours", _poisson),
+    PasteInfo("alpha", "the edit itself, faded in", paste, deep=True),
+    PasteInfo(
+        "adaptive",
+        "the more transparent, the less really changed",
+        _adaptive,
+        deep=True,
+        covered=True,
+    ),
+    PasteInfo(
+        "multiband", "blended into the original band by band", _multiband, deep=True, covered=True
+    ),
+    PasteInfo(
+        "poisson",
+        "the edit's gradients in the original's colours",
+        _poisson,
+        deep=True,
+        covered=True,
+    ),
 ):
     PASTES.register(_info)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import cv2
 import numpy as np
 
 from engine.errors import InputError, ModelError, setting
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["paste", "to_pixels", "to_tensor"]
+_Pixels = TypeVar("_Pixels", bound="NDArray[Any]")
+
+__all__ = ["as_grey", "paste", "to_pixels", "to_tensor", "unit"]
 
 
 def to_tensor(rgb: NDArray[np.uint8]) -> torch.Tensor:
@@ -74,9 +77,19 @@ def _overflow(tensor: torch.Tensor) -> str:
     )
 
 
-def paste(
-    original: NDArray[np.uint8], edited: NDArray[Any], alpha: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Pixels of 8 or 16 bits (uint8, uint16) as float32 in [0, 1]."""
+    scaled: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    return scaled
+
+
+def as_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) without their colours: luma (ITU-R BT.601) in every channel."""
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    return grey[:, :, None].repeat(3, axis=2)
+
+
+def paste(original: _Pixels, edited: NDArray[Any], alpha: NDArray[np.float32]) -> _Pixels:
     """Lay edited pixels over the original ones.
 
     ``round(original + alpha * (edited - original))`` in float64, in sRGB values as they are (not
@@ -84,18 +97,20 @@ def paste(
     result is the original to the bit, where it is 1 it is the edit (floats rounded).
 
     Args:
-        original: ``uint8 (H, W, 3)``.
+        original: uint8 or uint16 ``(H, W, 3)``.
         edited: ``(H, W, 3)``, uint8, or float in [0, 1] (clipped).
         alpha: ``(H, W)`` in [0, 1].
 
     Returns:
-        ``uint8 (H, W, 3)``, a new array.
+        ``(H, W, 3)`` of the original's type, a new array.
 
     Raises:
         InputError: Shapes or types do not fit, floats are NaN, or alpha is outside [0, 1].
     """
-    if original.dtype != np.uint8 or original.ndim != 3 or original.shape[2] != 3:
-        raise InputError(f"original: uint8 (H, W, 3) needed, not {original.dtype} {original.shape}")
+    if original.dtype not in (np.uint8, np.uint16) or original.ndim != 3 or original.shape[2] != 3:
+        raise InputError(
+            f"original: uint8 or uint16 (H, W, 3) needed, not {original.dtype} {original.shape}"
+        )
     if edited.shape != original.shape or alpha.shape != original.shape[:2]:
         raise InputError(
             f"shapes do not fit: original {original.shape}, edited {edited.shape}, "
@@ -104,14 +119,17 @@ def paste(
     weights = unit_interval(alpha.astype(np.float32, copy=False), "alpha")
     if edited.dtype.kind != "f" and edited.dtype != np.uint8:
         raise InputError(f"edited: uint8 or float needed, not {edited.dtype}")
+    white = np.iinfo(original.dtype).max
     result = original.copy()
     inside = weights > 0
     over = edited[inside].astype(np.float64)
     if edited.dtype.kind == "f":
         if np.isnan(over).any():
             raise InputError("edited: holds NaN; 0 to 1 is accepted")
-        over = np.clip(over, 0, 1) * 255
+        over = np.clip(over, 0, 1) * white
+    else:
+        over *= white // 255
     under = original[inside].astype(np.float64)
     weight = weights[inside].astype(np.float64)[:, None]
-    result[inside] = (under * (1 - weight) + over * weight).round().astype(np.uint8)
+    result[inside] = (under * (1 - weight) + over * weight).round().astype(original.dtype)
     return result

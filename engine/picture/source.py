@@ -6,7 +6,9 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +47,20 @@ class Source(os.PathLike[str]):
 
 
 STANDARD_INPUT = "standard input"
+
+OWN_ALPHA = "alpha"
+"""In place of a map's path: the transparency of the picture that is edited."""
+
+
+def is_own_alpha(source: object) -> bool:
+    """Whether a map is named that is the picture's own transparency."""
+    return isinstance(source, str | os.PathLike) and os.fspath(source) == OWN_ALPHA
+
+
+def opened(file: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file, or the bytes of a :class:`Source`, for reading.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return BytesIO(file.data) if isinstance(file, Source) else Path(file).open("rb")

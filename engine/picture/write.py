@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import stat
+import struct
+import warnings
+import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image, features
 
 from engine.errors import InputError, OutputError
+from engine.picture.arrays import by
 from engine.picture.commit import Commit, try_out
-from engine.picture.metadata import FORMATS, no_alpha, save_options
-from engine.picture.read import FilePath, first_line
+from engine.picture.deep import KEY, png_rows, sixteen_bits
+from engine.picture.embed import Beside, beside
+from engine.picture.metadata import FORMATS
+from engine.picture.opening import FilePath, first_line
+from engine.picture.tiff import write_tiff
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "check_writable", "save_image", "write_image", "write_text"]
+__all__ = ["check_fits", "check_writable", "save_image", "write_image", "write_text"]
 
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
+_OPAQUE: Final = frozenset({"JPEG"})
+_LONGEST: Final[Mapping[str, int]] = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}
+"""The longest side in px: libjpeg's, WebP's, and what libavif reads back."""
+_QUALITY: Final[Mapping[str, Mapping[str, Any]]] = {
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+}
+_WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def save_image(
@@ -30,23 +52,29 @@ def save_image(
 ) -> None:
     """Write an image, whole or not at all; the suffix decides the format.
 
-    PNG and WebP are lossless and keep alpha (WebP also the colours under transparent pixels).
-    JPEG is written at quality 95 without chroma subsampling: pixels that an edit left untouched
-    change by a few levels there, as they do in any JPEG. ``icc_profile``, ``exif`` and ``dpi`` in
-    ``image.info`` are kept (WebP has no field for dpi).
+    PNG, TIFF and WebP are lossless and keep alpha (WebP also the colours under transparent pixels);
+    PNG and TIFF hold the 16 bits of a picture that has them. JPEG and AVIF are written at quality
+    95 without chroma subsampling: pixels that an edit left untouched change by a few levels there,
+    as they do in any of them.
+
+    What ``image.info`` carries of the photo's own (:func:`engine.picture.metadata.kept_info`) and
+    ``metadata`` are written as far as the format has a place for them; what it has none for is left
+    out, and named in one warning.
 
     Args:
         image: Mode 1, L, LA, P, RGB or RGBA, upright.
-        path: Ends in one of :data:`FORMATS`; the folder exists. A symbolic link is followed.
-        metadata: Text to be read back by :func:`read_metadata`. PNG: one iTXt chunk (UTF-8) for
-            each entry, keyword ``softpaint:<key>``. JPEG and WebP: JSON in EXIF's UserComment.
+        path: Ends in one of :data:`FORMATS`; the folder exists. A symbolic link is followed. An
+            existing file keeps its permissions.
+        metadata: Text to be read back by :func:`engine.picture.metadata.read_metadata`. PNG: one
+            iTXt chunk (UTF-8) for each entry, keyword ``softpaint:<key>``. JPEG: JSON in segments
+            APP10. WebP, TIFF, AVIF: JSON in EXIF's ImageHistory.
         overwrite: False = an existing file is an error.
         commit: Files that take their places together; the image is one of them.
 
     Raises:
         OutputError: The suffix is unknown, the folder is missing or cannot be written, the path is
-            a folder, the file exists and ``overwrite`` is False, the format cannot hold the image
-            or the metadata, or writing failed (disk full). No partial file is left behind.
+            a folder or write-protected, the file exists and ``overwrite`` is False, the format
+            cannot hold the image, or writing failed (disk full). No partial file is left behind.
     """
     target = Path(path)
     _check_target(target, suffixes=True, overwrite=overwrite, error=OutputError)
@@ -82,10 +110,30 @@ def write_image(
             f"cannot write {str(name)!r}: an image of mode {image.mode!r} is none of "
             f"{', '.join(_MODES)}"
         )
-    options = save_options(image, format_, metadata, Path(name))
-    if format_ == "JPEG" and image.mode in {"LA", "P", "RGBA"}:
-        image = image.convert("RGB")  # save_options saw to it that nothing is transparent
-    image.save(file, format=format_, **options)
+    if format_ in _OPAQUE and _is_transparent(image):
+        raise OutputError(_no_alpha(name))
+    _check_size(name, format_, image.size, error=OutputError)
+    deep = sixteen_bits(image) if format_ in {"PNG", "TIFF"} else None
+    if format_ in _OPAQUE and image.mode in {"LA", "P", "RGBA"}:
+        image = _of_mode(image, "L" if image.mode == "LA" else "RGB")  # nothing is transparent
+    elif format_ == "TIFF" and image.mode in {"1", "P"}:
+        image = _of_mode(image, "RGBA" if image.has_transparency_data else "RGB")
+    written = beside(image, format_, metadata or {})
+    if KEY in image.info and format_ not in {"PNG", "TIFF"}:
+        written.lost.append("the lower 8 of its 16 bits a channel (.png and .tiff hold them)")
+    if format_ == "TIFF":
+        pixels = np.asarray(image) if deep is None else deep
+        pixels = pixels.reshape(image.height, image.width, -1)
+        write_tiff(file, pixels, written, image.info.get("dpi"))
+    elif deep is not None:
+        file.write(_deep_png(deep, written))
+    else:
+        image.save(file, format=format_, **_QUALITY[format_], **written.options)
+    if written.lost:
+        warnings.warn(
+            f"{Path(name).name} ({format_}) is written without {'; '.join(written.lost)}",
+            stacklevel=2,
+        )
 
 
 def write_text(path: FilePath, text: str, *, commit: Commit | None = None) -> None:
@@ -106,9 +154,7 @@ def write_text(path: FilePath, text: str, *, commit: Commit | None = None) -> No
         together.write(target, lambda file: file.write(data))
 
 
-def check_writable(
-    path: FilePath, *, image: bool = True, overwrite: bool = True, transparent: bool = False
-) -> None:
+def check_writable(path: FilePath, *, image: bool = True, overwrite: bool = True) -> None:
     """Find out before any model work whether :func:`save_image` would be able to write ``path``.
 
     Creates an empty temporary file in the folder and removes it again: permission bits alone do
@@ -118,18 +164,34 @@ def check_writable(
         path: Where the result is to go.
         image: False for other files (:func:`write_text`): any suffix is accepted.
         overwrite: False = an existing file is an error.
-        transparent: The result has transparent pixels, which JPEG cannot hold.
 
     Raises:
-        InputError: Bad use: an empty path, an unknown suffix, JPEG for a transparent picture, a
-            missing folder, a folder in place of a file, an existing file without ``overwrite``.
+        InputError: Bad use: an empty path, an unknown suffix, a missing folder, a folder in place
+            of a file, a write-protected file, an existing file without ``overwrite``.
         OutputError: Good use, but the folder cannot be written (permissions, read-only, full).
     """
     target = Path(path)
     _check_target(target, suffixes=image, overwrite=overwrite, error=InputError)
-    if image and transparent and FORMATS[target.suffix.lower()] == "JPEG":
-        raise InputError(no_alpha(target))
     try_out(target)
+
+
+def check_fits(path: FilePath, size: tuple[int, int], *, transparent: bool = False) -> None:
+    """Find out before any model work whether the format of ``path`` holds the result.
+
+    Args:
+        path: Where the result is to go; of an unknown suffix :func:`check_writable` tells.
+        size: The result's ``(width, height)``, with the canvas that is added
+            (:func:`engine.picture.geometry.check_canvas`).
+        transparent: It has transparent pixels, which JPEG cannot hold (an alpha channel that is
+            opaque is no reason).
+
+    Raises:
+        InputError: It does not.
+    """
+    format_ = FORMATS.get(Path(path).suffix.lower(), "")
+    if transparent and format_ in _OPAQUE:
+        raise InputError(_no_alpha(path))
+    _check_size(path, format_, size, error=InputError)
 
 
 # --- what can be said before writing --------------------------------------------------------------
@@ -156,9 +218,71 @@ def _check_target(
             raise error(f"cannot write {shown}: {str(target.parent)!r} is not a folder")
         if target.exists() and not target.is_file():
             raise error(f"cannot write {shown}: it is not a regular file")
+        if target.exists() and not target.stat().st_mode & _WRITABLE:
+            raise error(f"cannot write {shown}: the file is write-protected")
+        if suffixes and FORMATS[target.suffix.lower()] == "AVIF" and not features.check("avif"):
+            raise error(f"cannot write {shown}: this Pillow was built without AVIF; use .webp")
         if target.exists() and not overwrite:
             raise error(f"cannot write {shown}: the file exists already")
     except (InputError, OutputError):
         raise
     except (OSError, ValueError) as problem:  # a name that is too long, a NUL, a locked folder
         raise error(f"cannot write {shown}: {first_line(problem)}") from problem
+
+
+def _check_size(
+    name: FilePath,
+    format_: str,
+    size: tuple[int, int],
+    *,
+    error: type[InputError | OutputError],
+) -> None:
+    """Raise ``error`` where a format cannot hold a picture of ``size`` (width, height)."""
+    limit = _LONGEST.get(format_)
+    if limit is not None and max(size) > limit:
+        raise error(
+            f"cannot write {str(name)!r}: {format_} holds at most {limit} px a side, and the "
+            f"result is {by(size)}; use .png or .tiff"
+        )
+
+
+def _no_alpha(name: FilePath) -> str:
+    """Say why a transparent picture cannot be a JPEG."""
+    return f"cannot write {str(name)!r}: JPEG holds no transparency; use .png or .webp"
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Say whether any pixel is not fully opaque."""
+    if not image.has_transparency_data:
+        return False
+    return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
+
+
+def _of_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in another mode, with its ``info``, some of which Pillow drops."""
+    converted = image.convert(mode)
+    converted.info = {**image.info, **converted.info}
+    converted.info.pop("transparency", None)
+    return converted
+
+
+def _deep_png(deep: NDArray[np.uint16], written: Beside) -> bytes:
+    """A 16-bit PNG: Pillow's of one pixel, with another header and other pixels."""
+    height, width, channels = deep.shape
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    small = BytesIO()
+    Image.new(mode, (1, 1)).save(small, format="PNG", **written.options)
+    data, place, chunks = small.getvalue(), 8, []
+    while place < len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        if name == b"IHDR":  # width, height, bits; the rest is the mode's
+            body = struct.pack(">IIB", width, height, 16) + body[9:]
+        elif name == b"IDAT":
+            body = png_rows(deep)
+        chunks.append((name, body))
+        place += 12 + length
+    return data[:8] + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )

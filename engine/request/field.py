@@ -16,7 +16,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from engine.errors import InputError, UnknownNameError
+from engine.errors import InputError, UnknownNameError, setting
 
 REQUIRED = dataclasses.MISSING
 """The default of a setting that has none."""
@@ -168,11 +168,12 @@ class Field:
             if value not in get_args(self.kind):
                 raise UnknownNameError(self.name, str(value), map(str, get_args(self.kind)))
         elif self.kind is bool and not isinstance(value, bool):
-            raise InputError(f"{self.name} must be True or False, not {value!r}.")
+            raise InputError(f"{setting(self.name)} must be True or False, not {value!r}.")
         elif self.kind is str and not isinstance(value, str):
-            raise InputError(f"{self.name} must be a string, not {type(value).__name__}.")
+            kind = type(value).__name__
+            raise InputError(f"{setting(self.name)} must be a string, not {kind}.")
         elif self.kind in {int, float}:
-            check_number(self.name, value, self.limits, whole=self.kind is int)
+            check_number(setting(self.name), value, self.limits, whole=self.kind is int)
 
     @staticmethod
     def _check_name(names: Names, value: Any) -> None:

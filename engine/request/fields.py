@@ -60,6 +60,10 @@ def _pastes() -> Iterable[str]:
     return list_pastes()
 
 
+SEEDS = 2**64
+"""How many seeds there are: torch's and other programs' are from 0 to this less 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fields:
     """The table. Marks are explained in :mod:`engine.request.field`."""
@@ -90,7 +94,10 @@ class Fields:
     mask: Annotated[
         Any,
         Group.PICTURE,
-        Help("White is repainted, black is kept.", "Path, Pillow image, array or tensor."),
+        Help(
+            "White is repainted, black is kept; the word alpha: where the picture is transparent.",
+            "Path, Pillow image, array or tensor.",
+        ),
         Option("--mask", "-m", metavar="FILE", file=True),
         _IMAGE,
     ] = None
@@ -119,6 +126,14 @@ class Fields:
         Option("--invert/--no-invert"),
         Recorded(),
     ] = False
+    grow_mask: Annotated[
+        float,
+        Group.PICTURE,
+        Help("Spread the mask or map by so many pixels, as it is read."),
+        Range(0, 512),
+        Option("--grow"),
+        Recorded(),
+    ] = 0.0
     strategy: Annotated[
         Any,
         Group.STRATEGY,
@@ -190,10 +205,10 @@ class Fields:
         int | None,
         Group.RUN,
         Help(
-            "Drawn, and recorded, where it is not given.",
+            "Drawn, and recorded, where it is not given or -1.",
             "Picture i uses seed + i, so that each equals its single run.",
         ),
-        Range(0, 2**63 - 1),
+        Range(-1, SEEDS - 1),
         Option(),
         Recorded(resolved=True),
     ] = None
@@ -374,13 +389,27 @@ class Fields:
             "Width of the soft seam, in pixels; up to twice that where the picture goes on inside "
             "the mask as around it, and on new canvas.",
             "The fade lies inside the repainted region, over the original (on new canvas over the "
-            "border's colours), see :func:`engine.picture.fade.paste_alpha`. Where the strength is "
+            "border's colours, and where something was to go over its surroundings continued), see "
+            ":func:`engine.picture.fade.paste_alpha` and "
+            ":func:`engine.picture.fade.fade_over`. Where the strength is "
             "0, pixels stay as they were to the bit.",
         ),
         Range(0, 4096),
         Option(),
         Recorded(),
     ] = 4.0
+    grain: Annotated[
+        Literal["none", "match"],
+        Group.FINISH,
+        Help(
+            "What is done for grainy pictures: none or match.",
+            "``match`` adds the noise of the surroundings, measured by frequency and brightness, "
+            "to the edit, drawn from its seed; nothing where they have none. See "
+            ":func:`engine.picture.grain.match_grain`.",
+        ),
+        Option(metavar="NAME"),
+        Recorded(),
+    ] = "none"
     paste: Annotated[
         str,
         Group.FINISH,
@@ -392,6 +421,13 @@ class Fields:
         Option(metavar="NAME"),
         Recorded(),
     ] = "alpha"
+    keep_grey: Annotated[
+        bool,
+        Group.FINISH,
+        Help("A grey picture gives a grey result; else the edit has colours."),
+        Option("--keep-grey/--colours", default="grey"),
+        Recorded(),
+    ] = True
     paste_mask: Annotated[
         Any,
         Group.FINISH,
@@ -461,11 +497,14 @@ class Fields:
     ] = None
 
 
-def check_settings(unknown: Iterable[str]) -> None:
-    """Raise ``InputError`` where an unknown argument looks like a setting that is misspelt."""
+def check_settings(unknown: Iterable[str], options: Iterable[str] = ()) -> None:
+    """Raise ``InputError`` where an unknown argument looks like a setting that is misspelt, more
+    than like one of the strategy's ``options``.
+    """
     known = fields_of(Fields)
     for name in unknown:
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+        near = difflib.get_close_matches(name, [*known, *options], n=1, cutoff=0.75)
+        if near and near[0] in known:
             raise InputError(
                 f"unknown setting {name!r}. Did you mean {near[0]!r}? help(InpaintEngine.edit) "
                 "lists them all."

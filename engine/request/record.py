@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.source import STANDARD_INPUT, Source
+from engine.picture.source import STANDARD_INPUT, Source, is_own_alpha
 from engine.request.field import fields_of
 from engine.request.fields import Fields
 
@@ -42,7 +42,7 @@ class InputFile:
     @classmethod
     def of(cls, source: Source, *, beside: Path) -> InputFile:
         """Describe what was read for a result that is written to ``beside``."""
-        if source.is_stream:
+        if source.is_stream or is_own_alpha(source):
             return cls(source.path, source.path, source.sha256)
         absolute = os.path.realpath(source)
         try:
@@ -56,6 +56,22 @@ class InputFile:
         if self.absolute == STANDARD_INPUT:
             return []
         return [Path(os.path.realpath(beside)).parent / self.path, Path(self.absolute)]
+
+
+def file_of(value: Any, *, beside: Path) -> InputFile | None:
+    """Describe a picture that was given as a file for a result that is written to ``beside``; None
+    for one that was not.
+
+    Raises:
+        InputError: the file is gone.
+    """
+    if not isinstance(value, str | os.PathLike):
+        return None
+    try:
+        source = value if isinstance(value, Source) else Source.read(value)
+    except OSError as error:
+        raise InputError(f"{os.fspath(value)!r}, an input of this edit, is gone.") from error
+    return InputFile.of(source, beside=beside)
 
 
 @dataclass(frozen=True)
@@ -72,18 +88,19 @@ class RecordedControl:
     exact: bool
 
     @classmethod
-    def of(cls, control: Control, *, beside: Path) -> RecordedControl:
-        """Describe ``control`` for a result that is written to ``beside``."""
-        model, file, mask = Path(control.label), control.file, control.mask
+    def of(cls, control: Control | str, *, beside: Path) -> RecordedControl:
+        """Describe a control, or the one of that name, for a result written to ``beside``."""
+        if isinstance(control, str):
+            return cls(control, None, 1.0, 0.0, 1.0, None, exact=True)
+        model = Path(control.label)
+        image = file_of(control.file, beside=beside) or control.annotator
         return cls(
             model=os.path.realpath(model) if model.exists() else control.label,
-            image=InputFile.of(file, beside=beside)
-            if isinstance(file, Source)
-            else control.annotator,
+            image="given" if image is None or callable(image) else image,
             scale=control.scale,
             start=control.start,
             end=control.end,
-            mask=InputFile.of(mask, beside=beside) if isinstance(mask, Source) else None,
+            mask=file_of(control.mask, beside=beside),
             exact=control.exact,
         )
 
@@ -94,7 +111,8 @@ class EditRecord:
 
     version: str
     """Softpaint's version."""
-    image: InputFile
+    image: InputFile | None
+    """None where the picture was no file."""
     region: Mapping[str, InputFile]
     """The file under ``mask`` or ``strength_map``; empty where the canvas only grew."""
     load: Mapping[str, Any]
@@ -111,31 +129,45 @@ class EditRecord:
     format: int = FORMAT
 
     @classmethod
-    def of(
-        cls,
-        result: EditResult,
-        *,
-        index: int,
-        image: InputFile,
-        region: Mapping[str, InputFile],
-        controls: Sequence[RecordedControl],
-        load: Mapping[str, Any],
-        scheduler: str | None,
-    ) -> EditRecord:
-        """The record of picture ``index`` of ``result``."""
-        used = result.settings
+    def of(cls, result: EditResult, *, index: int, beside: Path) -> EditRecord:
+        """The record of picture ``index`` of ``result``, for the file ``beside``.
+
+        Raises:
+            InputError: the result does not know its request, or a file of it is gone.
+        """
+        request, used = result.request, result.settings
+        if request is None:
+            raise InputError("this result does not know its request, so it has no record.")
+        scheduler = request.scheduler if isinstance(request.scheduler, str) else None
         known = {**used, "seed": result.seeds[0], "scheduler": scheduler}
-        edit = {name: known[name] for name in repeated() if known.get(name) is not None}
+        own = index
+        if any(seed != (result.seeds[0] or 0) + i for i, seed in enumerate(result.seeds)):
+            # Seeds that a generator drew: the picture is repeated by its own.
+            count = len(result.seeds)
+            texts = {
+                name: used[name][index * len(used[name]) // count]
+                for name in ("prompt", "negative_prompt")
+                if isinstance(used[name], list)
+            }
+            known |= {"seed": result.seeds[index], "num_images": 1, **texts}
+            own = 0
+        region = ("mask", "strength_map")
+        controls = request.controls
+        several = controls if isinstance(controls, list | tuple) else [controls]
         return cls(
             version=version("softpaint"),
-            image=image,
-            region=region,
-            load=load,
-            edit=edit,
-            index=index,
+            image=file_of(request.image, beside=beside),
+            region={
+                name: file
+                for name in region
+                if (file := file_of(getattr(request, name), beside=beside)) is not None
+            },
+            load=result.load,
+            edit={name: known[name] for name in repeated() if known.get(name) is not None},
+            index=own,
             settings={**used, "seeds": [result.seeds[index]]},
             timings=result.timings,
-            controls=controls,
+            controls=[RecordedControl.of(each, beside=beside) for each in several if each],
         )
 
     def metadata(self) -> dict[str, str]:
@@ -159,7 +191,9 @@ class EditRecord:
         """The record for a person, one ``name: value`` a line."""
         shown: dict[str, Any] = {
             "softpaint": self.version,
-            "image": f"{self.image.path} (sha256 {self.image.sha256[:12]})",
+            "image": "no file"
+            if self.image is None
+            else f"{self.image.path} (sha256 {self.image.sha256[:12]})",
             **{
                 kind: f"{each.path} (sha256 {each.sha256[:12]})"
                 for kind, each in {**self.region, **self._control_files()}.items()
@@ -217,7 +251,7 @@ def read_record(text: str, name: str) -> EditRecord:
             **{
                 **fields,
                 "version": _text(fields["version"]),
-                "image": _file(fields["image"]),
+                "image": None if fields["image"] is None else _file(fields["image"]),
                 "region": region,
                 "load": _table(fields["load"]),
                 "edit": _edit(_table(fields["edit"])),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError
+from engine.errors import InputError, setting
+from engine.picture.source import Source
 from engine.request.aliases import own_names
 from engine.request.field import check_number, fields_of
-from engine.request.fields import Fields
+from engine.request.fields import SEEDS, Fields
 
 if TYPE_CHECKING:
     from engine.picture.crop import RegionRule
+
+
+_FILES = ("image", "mask", "strength_map")
+"""What a record names by its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,7 @@ class EditRequest(Fields):
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
+        own |= {name: _as_read(own[name]) for name in _FILES if name in own}
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
         single = {name: value for name, value in own.items() if name not in known}
@@ -60,6 +68,8 @@ class EditRequest(Fields):
             raise InputError("image is missing.")
         for field in fields_of(type(self)).values():
             field.check(getattr(self, field.name))
+        if self.seed == -1:  # as other programs ask for any
+            object.__setattr__(self, "seed", None)
         self._check_texts()
         self._check_map()
         self._check_run()
@@ -141,7 +151,7 @@ class EditRequest(Fields):
             seeds = torch.randint(2**31, (count,), **place).tolist()
         else:
             first = secrets.randbelow(2**31) if self.seed is None else self.seed
-            seeds = [first + index * each for index in range(count)]
+            seeds = [(first + index * each) % SEEDS for index in range(count)]
         return [{"seed": seed, "generator": None} for seed in seeds]
 
     # --- what the settings say together -----------------------------------------------------
@@ -179,8 +189,8 @@ class EditRequest(Fields):
     def _check_run(self) -> None:
         if self.guidance_start > self.guidance_end:
             raise InputError(
-                f"guidance_start ({self.guidance_start}) must not lie after guidance_end "
-                f"({self.guidance_end})."
+                f"{setting('guidance_start')} ({self.guidance_start}) must not lie after "
+                f"{setting('guidance_end')} ({self.guidance_end})."
             )
         start, end = self.denoising_start, self.denoising_end
         if start is not None and end is not None and start >= end:
@@ -219,8 +229,8 @@ class EditRequest(Fields):
             raise InputError('a guidance interval is not part of compat="diffusers".')
         if self.expand is not None:
             raise InputError('expand is not part of compat="diffusers".')
-        for name in ("prefill", "prefill_mask", "paste", "paste_mask"):
-            if getattr(self, name) not in (None, "auto", "original", "alpha"):
+        for name in ("grow_mask", "prefill", "prefill_mask", "paste", "paste_mask"):
+            if getattr(self, name) not in (0, None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')
 
     # --- the record ---------------------------------------------------------------------------
@@ -232,6 +242,18 @@ class EditRequest(Fields):
             for field in fields_of(type(self)).values()
             if field.recorded is not None and not field.recorded.resolved
         }
+
+
+def _as_read(value: Any) -> Any:
+    """A file's bytes as they are now, in the place of its path: what becomes of it later changes
+    nothing. What cannot be read is left to its reader, who says why.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(value, Source):
+        return value
+    try:
+        return Source.read(value) if Path(value).is_file() else value
+    except (OSError, ValueError):
+        return value
 
 
 def _is_text(value: object) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from engine.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,8 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from engine.request.request import EditRequest
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class EditResult:
     """The pictures of one edit and everything that was used to make them."""
 
@@ -36,6 +43,54 @@ class EditResult:
     """Those left out because all pixels were still held."""
     reused_calls: int = 0
     """Those whose results a session had."""
+
+    request: EditRequest | None = None
+    """What was asked for; None where the result was made of parts."""
+    load: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of ``InpaintEngine.from_pretrained``, where that made the engine."""
+
+    def __repr__(self) -> str:
+        strategy, seconds = self.settings.get("strategy"), self.timings.get("total", 0.0)
+        count = len(self.seeds)
+        what = f"{count} picture{'s' * (count != 1)}"
+        return f"EditResult({what}, {strategy!r}, seeds {self.seeds}, {seconds:.1f} s)"
+
+    def picture(self, index: int = 0) -> Image.Image:
+        """Picture ``index`` as a Pillow image.
+
+        Raises:
+            InputError: the result holds latents, not pictures.
+        """
+        if hasattr(self.images, "detach"):
+            raise InputError("the result holds latents (output_type='latent'), no picture.")
+        return as_picture(self.images[index])
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write the pictures with their records, as ``softpaint edit`` does: all of them or none.
+
+        What ``softpaint show`` prints and ``--from`` repeats is in the files; a picture or mask
+        that was no file is not, and has to be given to ``--from``.
+
+        Args:
+            path: ``out.png``; of several pictures ``out-0.png``, ``out-1.png`` and so on.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputError: the result holds latents, or ``path`` is one of the edit's own files, has
+                an unknown suffix or no folder.
+            OutputError: a file could not be written; nothing has changed.
+        """
+        from engine.request.save import save_result
+
+        return save_result(self, Path(path))
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        if hasattr(self.images, "detach"):
+            return None
+        return png_of([self.picture(index) for index in range(len(self.seeds))])
 
     @classmethod
     def joined(cls, results: Sequence[EditResult]) -> EditResult:
@@ -85,7 +140,7 @@ class Outcomes(list["EditResult | Exception"]):
         return [each for each in self if isinstance(each, EditResult)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The same picture, prompt and seed through several strategies."""
 
@@ -109,15 +164,16 @@ class Comparison:
         """What ended the others, by strategy."""
         return {k: each for k, each in self.outcomes.items() if isinstance(each, Exception)}
 
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.results)}, {self.seconds:.1f} s)"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return png_of([self.grid()])
+
     def picture(self, name: str, index: int = 0) -> Image.Image:
         """Picture ``index`` of the result called ``name``."""
-        import numpy as np
-        from PIL import Image
-
-        image = self.results[name].images[index]
-        if isinstance(image, Image.Image):
-            return image
-        return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
+        return self.results[name].picture(index)
 
     def overlay(self) -> Image.Image:
         """The original with the strength map laid over."""
@@ -217,3 +273,30 @@ def _joined(several: Sequence[Any]) -> Any:
     import numpy as np
 
     return np.concatenate(several)
+
+
+def as_picture(image: Any) -> Image.Image:
+    """A Pillow image of one, or of an array (H W 3, in [0, 1])."""
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
+
+
+def png_of(pictures: Sequence[Image.Image]) -> bytes:
+    """A PNG file's bytes: the pictures in a row."""
+    from PIL import Image
+
+    shown = pictures[0]
+    if len(pictures) > 1:
+        width, height = (sum(each.width for each in pictures), max(p.height for p in pictures))
+        shown = Image.new(pictures[0].mode, (width, height))
+        left = 0
+        for picture in pictures:
+            shown.paste(picture, (left, 0))
+            left += picture.width
+    buffer = BytesIO()
+    shown.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.denoise.loop import Loop
 from engine.edit.prepare import prepare
@@ -114,13 +115,22 @@ class Runtime:
     Args:
         backbone: the model.
         model: its name, for the results' settings.
+        load: the arguments of ``InpaintEngine.from_pretrained`` that load it again.
         max_running: how many tickets run at a time; the others are queued, and take no memory but
             for their pictures. None is all.
     """
 
-    def __init__(self, backbone: Backbone, model: str, *, max_running: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        model: str,
+        *,
+        load: Mapping[str, Any] = MappingProxyType({}),
+        max_running: int | None = None,
+    ) -> None:
         self.backbone = backbone
         self.model = model
+        self.load = load
         self.max_running = max_running
         self._loop = Loop()
         self._queue: deque[Ticket] = deque()
@@ -238,7 +248,7 @@ class Runtime:
     def _finish(self, ticket: Ticket) -> None:
         assert ticket.prepared is not None  # noqa: S101 - it has not left
         try:
-            ticket.result = ticket.prepared.result(ticket.jobs, self.model)
+            ticket.result = ticket.prepared.result(ticket.jobs, self.model, self.load)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this ticket's alone
             self._end(ticket, error)
             return

@@ -50,7 +50,7 @@ class Session:
             raise InputError(f"max_bytes must not be negative: {max_bytes}.")
         self.arguments = dict(arguments)
         _refuse_compat(self.arguments)
-        if arguments.get("generator") is None and arguments.get("seed") is None:
+        if arguments.get("generator") is None and arguments.get("seed") in (None, -1):
             self.arguments["seed"] = draw_seed()
         self._runtime = Runtime(backbone, model)
         self._renders = Renders(max_bytes, None if store is None else torch.device(store))

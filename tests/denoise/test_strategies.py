@@ -66,9 +66,17 @@ def original_latents(engine):
 @pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 @pytest.mark.parametrize("strategy", list_strategies())
 class TestEveryStrategy:
-    def test_a_map_of_zeros_returns_the_input_to_the_bit(self, engine, strategy):
-        result = edit(engine, strategy, flat(0.0))
-        assert np.array_equal(result.images[0], np.asarray(tiny.picture()) / np.float32(255))
+    def test_a_map_of_one_pixel_leaves_all_others_to_the_bit(self, engine, strategy):
+        one = flat(0.0)
+        one[0, 0] = 1.0
+        kept = np.asarray(one) == 0
+        got = edit(engine, strategy, one).images[0]
+        want = np.asarray(tiny.picture()) / np.float32(255)
+        assert np.array_equal(got[kept], want[kept])
+
+    def test_a_map_of_zeros_is_refused(self, engine, strategy):
+        with pytest.raises(InputError):
+            edit(engine, strategy, flat(0.0))
 
     def test_pixels_of_strength_zero_are_untouched(self, engine, strategy):
         half = flat(0.0)

@@ -235,7 +235,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "strength 2": ({"strength": 2.0}, "from 0 to 1"),
     "rescale 2": ({"guidance_rescale": 2}, "from 0 to 1"),
     "no images": ({"num_images": 0}, "num_images"),
-    "negative seed": ({"seed": -1}, "seed"),
+    "negative seed": ({"seed": -2}, "seed"),
     "seed and generator": ({"generator": torch.Generator()}, "not both"),
     "unknown strategy": ({"strategy": "blendd"}, "Did you mean 'blend'"),
     "unknown scheduler": ({"scheduler": "eular"}, "Did you mean 'euler"),

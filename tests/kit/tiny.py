@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -114,6 +116,14 @@ def engine(*, inpaint: bool = True) -> InpaintEngine:
     """A tiny SDXL, with a 9-channel network beside the other or without."""
     pipe = StableDiffusionXLPipeline(**modules())
     return InpaintEngine.from_pipe(pipe, unet(9, seed=1) if inpaint else None)
+
+
+@contextmanager
+def loaded() -> Iterator[InpaintEngine]:
+    """The tiny engine, which every command of this process loads meanwhile."""
+    own = engine()
+    with mock.patch.object(InpaintEngine, "from_pretrained", return_value=own):
+        yield own
 
 
 def picture(size: int = SIZE, seed: int = 0) -> Image.Image:

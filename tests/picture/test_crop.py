@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from controls.scene import cut
+from controls.canvas import cut
 from engine.errors import InputError, UnknownNameError
-from engine.picture.crop import MAX_ISLANDS, STRETCH, Cutter, Region
+from engine.picture.crop import COARSEST, MAX_GATHERED, REFINED, STRETCH, Cutter, Region
 from engine.picture.geometry import Box, crop
 from engine.picture.read import load_image
 from tests.kit import tiny
@@ -83,12 +83,24 @@ def test_zoom_enlarges_small_ones():
 
 
 def test_auto_cuts_out_where_it_saves_half():
-    assert CUTTER.regions(mask_of((0, 0, 250, 250))) == [Region.whole((SIZE, SIZE))]
+    drawable = mask_of((0, 0, 90, 90), size=(96, 96))
+    assert CUTTER.regions(drawable) == [Region.whole((96, 96))]
     small = mask_of((10, 10, 20, 20), size=(80, 80))
     assert CUTTER.regions(small) == [Region.whole((80, 80))]
     (forced,) = CUTTER.regions(small, "mask")
     assert forced.size == (64, 64)
     assert CUTTER.regions(mask_of((9, 9, 19, 19)), "full") == [Region.whole((SIZE, SIZE))]
+
+
+@pytest.mark.parametrize("side", [100, 256, 1000])
+def test_what_is_larger_than_the_model_can_draw_is_never_drawn_at_its_own_size(side):
+    """One scene, not a wallpaper of them: laid out at the model's size, gone over at a larger."""
+    (region,) = CUTTER.regions(mask_of((0, 0, side, side // 2), size=(side, side)))
+    laid_out = np.multiply(region.size, region.coarse)
+    sides = 64 if region.coarse < 1 else 64 * STRETCH
+    assert np.sqrt(laid_out.prod()) == pytest.approx(sides, abs=8)
+    assert np.prod(region.size) <= REFINED * 64**2 * 1.1
+    assert (region.coarse < 1) == (side > 64 * STRETCH / COARSEST)
 
 
 @pytest.mark.parametrize("rule", ["auto", "full", "mask"])
@@ -103,7 +115,9 @@ def test_picture_smaller_than_a_cut_out():
 
 def test_full_mask_is_the_whole_picture_at_a_size_that_the_model_can_draw():
     (region,) = CUTTER.regions(mask_of((0, 0, SIZE, SIZE)), "mask")
-    assert region == Region(Box(0, 0, SIZE, SIZE), (96, 96))
+    assert region == Region(Box(0, 0, SIZE, SIZE), (SIZE, SIZE), coarse=64 / SIZE)
+    (plain,) = replace(CUTTER, refine=False).regions(mask_of((0, 0, SIZE, SIZE)), "mask")
+    assert plain == Region(Box(0, 0, SIZE, SIZE), (96, 96))
 
 
 def test_islands_apart_and_together():
@@ -122,11 +136,16 @@ def test_context_mask_is_held_by_one_region():
     assert region.own is None
 
 
-def test_many_specks_are_a_few_regions():
-    specks = (np.random.default_rng(0).random((400, 400)) > 0.999).astype(np.float32)
-    regions = CUTTER.regions(specks, "mask")
-    assert len(regions) <= MAX_ISLANDS
+@pytest.mark.parametrize("share", [1e-4, 1e-3, 1e-2])
+def test_any_number_of_specks_is_a_bounded_number_of_regions(share):
+    specks = (np.random.default_rng(0).random((900, 1400)) < share).astype(np.float32)
+    regions = CUTTER.regions(specks)
+    assert 1 < len(regions) <= MAX_GATHERED
     assert (covered(regions, specks)[specks > 0] == 1).all()
+    laid_out = [region.area * region.coarse**2 for region in regions]
+    assert max(laid_out) <= (64 * STRETCH + 16) ** 2
+    boxes = sum(region.box.width * region.box.height for region in regions)
+    assert boxes < 2 * specks.size  # margins; whole surroundings would be 4 times the picture
 
 
 side = st.integers(20, 300)
@@ -257,12 +276,15 @@ def test_several_pictures_with_a_map_each(engine):
         assert differs[strength_map > 0].mean() > 0.9
 
 
-def test_picture_with_alpha_keeps_it(engine):
+def test_opacity_stays_where_nothing_is_repainted(engine):
     picture = tiny.picture(SMALL).convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize((SMALL, SMALL)))
     got = engine.edit(**request(image=picture)).images[0]
     assert got.mode == "RGBA"
-    assert np.array_equal(np.asarray(got)[..., 3], np.asarray(picture)[..., 3])
+    before, after = (np.asarray(each)[..., 3] for each in (picture, got))
+    repainted = np.asarray(request()["mask"]) > 0
+    assert np.array_equal(after[~repainted], before[~repainted])
+    assert (after[repainted] == 255).all()  # towards the visible picture there is no fade
 
 
 @pytest.mark.parametrize(

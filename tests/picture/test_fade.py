@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.errors import InputError
-from engine.picture.fade import paste_alpha
+from engine.picture.fade import fade_over, paste_alpha
 from engine.picture.masks import distance_to
+from engine.picture.paste import PASTES, list_pastes, stitch
 from engine.picture.pixels import paste
 
 if TYPE_CHECKING:
@@ -196,6 +197,77 @@ def test_a_thing_painted_across_the_border_fades_away() -> None:
     steps = [np.abs(np.diff(each.astype(int), axis=1)).max() for each in (hard, soft)]
     assert steps[1] <= 0.6 * steps[0]  # a half, but for whole pixels
     assert np.array_equal(soft[24:40, 24:40], edited[24:40, 24:40])
+
+
+# --- what an edit is laid over -------------------------------------------------------------------
+
+
+def laid(
+    rule: str, original: NDArray[np.uint8], edited: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """An edit as the engine lays it over its original."""
+    alpha = paste_alpha(mask.astype(np.float32), 4, original)
+    under = fade_over(original, edited, alpha, 4, deep=PASTES.get(rule).deep)
+    return stitch(rule, under, edited, alpha)
+
+
+def with_ball(original: NDArray[np.uint8], radius: int = 20) -> NDArray[np.uint8]:
+    """A red ball in the middle, its outline half red."""
+    middle = original.shape[1] // 2, original.shape[0] // 2
+    ball = cv2.circle(original.copy(), middle, radius, (200, 40, 40), -1, cv2.LINE_AA)
+    return np.asarray(ball, np.uint8)
+
+
+@pytest.mark.parametrize("rule", list_pastes())
+@pytest.mark.parametrize("margin", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("radius", [2, 20])
+def test_nothing_of_what_was_to_go_shows_through(rule: str, margin: int, radius: int) -> None:
+    """A ball, or a speck of dust, is taken away under a mask that fits it tightly."""
+    clean = meadow((96, 96), texture=6)
+    original = with_ball(clean, radius)
+    changed = (original != clean).any(axis=2)
+    mask = distance_to(changed) <= margin
+    result = laid(rule, original, clean, mask)
+    off = np.abs(result.astype(int) - clean).mean(axis=2)
+    assert off[mask].max() < 30  # the ball is 100 off on average
+    rim = mask & (distance_to(~mask) <= 2.5)
+    assert off[rim].mean() < 6  # the texture's own mean deviation from a smooth ground is 4
+    np.testing.assert_array_equal(result[~mask], original[~mask])
+
+
+def test_a_mask_from_a_colour_selection_leaves_only_what_it_does_not_cover() -> None:
+    """It ends inside the outline's half red pixels; those that it covers go."""
+    clean = meadow((96, 96))
+    original = with_ball(clean)
+    mask = original[..., 0].astype(int) - original[..., 1] > 0
+    result = laid("alpha", original, clean, mask)
+    assert np.abs(result[mask].astype(int) - clean[mask]).max() <= 8
+
+
+@pytest.mark.parametrize("rule", list_pastes())
+def test_what_the_edit_keeps_is_faded_over_itself(rule: str) -> None:
+    """A codec's loss is no change: nothing of the surroundings comes over the ball's rim."""
+    original = with_ball(meadow((96, 96)))
+    mask = (original != meadow((96, 96))).any(axis=2)
+    alpha = paste_alpha(mask.astype(np.float32), 4, original)
+    np.testing.assert_array_equal(fade_over(original, original, alpha, 4, deep=True), original)
+    lossy = np.clip(original.astype(int) + 5, 0, 255).astype(np.uint8)
+    result = laid(rule, original, lossy, mask)
+    assert np.abs(result.astype(int) - original).max() <= 8
+
+
+def test_no_ring_grows_under_one_mask() -> None:
+    """Ten edits of edits: each draws a ball of its own colour, tightly."""
+    clean = meadow((96, 96))
+    mask = distance_to((with_ball(clean) != clean).any(axis=2)) <= 1
+    rim = mask & (distance_to(~mask) <= 2.5)
+    picture, off = clean, []
+    for number in range(10):
+        shade = (40, 40, 200) if number % 2 else (20, 20, 20)
+        edited = np.asarray(cv2.circle(clean.copy(), (48, 48), 22, shade, -1), np.uint8)
+        picture = laid("alpha", picture, edited, mask)
+        off.append(np.abs(picture.astype(int) - clean)[rim].mean())
+    assert off[8:] == pytest.approx(off[2:4], rel=0.02)
 
 
 @pytest.mark.parametrize("feather", [-1, float("nan"), float("inf")])

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from engine.errors import InputError
 from engine.picture.fade import paste_alpha
-from engine.picture.map_files import SNAP, load_mask, load_strength_map
+from engine.picture.map_channels import SNAP
+from engine.picture.map_files import load_mask, load_strength_map
 from engine.picture.masks import distance_to, is_hard, to_latent_grid
 
 if TYPE_CHECKING:
@@ -348,9 +349,9 @@ def test_rounding_noise_outside_the_range_is_clipped() -> None:
 
 
 def test_empty_and_full_masks() -> None:
-    with pytest.raises(InputError, match=r"nothing to repaint.*invert=True"):
+    with pytest.raises(InputError, match=r"nothing to repaint.*use invert=True"):
         load_mask(np.zeros((8, 8)), (8, 8))
-    with pytest.raises(InputError, match=r"nothing would be kept; pass strength_map="):
+    with pytest.raises(InputError, match=r"nothing would be kept; give it as strength_map"):
         load_mask(np.ones((8, 8)), (8, 8))
     with pytest.raises(InputError, match="leave out invert=True"):
         load_mask(np.ones((8, 8)), (8, 8), invert=True)

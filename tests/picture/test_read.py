@@ -220,9 +220,9 @@ def test_what_a_saved_file_should_keep(tmp_path: Path) -> None:
     edited = picture.to_pil(255 - picture.rgb)
     assert edited.info["icc_profile"] == profile
     np.testing.assert_array_equal(np.asarray(edited), 255 - noise())
-    # A profile of another colour space would be wrong on the RGB pixels.
-    grey = profile[:16] + b"GRAY" + profile[20:]
-    Image.fromarray(noise(channels=1)).save(path, icc_profile=grey)
+    # A profile for other values would be wrong on the pixels that are saved.
+    other = profile[:16] + b"CMYK" + profile[20:]
+    Image.fromarray(noise(channels=1)).save(path, icc_profile=other)
     assert "icc_profile" not in load_image(path).info
     with pytest.raises(InputError, match="shape"):
         picture.to_pil(noise(8, 8))
@@ -523,8 +523,10 @@ def test_tensors_of_other_shapes() -> None:
 def test_nan_from_the_vae_is_no_black_picture() -> None:
     decoded = torch.zeros(1, 3, 8, 8)
     decoded[0, 1, 2, 3] = torch.nan
-    with pytest.raises(ModelError, match="float32"):
+    with pytest.raises(ModelError, match="guidance_scale"):
         to_pixels(decoded)
+    with pytest.raises(ModelError, match="float32"):
+        to_pixels(decoded.half())
 
 
 # --- pasting -------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from controls.annotators import annotate
 from engine.errors import InputError
 from engine.picture.geometry import Box, crop, pad_to_multiple
 from engine.picture.map_files import load_strength_map
-from engine.picture.read import load_image, name_of
+from engine.picture.opening import name_of
+from engine.picture.read import load_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from controls.annotators import Annotator
 
 
-class Scene:
+class Canvas:
     """What controls need to know of an edit's pictures.
 
     Args:

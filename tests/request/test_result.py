@@ -1,0 +1,91 @@
+"""Results: one line, a picture in a notebook, a file with its record."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import InputError, OutputError
+from engine.cli import run
+from engine.request.record import EditRecord
+from tests.kit import tiny
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    tiny.picture().save(tmp_path / "photo.png")
+    tiny.box_mask().save(tmp_path / "mask.png")
+    return {
+        "image": tmp_path / "photo.png",
+        "mask": tmp_path / "mask.png",
+        "prompt": "a boat",
+        "num_inference_steps": 1,
+        "seed": 3,
+    }
+
+
+def test_a_saved_result_is_what_the_command_line_writes(pocket, arguments, tmp_path):
+    result = pocket.edit(**arguments, num_images=2)
+    written = result.save(tmp_path / "own.png")
+    assert [path.name for path in written] == ["own-0.png", "own-1.png"]
+    options = ["-m", "mask.png", "-p", "a boat", "--steps", "1", "--seed", "3", "--quiet"]
+    options = [str(tmp_path / each) if each == "mask.png" else each for each in options]
+    command = ["edit", str(tmp_path / "photo.png"), *options, "--num-images", "2"]
+    assert run([*command, "-o", str(tmp_path / "cli.png")]) == 0
+    for index, path in enumerate(written):
+        own, theirs = EditRecord.read(path), EditRecord.read(tmp_path / f"cli-{index}.png")
+        assert own.edit == theirs.edit
+        assert own.image == theirs.image
+        assert own.region == theirs.region
+        assert own.index == theirs.index == index
+        with Image.open(path) as one, Image.open(tmp_path / f"cli-{index}.png") as other:
+            assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_what_was_read_is_recorded_whatever_becomes_of_the_file(pocket, arguments, tmp_path):
+    result = pocket.edit(**arguments)
+    photo = Path(arguments["image"])
+    before = EditRecord.of(result, index=0, beside=tmp_path / "out.png").image
+    photo.write_bytes(b"something else")
+    assert EditRecord.of(result, index=0, beside=tmp_path / "out.png").image == before
+
+
+def test_saving_over_an_input_is_refused(pocket, arguments, tmp_path):
+    result = pocket.edit(**arguments)
+    before = (tmp_path / "photo.png").read_bytes()
+    with pytest.raises(InputError, match="input of this edit"):
+        result.save(tmp_path / "photo.png")
+    with pytest.raises(InputError, match="suffix"):
+        result.save(tmp_path / "out.xyz")
+    with pytest.raises((InputError, OutputError), match="folder"):
+        result.save(tmp_path / "nowhere" / "out.png")
+    assert (tmp_path / "photo.png").read_bytes() == before
+
+
+def test_a_picture_in_memory_has_a_record_without_a_file(pocket, arguments, tmp_path, capsys):
+    arguments |= {"image": tiny.picture(), "mask": tiny.box_mask()}
+    (path,) = pocket.edit(**arguments).save(tmp_path / "out.png")
+    assert EditRecord.read(path).image is None
+    assert run(["edit", "--from", str(path), "-o", str(tmp_path / "again.png")]) == 2
+    assert "was no file" in capsys.readouterr().err
+
+
+def test_results_show_themselves(engine):
+    arguments = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "", "seed": 1}
+    result = engine.edit(**arguments, num_inference_steps=1, num_images=2)
+    assert repr(result).startswith("EditResult(2 pictures, 'differential', seeds [1, 2], ")
+    with Image.open(BytesIO(result._repr_png_())) as shown:
+        assert shown.size == (128, 64)
+    comparison = engine.compare(**arguments, num_inference_steps=1, strategies=["blend"])
+    assert repr(comparison).startswith("Comparison(blend, ")
+    with Image.open(BytesIO(comparison._repr_png_())) as shown:
+        assert shown.size == comparison.grid().size
+    latents = engine.edit(**arguments, num_inference_steps=1, output_type="latent")
+    assert latents._repr_png_() is None
+    assert "\n" not in repr(latents)
+    with pytest.raises(InputError, match="latents"):
+        latents.save("out.png")

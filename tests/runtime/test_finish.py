@@ -1,0 +1,83 @@
+"""What happens to decoded pixels: what a low strength keeps, grain, frames beside new canvas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.kit import tiny
+
+
+def edited(engine, **changes):
+    settings = {
+        "image": tiny.picture(),
+        "prompt": "a red house",
+        "num_inference_steps": 10,
+        "guidance_scale": 1.0,
+        "seed": 3,
+    }
+    return np.asarray(engine.edit(**{**settings, **changes}).images[0]).astype(float)
+
+
+def hole():
+    mask = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
+    mask[16:48, 16:48] = 1
+    return mask
+
+
+def test_a_low_strength_keeps_as_much_as_a_map_of_it(engine):
+    """What the VAE loses is given back under both; the tiny one loses nearly all."""
+    picture = np.asarray(tiny.picture()).astype(float)
+    inside = hole() > 0
+    by_strength, by_map = (
+        np.abs(edited(engine, **how) - picture)[inside].mean()
+        for how in ({"mask": hole(), "strength": 0.1}, {"strength_map": hole() * np.float32(0.1)})
+    )
+    assert by_strength <= 1.25 * by_map + 0.5
+    full = np.abs(edited(engine, mask=hole()) - picture)[inside].mean()
+    assert by_strength < 0.5 * full
+
+
+@pytest.mark.parametrize(("strength", "steps", "told"), [(0.05, 10, True), (0.1, 10, False)])
+def test_less_than_a_step_is_told(engine, strength, steps, told, recwarn):
+    edited(engine, mask=hole(), strength=strength, num_inference_steps=steps)
+    assert any("less than one step" in str(each.message) for each in recwarn) == told
+
+
+def smooth():
+    """A grey ramp of 128 px and the same with noise."""
+    ramp = np.linspace(80, 170, 128)[None, :, None].repeat(128, 0).repeat(3, 2)
+    noise = np.random.default_rng(0).normal(0, 8, ramp.shape)
+    return [
+        Image.fromarray(each.round().clip(0, 255).astype(np.uint8)) for each in (ramp, ramp + noise)
+    ]
+
+
+def test_grain_is_matched_from_the_seed_and_is_off_by_default(pocket):
+    mask = np.zeros((128, 128), np.float32)
+    mask[40:88, 40:88] = 1
+    inside = np.s_[48:80, 48:80]
+    clean, grainy = smooth()
+
+    def run(image, **changes):
+        return edited(pocket, image=image, mask=mask, num_inference_steps=2, **changes)
+
+    plain, matched = run(grainy), run(grainy, grain="match")
+    added = (matched - plain)[inside].std(axis=(0, 1))
+    np.testing.assert_allclose(added, 8, rtol=0.2)  # the edit's own, which is taken off, is below 3
+    np.testing.assert_array_equal(matched, run(grainy, grain="match"))
+    np.testing.assert_array_equal(matched[mask == 0], np.asarray(grainy)[mask == 0])
+    np.testing.assert_array_equal(run(clean, grain="match"), run(clean))
+
+
+def test_a_frame_beside_new_canvas_is_told_of(engine):
+    framed = np.asarray(tiny.picture()).copy()
+    framed[:, :2] = 255
+    grown = {"image": Image.fromarray(framed), "num_inference_steps": 1, "expand": (16, 0, 0, 0)}
+    with pytest.warns(UserWarning, match="a frame of 2 px"):
+        result = edited(engine, **grown)
+    np.testing.assert_array_equal(result[:, 16:], framed)
+    mask = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
+    mask[:, :4] = 1
+    edited(engine, **grown, mask=mask)  # repainted: nothing to tell
