@@ -69,12 +69,15 @@ class TestPictures:
         for result in results[1:]:
             assert np.array_equal(np.asarray(results[0]), np.asarray(result))
 
-    def test_alpha_is_kept(self, engine):
+    def test_alpha_is_kept_outside_and_grows_inside(self, engine):
         image = tiny.picture().convert("RGBA")
         image.putalpha(Image.linear_gradient("L").resize(image.size))
         result = engine.edit(**request(image=image)).images[0]
         assert result.mode == "RGBA"
-        assert np.array_equal(np.asarray(result)[..., 3], np.asarray(image)[..., 3])
+        got, before = np.asarray(result)[..., 3], np.asarray(image)[..., 3]
+        keep = np.asarray(tiny.box_mask()) == 0
+        assert np.array_equal(got[keep], before[keep])
+        assert (got >= before).all()
 
     def test_a_batch_of_pictures(self, engine):
         batch = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
