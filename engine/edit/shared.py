@@ -20,7 +20,7 @@ from engine.edit.inputs import Inputs, View, resize_pixels
 from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.errors import InputError
-from engine.models.tiled import TiledNetwork, vae_in_tiles
+from engine.models.tiled import TiledNetwork
 from engine.picture.crop import STRETCH
 from engine.picture.fill import find_prefill
 from engine.picture.geometry import Box, crop
@@ -143,7 +143,7 @@ class Shared:
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Clean latents (1 c h w) of pixels (1 3 H W in [-1, 1])."""
-        with vae_in_tiles(self.backbone.pipe.vae, pixels.shape[-2:], self.backbone.native_size):
+        with self.backbone.codec.in_tiles(pixels.shape[-2:], self.backbone.native_size):
             return self.backbone.encode(pixels)
 
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
@@ -175,7 +175,7 @@ class Shared:
         """Pixels (1 3 H W, about [-1, 1]) of latents (1 c h w)."""
         cell = self.backbone.cell
         size = (latents.shape[-2] * cell, latents.shape[-1] * cell)
-        with vae_in_tiles(self.backbone.pipe.vae, size, self.backbone.native_size):
+        with self.backbone.codec.in_tiles(size, self.backbone.native_size):
             return self.memory.decode(latents, self.backbone.decode)
 
     def decoded(self, latents: torch.Tensor, region: Region) -> NDArray[np.uint8]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from engine.models.speed.upsampling import subpixel_upsampling
@@ -12,6 +12,9 @@ from engine.models.state import dtype_of, weights_state
 
 if TYPE_CHECKING:
     import torch
+
+WHOLE = 3.0
+"""Sides of a picture that a VAE takes as a whole, over the side that the model was trained on."""
 
 
 class Codec(ABC):
@@ -55,6 +58,12 @@ class Codec(ABC):
 
         ``parity``: to the bits of diffusers' pipelines.
         """
+
+    def in_tiles(self, size: Sequence[int], native: int) -> AbstractContextManager[None]:
+        """Let a picture of ``size`` (height, width) that is far larger than the side ``native`` go
+        through in overlapping tiles, where the codec can.
+        """
+        return nullcontext()
 
     @abstractmethod
     def state(self) -> Hashable:
@@ -102,6 +111,22 @@ class KLCodec(Codec):
                 laid = unscaled if parity else _laid_out(unscaled)
                 pixels: torch.Tensor = self.pipe.vae.decode(laid, return_dict=False)[0]
         return pixels
+
+    @contextmanager
+    def in_tiles(self, size: Sequence[int], native: int) -> Iterator[None]:
+        """Diffusers' own tiling beyond :data:`WHOLE` times ``native``; what was set before is
+        restored.
+        """
+        vae, (height, width) = self.pipe.vae, size
+        tiled = height * width > (WHOLE * native) ** 2 and hasattr(vae, "enable_tiling")
+        if not tiled or vae.use_tiling:
+            yield
+            return
+        vae.enable_tiling()
+        try:
+            yield
+        finally:
+            vae.disable_tiling()
 
     @contextmanager
     def precision(self) -> Iterator[torch.dtype]:

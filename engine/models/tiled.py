@@ -8,8 +8,7 @@ sees one field of latents, and the noise is one field too: no tile has a border 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 OVERLAP = 0.25
 """Of neighbouring tiles, over a tile's side."""
-
-WHOLE = 3.0
-"""Sides of a picture that a VAE takes as a whole, over the side that the model was trained on."""
 
 
 class TiledNetwork:
@@ -85,22 +81,6 @@ class TiledNetwork:
                         _cut(weights, corner, tile).add_(weight)
         assert total is not None  # noqa: S101 - there is a row and a tile
         return total / weights
-
-
-@contextmanager
-def vae_in_tiles(vae: Any, size: Sequence[int], native: int) -> Iterator[None]:
-    """Diffusers' own tiling of a VAE for pictures of ``size`` (height, width) beyond
-    :data:`WHOLE` times ``native``; what was set before is restored.
-    """
-    tiled = size[0] * size[1] > (WHOLE * native) ** 2 and hasattr(vae, "enable_tiling")
-    if not tiled or vae.use_tiling:
-        yield
-        return
-    vae.enable_tiling()
-    try:
-        yield
-    finally:
-        vae.disable_tiling()
 
 
 def _cut(values: torch.Tensor, corner: tuple[int, int], tile: tuple[int, int]) -> torch.Tensor:
