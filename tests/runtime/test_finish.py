@@ -26,6 +26,7 @@ def hole():
     return mask
 
 
+@pytest.mark.filterwarnings("ignore:the strength map is weak")
 def test_a_low_strength_keeps_as_much_as_a_map_of_it(engine):
     """What the VAE loses is given back under both; the tiny one loses nearly all."""
     picture = np.asarray(tiny.picture()).astype(float)
