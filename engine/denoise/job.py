@@ -79,7 +79,8 @@ class Job:
     generator: Any = None
     controls: Sequence[ResidualSource] = ()
     observer: Observer | None = None
-    image: int = 0
+    output: int = 0
+    """Which of the pictures that its request makes it is for."""
     follow: Callable[[Job], Job] | None = None
     """Makes the job that enters the loop when this one has finished: the next stage."""
     owner: Any = None
@@ -230,7 +231,7 @@ class Job:
             len(self.schedule),
             float(step.timestep),
             self.latents.clone(),
-            self.image,
+            self.output,
             denoised,
         )
         if self.observer is not None and self.observer(shot) is False:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.edit.inputs import underlay
+from engine.edit.growth import underlay
 from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.deep import deepened, shallow
 from engine.picture.fade import fade_over
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from engine.denoise.job import Job
     from engine.edit.clock import Clock
-    from engine.edit.inputs import View
     from engine.edit.shared import Shared
+    from engine.edit.views import View
     from engine.request.request import EditRequest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from engine.edit.inputs import View
+    from engine.edit.views import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
 
@@ -178,15 +179,6 @@ class PreparedEdit(Prepared):
         place = Place(strength_map.shape, view.source, view.box, rows, uncond is not None)
         bound = steering.bind(place, context.schedule)
 
-        def follow(finished: Job) -> Job:
-            held, draws = finished.latents, generator
-            if rows > 1 and number + 1 == len(self.strategy.stages):
-                held, draws = own_row(held), draws[-1]
-            if (scale := stages[number + 1].scale) != stage.scale:
-                with self.clock.phase("encode"):
-                    held = self.shared.rescaled(view, held, scale)
-            return self._job(number + 1, output, view, draws, steering, held, held)
-
         job = Job(
             name=self.strategy.name,
             network=network,
@@ -199,11 +191,23 @@ class PreparedEdit(Prepared):
             generator=generator,
             controls=bound.residuals,
             observer=self.observer(own_row),
-            image=output,
-            follow=follow if number + 1 < len(stages) else None,
+            output=output,
+            follow=partial(self._follow, number, view, steering)
+            if number + 1 < len(stages)
+            else None,
         )
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
+
+    def _follow(self, number: int, view: View, steering: Steering, finished: Job) -> Job:
+        """The job of the stage after ``number``, whose job is ``finished``."""
+        stages, held, draws = self._stages_of(view), finished.latents, finished.generator
+        if steering.companions and number + 1 == len(self.strategy.stages):
+            held, draws = own_row(held), draws[-1]
+        if (scale := stages[number + 1].scale) != stages[number].scale:
+            with self.clock.phase("encode"):
+                held = self.shared.rescaled(view, held, scale)
+        return self._job(number + 1, finished.output, view, draws, steering, held, held)
 
     def _context(
         self,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from controls.canvas import Canvas
+from engine.edit.growth import expanded, fade_opacity, sides
+from engine.edit.views import View, model_pixels
 from engine.errors import InputError
 from engine.picture.crop import Cutter, Region
-from engine.picture.fade import paste_alpha
 from engine.picture.fill import prefilled
-from engine.picture.frame import continued, frame_widths
-from engine.picture.geometry import Box, check_canvas, crop, pad_to_multiple
+from engine.picture.geometry import Box, check_canvas, crop
 from engine.picture.map_files import (
     check_strength,
     load_mask,
@@ -26,85 +24,17 @@ from engine.picture.map_files import (
     split_batch,
 )
 from engine.picture.map_tools import grow
-from engine.picture.masks import resize_map
-from engine.picture.pixels import paste, to_tensor
+from engine.picture.pixels import paste
 from engine.picture.read import Picture, load_image
 from engine.picture.source import is_own_alpha
 from engine.picture.transparency import with_visible_colours
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from engine.models import Backbone
     from engine.request.request import EditRequest
-
-_Pixels = TypeVar("_Pixels", bound="NDArray[Any]")
-
-
-def resize_pixels(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """``pixels`` (b c h w) at ``size`` (height, width), bicubic with antialiasing."""
-    if tuple(pixels.shape[-2:]) == tuple(size):
-        return pixels
-    return torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A region of a picture as the model sees it."""
-
-    source: int
-    """Which of the request's pictures it is of."""
-    region: Region
-    strength_map: NDArray[np.float32]
-    """H W in [0, 1], scaled and padded."""
-    pixels: torch.Tensor
-    """1 3 H W in [-1, 1], scaled and padded; empty where latents were given."""
-
-    @classmethod
-    def of(
-        cls,
-        source: int,
-        region: Region,
-        strength_map: NDArray[np.float32],
-        rgb: NDArray[np.uint8] | None,
-        align: int,
-    ) -> View:
-        """Cut ``region`` out of a picture (H W 3; None for latents) and its map (H W)."""
-        cut = crop(strength_map, region.box)
-        padded = pad_to_multiple(resize_map(cut, region.size), align)[0]
-        pixels = torch.empty(0)
-        if rgb is not None:
-            pixels = _model_pixels(crop(rgb, region.box), region, align)
-        return cls(source, region, padded, pixels)
-
-    @property
-    def box(self) -> Box:
-        """What the view covers of the picture's padded canvas."""
-        box, (height, width) = self.region.box, self.strength_map.shape
-        if self.region.scaled:
-            return box
-        return Box(box.left, box.top, box.left + width, box.top + height)
-
-    def size_at(self, scale: float, align: int) -> tuple[int, int]:
-        """(height, width) at ``scale``, multiples of ``align``."""
-        height, width = self.strength_map.shape
-        if scale == 1:
-            return height, width
-        return max(1, round(height * scale / align)) * align, max(
-            1, round(width * scale / align)
-        ) * align
-
-    def map_at(self, scale: float, align: int) -> NDArray[np.float32]:
-        """The map at ``scale``; a hard one grows, so that nothing is lost."""
-        height, width = self.size_at(scale, align)
-        return resize_map(self.strength_map, (width, height))
-
-
-def _model_pixels(rgb: NDArray[np.uint8], region: Region, align: int) -> torch.Tensor:
-    """What is cut out for ``region`` (H W 3), scaled and padded: 1 3 H W in [-1, 1]."""
-    if not region.scaled:
-        return to_tensor(pad_to_multiple(rgb, align)[0])
-    return resize_pixels(to_tensor(rgb), region.size[::-1]).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +80,7 @@ class Inputs:
         if pictures is not None:
             pictures = [with_visible_colours(picture) for picture in pictures]
         if request.expand is not None and pictures is not None:
-            pictures, maps = _expanded(pictures, maps, request.expand)
+            pictures, maps = expanded(pictures, maps, request.expand)
             size = pictures[0].size
         context_share = request.context if request.padding is None else 1.0
         cutter = Cutter(
@@ -179,7 +109,7 @@ class Inputs:
             regions=regions,
             prefill_maps=maps if prefill is None else [prefill] * len(maps),
             alphas=[
-                _alpha(own, picture.rgb, request) if opacity is None else opacity * (own > 0)
+                fade_opacity(own, picture.rgb, request) if opacity is None else opacity * (own > 0)
                 for own, picture in zip(cycle(maps), pictures or (), strict=False)
             ],
             pictures=pictures,
@@ -210,7 +140,7 @@ class Inputs:
         rgb = crop(self.pictures[view.source].rgb, box)
         weight = crop(self.prefill_maps[view.source % len(self.prefill_maps)], box)
         filled = paste(rgb, prefilled(fill, rgb, weight > 0), weight)
-        return _model_pixels(filled, view.region, self.align)
+        return model_pixels(filled, view.region, self.align)
 
     def levels_of(self, view: View) -> int:
         """How many distinct strengths a view's map had before it was scaled."""
@@ -259,7 +189,7 @@ def _load_extra(
     if request.expand is None:
         return loaded
     value = float(name != "context_mask")
-    return np.pad(loaded, _sides(request.expand), constant_values=value)
+    return np.pad(loaded, sides(request.expand), constant_values=value)
 
 
 def _surroundings(
@@ -275,74 +205,6 @@ def _surroundings(
     rows, columns = (slice(max(0, p[0] - padding), p[-1] + 1 + padding) for p in places)
     held[rows, columns] = True
     return held
-
-
-def _sides(by: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(left, top, right, bottom) as numpy's pad takes it."""
-    left, top, right, bottom = by
-    return (top, bottom), (left, right)
-
-
-def _expanded(
-    pictures: list[Picture], maps: list[NDArray[np.float32]], by: tuple[int, int, int, int]
-) -> tuple[list[Picture], list[NDArray[np.float32]]]:
-    """Grow canvas and maps. The new area mirrors the picture and is repainted fully."""
-    sides = _sides(by)
-    for picture, strength_map in zip(pictures, cycle(maps), strict=False):
-        _warn_of_frame(picture.rgb, strength_map, by)
-    grown = [picture.grown(by) for picture in pictures]
-    return grown, [np.pad(each, sides, constant_values=1.0) for each in maps]
-
-
-def _warn_of_frame(
-    rgb: NDArray[np.uint8], strength_map: NDArray[np.float32], by: tuple[int, int, int, int]
-) -> None:
-    """Say of a frame that stays between a picture and its new canvas what can be done about it."""
-    kept = strength_map == 0
-    across = kept.T
-    rows = across, kept, across[::-1], kept[::-1]
-    widths = [
-        wide
-        for wide, side, lines in zip(frame_widths(rgb), by, rows, strict=True)
-        if side and lines[:wide].any()
-    ]
-    if widths:
-        warnings.warn(
-            f"the picture has a frame of {max(widths)} px, which is kept but not continued; cover "
-            "it with a mask to have it repainted.",
-            stacklevel=2,
-        )
-
-
-def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
-    """The given picture's rows and columns of an expanded canvas of ``shape`` (H, W, ...)."""
-    left, top, right, bottom = by
-    return slice(top, shape[0] - bottom), slice(left, shape[1] - right)
-
-
-def _alpha(
-    strength_map: NDArray[np.float32], rgb: NDArray[np.uint8], request: EditRequest
-) -> NDArray[np.float32]:
-    """The paste's opacity (H W) over a picture. New canvas is faded in over twice the feather:
-    nothing that stood there is lost by it.
-    """
-    alpha = paste_alpha(strength_map, request.feather, underlay(rgb, request.expand))
-    if request.expand is None:
-        return alpha
-    wide = paste_alpha(strength_map, 2 * request.feather)
-    inner = _inner(request.expand, alpha.shape)
-    wide[inner] = alpha[inner]
-    return wide
-
-
-def underlay(rgb: _Pixels, by: tuple[int, int, int, int] | None) -> _Pixels:
-    """What an edit is pasted over (H W 3): on new canvas the border's own colours go on. The mirror
-    that the model starts from takes every gradient back; of a slope that may go on or end, a level
-    is the better guess (seam error of 32 outpaintings 14.0, mirrored 15.8).
-    """
-    if by is None:
-        return rgb
-    return continued(rgb[_inner(by, rgb.shape)], by, "edge")  # type: ignore[return-value]
 
 
 def _as_latents(image: Any, backbone: Backbone) -> torch.Tensor | None:

@@ -16,9 +16,10 @@ import torch
 
 from controls import check_references
 from controls.ip_adapter import ReferenceStack
-from engine.edit.inputs import Inputs, View, resize_pixels
+from engine.edit.inputs import Inputs
 from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
+from engine.edit.views import View, resize_pixels
 from engine.errors import InputError
 from engine.models.tiled import TiledNetwork
 from engine.picture.crop import STRETCH

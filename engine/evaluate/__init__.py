@@ -11,8 +11,9 @@
     write_text("summary.json", summary_json(rows))
 """
 
-from engine.evaluate.bench import Plan, Variant, choose, evaluate
+from engine.evaluate.bench import evaluate
 from engine.evaluate.judges import Judges, judge
+from engine.evaluate.plan import Plan, Variant, choose
 from engine.evaluate.store import (
     Row,
     Store,

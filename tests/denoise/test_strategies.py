@@ -10,7 +10,7 @@ import torch
 
 from engine import InpaintEngine, InputError, UnknownNameError
 from engine.denoise.strategy import Part, Strategy, StrategyContext
-from engine.edit.inputs import _alpha, underlay
+from engine.edit.growth import fade_opacity, underlay
 from engine.evaluate import open_suite
 from engine.picture.fade import paste_alpha
 from engine.picture.metrics import colour_inside
@@ -580,7 +580,9 @@ class TestExpand:
         strength_map = np.ones((16, 36), np.float32)
         strength_map[:, 8:28] = 0
         request = EditRequest(image="", mask="", prompt="", expand=(8, 0, 8, 0), feather=4)
-        assert np.array_equal(_alpha(strength_map, under, request), paste_alpha(strength_map, 8))
+        assert np.array_equal(
+            fade_opacity(strength_map, under, request), paste_alpha(strength_map, 8)
+        )
 
     def test_together_with_a_mask(self, engine):
         mask = np.asarray(tiny.box_mask())
