@@ -63,7 +63,15 @@ def _width(rows: NDArray[np.uint8]) -> int:
     if not 0 < width <= most:
         return 0
     behind = off[width + 1]
-    if (behind > _CONTRAST).mean() < 0.9:
+    if (behind > _CONTRAST).mean() < 0.9 or _is_slope(off.mean(axis=1), width):
         return 0
     between = off[width].mean() < 0.75 * behind.mean()
     return width + int(between)
+
+
+def _is_slope(off: NDArray[np.float64], width: int) -> bool:
+    """Whether the colours only go on in what looks like a frame: it is not flat, or what stands
+    behind it goes on as steeply. ``off``: of each row, from the outermost one's colour.
+    """
+    jump = off[width + 1]
+    return bool(off[width - 1] > jump / 4 or off[width + 2] - jump > 0.4 * jump)

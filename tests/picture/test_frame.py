@@ -38,6 +38,14 @@ def test_a_row_between_the_colours_belongs_to_it():
     assert frame_widths(picture)[0] == 3
 
 
+@pytest.mark.parametrize("steepness", [3, 6, 10, 12, 13, 20, 40])
+def test_a_slope_is_none(steepness):
+    """A sky that darkens towards the border is no frame, however steeply it does."""
+    rows = np.minimum(np.arange(90) * steepness, 250).astype(np.uint8)
+    picture = np.repeat(rows[:, None, None], 120, axis=1).repeat(3, axis=2)
+    assert frame_widths(picture) == (0, 0, 0, 0)
+
+
 def test_pictures_without_one_have_none():
     pictures = [scene(seed=seed) for seed in range(20)]
     pictures += [world.render(world.sample_scene(seed), 128).image for seed in range(20)]
