@@ -188,9 +188,11 @@ class Runtime:
         for ticket in list(self._running):
             if ticket.prepared is not None:
                 ticket.prepared.clock.add("denoise", seconds)
-            if (ticket in ended or ticket.aborting) and self._settle(ticket):
-                self._running.remove(ticket)
-                left.append(ticket)
+            if ticket in ended or ticket.aborting:
+                self._settle(ticket)
+        # An interrupt may have come before this line in the step before.
+        left += [ticket for ticket in self._running if ticket.left]
+        self._running = [ticket for ticket in self._running if not ticket.left]
         return left
 
     def abort(self, ticket: Ticket) -> None:
@@ -202,8 +204,9 @@ class Runtime:
         if self._stepping:
             ticket.aborting = True
             return
-        (self._queue if ticket.state is State.QUEUED else self._running).remove(ticket)
         self._end(ticket, CancelledError("the edit was aborted."))
+        self._queue = deque(queued for queued in self._queue if not queued.left)
+        self._running = [running for running in self._running if not running.left]
 
     def close(self) -> None:
         """Abort all that has not left."""
@@ -218,23 +221,23 @@ class Runtime:
         """
         left = []
         while self._queue and (self.max_running is None or len(self._running) < self.max_running):
-            ticket = self._queue.popleft()
+            ticket = self._queue[0]  # it stays there until it runs: an interrupt may come
             assert ticket.prepared is not None  # noqa: S101 - it has not left
             try:
                 jobs = ticket.prepared.start()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this ticket's alone
                 self._end(ticket, error)
-                left.append(ticket)
+                left.append(self._queue.popleft())
                 continue
             for job in jobs:
                 job.owner = ticket
             ticket.jobs, ticket.state = jobs, State.RUNNING
             self._loop.submit(jobs)
-            self._running.append(ticket)
+            self._running.append(self._queue.popleft())
         return left
 
-    def _settle(self, ticket: Ticket) -> bool:
-        """Let a ticket leave if it is done; whether it has left."""
+    def _settle(self, ticket: Ticket) -> None:
+        """Let a ticket leave if it is done."""
         chains = [job.chain for job in ticket.jobs]
         error = next((job.error for chain in chains for job in chain if job.error), None)
         if error is None and ticket.aborting:
@@ -243,7 +246,6 @@ class Runtime:
             self._end(ticket, error)
         elif all(chain[-1].done for chain in chains):
             self._finish(ticket)
-        return ticket.left
 
     def _finish(self, ticket: Ticket) -> None:
         assert ticket.prepared is not None  # noqa: S101 - it has not left

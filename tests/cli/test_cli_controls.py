@@ -85,7 +85,7 @@ def test_annotate_lists_all_names(go):
         ("annotate photo.png -c canny", 2, "--output is missing"),
         ("annotate photo.png -c cany -o out.png", 2, "unknown control or annotator 'cany'.*canny"),
         ("annotate photo.png -c inpaint -o out.png", 2, "without what its mask covers"),
-        ("annotate photo.png -c canny -o photo.png", 2, "photo.png is the picture itself"),
+        ("annotate photo.png -c canny -o photo.png", 2, "photo.png' is an input"),
         ("annotate photo.png -c canny -o out.gif", 2, "known: .png"),
         ("annotate photo.png -c depth -o out.png", 1, "needs weights.*these need none: canny"),
         (EDIT + "--control cany", 2, "unknown control 'cany'. Did you mean 'canny'"),
@@ -99,7 +99,7 @@ def test_annotate_lists_all_names(go):
         (EDIT + "--control canny --control-mask depth=half.png", 2, "there is no --control depth"),
         (EDIT + "--control canny --control-mask half.png", 2, "takes NAME=FILE"),
         (EDIT + "--control canny --loose-masks", 2, "about --control-mask, and there is none"),
-        (EDIT + "--control canny=edges.png -o edges.png", 2, "edges.png is an input"),
+        (EDIT + "--control canny=edges.png -o edges.png", 2, "edges.png' is an input"),
         (EDIT + "--control canny --control-mask canny=half.png -o half.png", 2, "is an input"),
         (
             "compare photo.png -m mask.png -p x -o s.png --control canny:0,1 --control depth:0,1",
@@ -162,7 +162,9 @@ def test_a_png_remembers_its_controls_and_repeats_them(go, nets):
         "--control-mask canny=half.png"
     )
     go((EDIT + controls).format("out"))
-    go("edit --from out.png -o again.png")
+    refused = go("edit --from out.png -o again.png", 2)
+    assert "controlnet_depth. If you trust it, add --trust" in refused
+    go("edit --from out.png --trust -o again.png")
     assert np.array_equal(pixels("out.png"), pixels("again.png"))
     record = json.loads(read_metadata(Path("out.png"))["edit"])
     first, second = record["controls"]
@@ -177,7 +179,7 @@ def test_a_png_remembers_its_controls_and_repeats_them(go, nets):
     assert np.array_equal(pixels("other.png"), pixels("plain.png"))
 
     Image.fromarray(255 - pixels("edges.png")).save("edges.png")
-    text = go("edit --from out.png -o third.png", 2)
+    text = go("edit --from out.png --trust -o third.png", 2)
     assert re.search(r"edges.png is not the canny control's image .*contents differ", text)
     assert not Path("third.png").exists()
 
