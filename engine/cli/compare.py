@@ -69,7 +69,7 @@ def compare(
     with Commit() as commit:
         save(commit, comparison.grid(), output)
         if html is not None:
-            from engine.report.page import comparison_page
+            from engine.report.comparison import comparison_page
 
             page = comparison_page(comparison, title=asked.settings["prompt"])
             write_text(html, page, commit=commit)

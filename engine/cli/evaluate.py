@@ -125,7 +125,7 @@ def evaluate(
     from engine.evaluate import evaluate as run
     from engine.picture.metrics import get_metric
     from engine.picture.write import write_text
-    from engine.report.page import evaluation_page
+    from engine.report.evaluation import evaluation_page
     from engine.solvers.names import check_scheduler
 
     if size % 8:

@@ -13,16 +13,8 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from engine.errors import InputError, UnknownNameError
-from engine.picture.colour import (
-    _blas,
-    _consensus,
-    _Membrane,
-    _one_blas_thread,
-    _window,
-    list_colours,
-    match_colours,
-    restore_round_trip,
-)
+from engine.picture.colour import list_colours, match_colours, restore_round_trip
+from engine.picture.colour_field import _blas, _consensus, _Membrane, _one_blas_thread, _window
 from engine.picture.fade import paste_alpha
 from engine.pocket import world
 

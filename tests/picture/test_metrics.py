@@ -11,7 +11,7 @@ import pytest
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 
 from engine import UnknownNameError
-from engine.picture import metrics
+from engine.picture import measures, metrics
 from engine.picture.metrics import METRICS, Sample, get_metric, measure
 from engine.pocket import world
 
@@ -196,7 +196,7 @@ def test_psnr_inside_and_outside(mask):
     before, after = flat(100, 100, 100), flat(100, 100, 100)
     after[mask] = 151  # an error of 0.2
     assert metrics.psnr(after, before, mask) == pytest.approx(-20 * np.log10(0.2))
-    assert metrics.psnr(after, before, ~mask) == metrics.PSNR_CAP
+    assert metrics.psnr(after, before, ~mask) == measures.PSNR_CAP
     share = mask.mean()
     assert metrics.mse(after, before) == pytest.approx(0.04 * share)
     assert isnan(metrics.psnr(after, before, np.zeros_like(mask)))

@@ -16,7 +16,8 @@ from PIL import Image
 from engine.cli import run
 from engine.evaluate import Row, open_suite
 from engine.picture.metrics import METRICS
-from engine.report.page import comparison_page, evaluation_page
+from engine.report.comparison import comparison_page
+from engine.report.evaluation import evaluation_page
 
 VOID = {"meta", "img", "br", "input"}
 BROWSER = next(
