@@ -170,15 +170,13 @@ class PreparedEdit(Prepared):
         if refining:
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
-            cond, uncond = self.shared.conditioning(network, guidance.scale, size)
+            cond, uncond = self.shared.conditioning(network, guidance.scale, size, rows)
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-            cond, uncond = cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
-
         place = Place(strength_map.shape, view.source, view.box, rows, uncond is not None)
         bound = steering.bind(place, context.schedule)
-
+        follow = partial(self._follow, number, view, steering)
         job = Job(
             name=self.strategy.name,
             network=network,
@@ -192,9 +190,7 @@ class PreparedEdit(Prepared):
             controls=bound.residuals,
             observer=self.observer(own_row),
             output=output,
-            follow=partial(self._follow, number, view, steering)
-            if number + 1 < len(stages)
-            else None,
+            follow=follow if number + 1 < len(stages) else None,
         )
         self.shared.memory.admit(job, skip=self.request.skip)
         return job

@@ -73,7 +73,7 @@ class Shared:
     # Text --------------------------------------------------------------------------------------
 
     def conditioning(
-        self, network: Network, scale: float, size: tuple[int, int]
+        self, network: Network, scale: float, size: tuple[int, int], rows: int = 1
     ) -> tuple[Conditioning, Conditioning | None]:
         """The text for jobs, with and without the prompt.
 
@@ -81,11 +81,15 @@ class Shared:
             network: that reads them.
             scale: of the guidance, for a network that embeds it.
             size: (height, width) in px of the job's canvas.
+            rows: of the job.
         """
         embedded = scale if network.embeds_guidance else None
-        return self._once(
+        cond, uncond = self._once(
             ("text", size, embedded), lambda: self._conditioning(network, embedded, size)
         )
+        if rows == 1:
+            return cond, uncond
+        return cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
     def _conditioning(
         self, network: Network, embedded: float | None, size: tuple[int, int]

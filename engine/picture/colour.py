@@ -143,11 +143,10 @@ def match_colours(
     matched = correct(
         Evidence(decoded[box], original[box], trust[box], alpha[box], strength_map[box], cell)
     )
-    if matched is None:
-        return decoded
-    result = decoded.copy()
-    result[box] = (matched.clip(0, 1) * 255).round().astype(np.uint8)
-    return result
+    if matched is not None:
+        decoded = decoded.copy()
+        decoded[box] = (matched.clip(0, 1) * 255).round().astype(np.uint8)
+    return decoded
 
 
 def _by_field(evidence: Evidence) -> NDArray[np.floating[Any]]:

@@ -78,12 +78,34 @@ def colour_field(
     if weight.max() < 1e-3:
         return np.zeros_like(seen), np.zeros_like(trust, dtype=bool)
 
-    length = cell / 12
     depth = distance_to(np.pad(strength_map == 0, 1, constant_values=True)).max()
-    membrane = _Membrane(grid, (length / pitch) ** 2)
-    windows = [_window(count, depth / pitch) for count in grid]
-    fade = (length / max(depth / 2, cell)) ** 2
+    field, inner, agreement = _solved(error, weight, borrowed, grid, cell / pitch, depth / pitch)
 
+    def full(values: _Floats, way: int = cv2.INTER_CUBIC) -> NDArray[np.float32]:
+        on_grid = values.reshape(*grid, -1).astype(np.float32)
+        return np.asarray(cv2.resize(on_grid, (width, height), interpolation=way), np.float32)
+
+    smooth, smooth_inner = (full(each * _taper(each)[:, None]) for each in (field, inner))
+    smooth += lent[..., None] * (smooth_inner - smooth)
+    agreed = full(agreement, cv2.INTER_NEAREST_EXACT)
+    return smooth, np.asarray((agreed > 0.25) & (trust > 0.5))
+
+
+def _solved(
+    error: _Floats,
+    weight: _Floats,
+    borrowed: _Floats,
+    grid: tuple[int, int],
+    cell: float,
+    depth: float,
+) -> tuple[_Floats, _Floats, _Floats]:
+    """The field on the nodes (n 3) from the ring's errors alone, the one that follows the borrowed
+    ones too, and how far each of the ring's agrees (n). ``cell`` and ``depth`` in nodes.
+    """
+    length = cell / 12
+    membrane = _Membrane(grid, length**2)
+    windows = [_window(count, depth) for count in grid]
+    fade = (length / max(depth / 2, cell)) ** 2
     field: _Floats = np.median(error[weight > 1e-3], axis=0, keepdims=True)
     with _one_blas_thread():
         for tolerance in (2, 2, 1, 1, 1):
@@ -95,15 +117,7 @@ def colour_field(
         off = np.linalg.norm(error - field, axis=1)
         pull = pull + borrowed / (1 + (off / _ALIKE) ** 2) ** 2
         inner = membrane.pulled(pull + fade, pull[:, None] * error + agreed_on)
-
-    def full(values: _Floats, way: int = cv2.INTER_CUBIC) -> NDArray[np.float32]:
-        on_grid = values.reshape(*grid, -1).astype(np.float32)
-        return np.asarray(cv2.resize(on_grid, (width, height), interpolation=way), np.float32)
-
-    smooth, smooth_inner = (full(each * _taper(each)[:, None]) for each in (field, inner))
-    smooth += lent[..., None] * (smooth_inner - smooth)
-    agreed = full(agreement, cv2.INTER_NEAREST_EXACT)
-    return smooth, np.asarray((agreed > 0.25) & (trust > 0.5))
+    return field, inner, agreement
 
 
 class _Membrane:

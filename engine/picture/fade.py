@@ -68,12 +68,7 @@ def paste_alpha(
         InputError: ``feather`` is negative or not finite, the map is not two-dimensional, or the
             original is not of its size.
     """
-    if not (np.isfinite(feather) and feather >= 0):
-        raise InputError(f"feather must be a number of pixels >= 0, not {feather}")
-    if strength_map.ndim != 2:
-        raise InputError(f"strength map of shape {strength_map.shape} given; (H, W) is needed")
-    if original is not None and original.shape != (*strength_map.shape, 3):
-        raise InputError(f"original {original.shape} does not fit the map {strength_map.shape}")
+    _check(strength_map, feather, original)
     support = strength_map > 0
     alpha = support.astype(np.float32)
     if feather <= 1 or support.all() or not support.any():
@@ -96,6 +91,17 @@ def paste_alpha(
             given_up[tile] *= _goes_on(off, even, near)[inner]
         alpha[window] -= given_up
     return alpha
+
+
+def _check(
+    strength_map: NDArray[np.float32], feather: float, original: NDArray[np.uint8] | None
+) -> None:
+    if not (np.isfinite(feather) and feather >= 0):
+        raise InputError(f"feather must be a number of pixels >= 0, not {feather}")
+    if strength_map.ndim != 2:
+        raise InputError(f"strength map of shape {strength_map.shape} given; (H, W) is needed")
+    if original is not None and original.shape != (*strength_map.shape, 3):
+        raise InputError(f"original {original.shape} does not fit the map {strength_map.shape}")
 
 
 def fade_over(

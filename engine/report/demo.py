@@ -72,12 +72,8 @@ def run_demo(
     say: Callable[[str], None],
 ) -> list[DemoRow]:
     """Run the scenes through every strategy the model can run; write the sheet, print the table."""
-    import numpy as np
-
-    from engine.picture.metrics import untouched
     from engine.picture.sheet import labelled_grid
     from engine.picture.write import save_image
-    from engine.pocket.classifier import prompt_score
     from engine.pocket.world import demo_scenes
 
     scenes = demo_scenes(size)
@@ -91,28 +87,7 @@ def run_demo(
         for name in names:
             takes[name] = []
             for scene, control in zip(scenes, controls, strict=True):
-                plain = name.removesuffix(f"+{CONTROL}")
-                result = engine.edit(
-                    image=scene.image,
-                    **_region(scene),
-                    prompt=scene.prompt,
-                    strategy=plain,
-                    controls=None if name == plain else control,
-                    num_inference_steps=steps,
-                    seed=seed,
-                    progress=False,
-                )
-                takes[name].append(
-                    Take(
-                        image=result.images[0],
-                        seconds=result.timings["total"],
-                        model_calls=result.model_calls,
-                        untouched=int(
-                            untouched(np.asarray(result.images[0]), scene.image, _strength(scene))
-                        ),
-                        prompt_score=prompt_score(result.images, scene.prompt)[0],
-                    )
-                )
+                takes[name].append(_take(engine, name, scene, control, steps, seed))
                 advance()
     truths = any(scene.truth is not None for scene in scenes)
     picture = labelled_grid(
@@ -123,9 +98,56 @@ def run_demo(
     )
     save_image(picture, sheet)
     rows = [DemoRow.of(name, takes[name]) for name in names]
+    _tell(engine, sheet, rows, say, steered=any(controls))
+    return rows
+
+
+def _take(
+    engine: InpaintEngine,
+    name: str,
+    scene: DemoEdit,
+    control: Control | None,
+    steps: int,
+    seed: int,
+) -> Take:
+    """One scene through the strategy, or strategy with the control, that ``name`` says."""
+    import numpy as np
+
+    from engine.picture.metrics import untouched
+    from engine.pocket.classifier import prompt_score
+
+    plain = name.removesuffix(f"+{CONTROL}")
+    result = engine.edit(
+        image=scene.image,
+        **_region(scene),
+        prompt=scene.prompt,
+        strategy=plain,
+        controls=None if name == plain else control,
+        num_inference_steps=steps,
+        seed=seed,
+        progress=False,
+    )
+    return Take(
+        image=result.images[0],
+        seconds=result.timings["total"],
+        model_calls=result.model_calls,
+        untouched=int(untouched(np.asarray(result.images[0]), scene.image, _strength(scene))),
+        prompt_score=prompt_score(result.images, scene.prompt)[0],
+    )
+
+
+def _tell(
+    engine: InpaintEngine,
+    sheet: Path,
+    rows: list[DemoRow],
+    say: Callable[[str], None],
+    *,
+    steered: bool,
+) -> None:
+    """Print the table, and where the sheet is."""
     say("")
     say(table(rows))
-    if any(controls):
+    if steered:
         say(f"+{CONTROL}: a ControlNet reads the edges of the picture in the last column")
     say("")
     say(f"The sheet: {sheet.resolve()}")
@@ -136,7 +158,6 @@ def run_demo(
             "  softpaint demo --model stabilityai/stable-diffusion-xl-base-1.0 --size 1024\n"
             "  softpaint edit photo.png --mask mask.png --prompt ... -o out.png --model FOLDER"
         )
-    return rows
 
 
 def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control | None]:
