@@ -139,7 +139,7 @@ class BoundControl:
     def _finish(
         self, residual: torch.Tensor, shape: tuple[int, int], scaled: torch.Tensor
     ) -> torch.Tensor:
-        """One residual as the UNet takes it (``shape``: h, w), masked, for the rows of ``scaled``."""
+        """One residual as the UNet takes it (``shape``: h, w), masked, for ``scaled``'s rows."""
         if self._mask is not None:
             residual = residual * self._mask_at(shape).to(residual.dtype)
         if residual.shape[-2:] != shape:  # pooled (the shuffle ControlNets): one value per channel
