@@ -1,7 +1,7 @@
-"""What a file of weights says of itself: names, shapes and types of its tensors, before any is read.
+"""What a file of weights says of itself before any is read: names, shapes, types of its tensors.
 
-A ``.safetensors`` file begins with the length of a JSON table (8 bytes, little endian) and the table
-(safetensors' README, "Format").
+A ``.safetensors`` file begins with the length of a JSON table (8 bytes, little endian) and the
+table (safetensors' README, "Format").
 """
 
 from __future__ import annotations
@@ -18,6 +18,25 @@ LONGEST = 100_000_000
 """Of a header in bytes: safetensors' own limit."""
 PICKLED = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 GGUF = b"GGUF"
+
+
+_PICKLE = (
+    "is a pickle, which can run any program when it is read; only .safetensors files are loaded. "
+    "Most models are offered as such; else a converter makes one of it."
+)
+_STRANGERS: tuple[tuple[tuple[bytes, ...], str], ...] = (
+    (
+        (b"<!doctype", b"<html", b"<?xml", b"<head"),
+        "is a web page, not a model: perhaps one that asks for a login before the download.",
+    ),
+    (
+        (b"version https://git-lfs",),
+        "is git-lfs's pointer to a model, not the model: run `git lfs pull` there.",
+    ),
+    ((GGUF,), "is a GGUF file, which is not accepted here; give a .safetensors file."),
+    ((b"PK\x03\x04", b"\x80\x02", b"\x80\x04"), _PICKLE),
+    ((b"{",), "is JSON text, not weights."),
+)
 
 
 @dataclass(frozen=True)
@@ -90,24 +109,10 @@ def _parsed(path: Path, table: Mapping[str, Any], available: int) -> Header:
 
 def _stranger(start: bytes, path: Path) -> str:
     """What a file with this ``start`` is, where it is known and no ``.safetensors``; else empty."""
-    text = start.lstrip().lower()
     if not start:
         return "is empty. Download it again."
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return (
-            "is a web page, not a model: what was saved is the page around the download, or one "
-            "that asks for a login."
-        )
-    if text.startswith(b"version https://git-lfs"):
-        return "is git-lfs's pointer to a model, not the model: run `git lfs pull` there."
-    if start.startswith(GGUF):
-        return "is a GGUF file, which is not accepted here; give a .safetensors file."
-    named = path.suffix in PICKLED and start[8:9] != b"{"
-    if named or start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
-        return (
-            "is a pickle, which can run any program when it is read; only .safetensors files are "
-            "loaded. Most models are offered as such; else a converter makes one of it."
-        )
-    if text.startswith(b"{"):
-        return "is JSON text, not weights."
-    return ""
+    text = start.lstrip().lower()
+    for beginnings, told in _STRANGERS:
+        if text.startswith(beginnings) or start.startswith(beginnings):
+            return told
+    return _PICKLE if path.suffix in PICKLED and start[8:9] != b"{" else ""

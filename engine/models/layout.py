@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.models.header import Header
+if TYPE_CHECKING:
+    from engine.models.header import Header
 
 CONFIGS = Path(__file__).parent / "formats" / "configs"
 UNET = "model.diffusion_model."

@@ -1,7 +1,7 @@
 """Tiny models as one file in the names of CompVis' latent diffusion: what people have on disk.
 
-The other way round than diffusers' converters: modules by diffusers' names to a file's tensors. Works
-for modules on the meta device too, for the names and shapes of full-size models.
+The other way round than diffusers' converters: modules by diffusers' names to a file's tensors.
+Works for modules on the meta device too, for the names and shapes of full-size models.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from engine.models.layout import Layout
+if TYPE_CHECKING:
+    from engine.models.layout import Layout
 
 Tensors = dict[str, torch.Tensor]
-WIDE = 64
-"""Width of the text encoders' tokens: one head of the real ones."""
+SMALL, LARGE = 32, 64
+"""Widths of the tokens of OpenAI's CLIP and of open_clip's."""
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -31,13 +32,13 @@ _RESNET = {
     "conv_shortcut": "skip_connection",
 }
 _UNET = {
-    "conv_in": "input_blocks.0.0",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
+    "conv_in.": "input_blocks.0.0.",
+    "time_embedding.linear_1.": "time_embed.0.",
+    "time_embedding.linear_2.": "time_embed.2.",
+    "add_embedding.linear_1.": "label_emb.0.0.",
+    "add_embedding.linear_2.": "label_emb.0.2.",
+    "conv_norm_out.": "out.0.",
+    "conv_out.": "out.2.",
 }
 _OPEN_CLIP = {
     "layer_norm1": "ln_1",
@@ -53,9 +54,11 @@ def unet_tensors(unet: Any, prefix: str = "model.diffusion_model.") -> Tensors:
     attends = ["CrossAttn" in kind for kind in unet.config.up_block_types]
 
     def renamed(name: str) -> str:
-        for own, theirs in _UNET.items():
-            if name.startswith(f"{own}."):
-                return name.replace(own, theirs, 1)
+        if (outer := _replaced(name, _UNET)) != name:
+            return outer
+        return in_the_middle(name) if name.startswith("mid_block.") else in_a_level(name)
+
+    def in_a_level(name: str) -> str:
         if found := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
             side, block, kind, place, rest = found.groups()
             index = int(block) * each_level + int(place) + (side == "down")
@@ -65,9 +68,12 @@ def unet_tensors(unet: Any, prefix: str = "model.diffusion_model.") -> Tensors:
             return f"{where}.0.{_replaced(rest, _RESNET)}"
         if found := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
             return f"input_blocks.{(int(found[1]) + 1) * each_level}.0.op.{found[2]}"
-        if found := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.*)", name):
-            index = int(found[1]) * each_level + each_level - 1
-            return f"output_blocks.{index}.{1 + attends[int(found[1])]}.conv.{found[2]}"
+        found = re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.*)", name)
+        assert found is not None, name
+        index = int(found[1]) * each_level + each_level - 1
+        return f"output_blocks.{index}.{1 + attends[int(found[1])]}.conv.{found[2]}"
+
+    def in_the_middle(name: str) -> str:
         if found := re.match(r"mid_block\.resnets\.(\d)\.(.*)", name):
             return f"middle_block.{2 * int(found[1])}.{_replaced(found[2], _RESNET)}"
         found = re.match(r"mid_block\.attentions\.0\.(.*)", name)
@@ -134,7 +140,7 @@ def open_clip_tensors(encoder: Any, prefix: str, *, one_more: bool = False) -> T
 
 
 def tensors_of(layout: Layout, parts: Mapping[str, Any]) -> Tensors:
-    """All tensors of a whole model of ``layout``, whose modules are ``parts`` by diffusers' names."""
+    """All tensors of a whole model of ``layout``; its modules are ``parts`` by diffusers' names."""
     tensors = unet_tensors(parts["unet"]) | vae_tensors(parts["vae"])
     for text in layout.texts:
         if text.open_clip:
@@ -168,14 +174,18 @@ def _unet(seed: int, channels: int, **config: Any) -> Any:
 
 
 def sd1_unet(channels: int = 4, seed: int = 0, **config: Any) -> Any:
-    heads = {"attention_head_dim": 8, "cross_attention_dim": WIDE, **config}
+    heads = {"attention_head_dim": 8, "cross_attention_dim": SMALL, **config}
     return _unet(seed, channels, block_out_channels=(32, 32, 32, 32), **heads)
 
 
 def sd2_unet(channels: int = 4, seed: int = 0) -> Any:
-    heads = (1, 1, 1, 1)
     return sd1_unet(
-        channels, seed, attention_head_dim=heads, use_linear_projection=True, upcast_attention=True
+        channels,
+        seed,
+        attention_head_dim=(1, 1, 1, 1),
+        cross_attention_dim=LARGE,
+        use_linear_projection=True,
+        upcast_attention=True,
     )
 
 
@@ -191,11 +201,11 @@ def sdxl_unet(channels: int = 4, seed: int = 0, *, refiner: bool = False) -> Any
         up_block_types=[each.replace("Down", "Up") for each in down[::-1]],
         transformer_layers_per_block=depths,
         attention_head_dim=[1] * len(down),
-        cross_attention_dim=WIDE if refiner else 2 * WIDE,
+        cross_attention_dim=LARGE if refiner else SMALL + LARGE,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=WIDE + (5 if refiner else 6) * 256,
+        projection_class_embeddings_input_dim=LARGE + (5 if refiner else 6) * 256,
     )
 
 
@@ -212,15 +222,15 @@ def vae(seed: int = 0, **config: Any) -> Any:
     return made.eval()
 
 
-def text_encoder(kind: Any = CLIPTextModel, *, act: str = "quick_gelu", seed: int = 0) -> Any:
+def text_encoder(kind: Any, width: int, act: str, words: int, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     config = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=WIDE,
-        intermediate_size=WIDE,
+        vocab_size=words,
+        hidden_size=width,
+        intermediate_size=width,
         num_hidden_layers=2,
         num_attention_heads=1,
-        projection_dim=WIDE,
+        projection_dim=width,
         hidden_act=act,
         bos_token_id=49406,
         eos_token_id=49407,
@@ -228,8 +238,12 @@ def text_encoder(kind: Any = CLIPTextModel, *, act: str = "quick_gelu", seed: in
     return kind(config).eval()
 
 
-def tiny_parts(layout: Layout, channels: int = 4, seed: int = 0) -> dict[str, Any]:
-    """Tiny modules of a layout by diffusers' names."""
+def tiny_parts(
+    layout: Layout, channels: int = 4, seed: int = 0, words: int = 512
+) -> dict[str, Any]:
+    """Tiny modules of a layout by diffusers' names. To read prompts they need all of CLIP's 49,408
+    ``words``.
+    """
     unets: dict[str, Callable[..., Any]] = {"sd1": sd1_unet, "sd2": sd2_unet, "sdxl": sdxl_unet}
     scaling = 0.13025 if layout.name in {"sdxl", "refiner"} else 0.18215
     is_refiner = layout.name == "refiner"
@@ -241,8 +255,8 @@ def tiny_parts(layout: Layout, channels: int = 4, seed: int = 0) -> dict[str, An
     }
     for number, text in enumerate(layout.texts):
         kind = CLIPTextModel if text.kind == "CLIPTextModel" else CLIPTextModelWithProjection
-        act = "gelu" if text.open_clip else "quick_gelu"
-        parts[text.part] = text_encoder(kind, act=act, seed=seed + number)
+        width, act = (LARGE, "gelu") if text.open_clip else (SMALL, "quick_gelu")
+        parts[text.part] = text_encoder(kind, width, act, words, seed + number)
     return parts
 
 

@@ -70,9 +70,7 @@ def _fits(pipe: Any) -> bool:
 
 def _big_g(prefix: str) -> Text:
     """OpenCLIP's bigG, which gives the pooled embedding too."""
-    return Text(
-        "text_encoder_2", prefix, "CLIPTextModelWithProjection", pad="!", open_clip=True
-    )
+    return Text("text_encoder_2", prefix, "CLIPTextModelWithProjection", pad="!", open_clip=True)
 
 
 BASE = Layout(

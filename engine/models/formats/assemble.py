@@ -45,7 +45,7 @@ def unet_of(weights: Weights, known: Mapping[str, Any], dtype: torch.dtype) -> A
         return assembled(
             UNet2DConditionModel.from_config,
             config,
-            weights.read(lambda name: True, dtype),
+            weights.read(None, dtype),
             f"the UNet in {header.path}",
         )
     config = _fitted(unet_config, known, weights)
@@ -64,11 +64,9 @@ def vae_of(weights: Weights, known: Mapping[str, Any], dtype: torch.dtype) -> An
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     what = f"the VAE in {weights.header.path}"
-    if weights.header.has("decoder.up_blocks."):
-        return assembled(
-            AutoencoderKL.from_config, known, weights.read(lambda name: True, dtype), what
-        )
     config = _fitted(vae_config, known, weights)
+    if weights.header.has("decoder.up_blocks."):
+        return assembled(AutoencoderKL.from_config, config, weights.read(None, dtype), what)
     tensors = weights.read(lambda name: name.startswith(VAE), dtype)
     converted = _converted(convert_ldm_vae_checkpoint, tensors, config, weights)
     return assembled(AutoencoderKL.from_config, config, converted, what)
@@ -130,7 +128,9 @@ def assembled(make: Any, config: Any, tensors: dict[str, torch.Tensor], what: st
     try:
         missing = module.load_state_dict(tensors, strict=False, assign=True).missing_keys
     except RuntimeError as error:
-        raise ModelError(f"{what} is of another kind than it seems: {_second_line(error)}") from error
+        raise ModelError(
+            f"{what} is of another kind than it seems: {_second_line(error)}"
+        ) from error
     if missing:
         raise ModelError(
             f"{what} is not whole: {len(missing)} of its tensors are missing ({missing[0]})."

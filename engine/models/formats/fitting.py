@@ -52,17 +52,21 @@ def unet_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def vae_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The config of the VAE in a file; the arguments are those of :func:`unet_config`."""
+    """The config of the VAE in a file, in LDM's names or diffusers'; the arguments are those of
+    :func:`unet_config`.
+    """
     own = {name.removeprefix(VAE): each for name, each in shapes.items() if name.startswith(VAE)}
-    levels = _count(own, "encoder.down.")
+    ldm = "encoder.mid.block_1.conv1.weight" in own
+    down, block = ("encoder.down.", "block.") if ldm else ("encoder.down_blocks.", "resnets.")
+    levels = _count(own, down)
     return {
         **known,
         "block_out_channels": [
-            own[f"encoder.down.{level}.block.0.conv1.weight"][0] for level in range(levels)
+            own[f"{down}{level}.{block}0.conv1.weight"][0] for level in range(levels)
         ],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _count(own, "encoder.down.0.block."),
+        "layers_per_block": _count(own, f"{down}0.{block}"),
         "latent_channels": own["decoder.conv_in.weight"][1],
     }
 

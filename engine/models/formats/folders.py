@@ -53,9 +53,7 @@ def load_pipeline(
     source = locate(model)
     own_vae = None if vae is None else partial(load_vae, vae, dtype=dtype)
     if isinstance(source, Path) and source.is_file():
-        loaded = load_single_file(
-            source, dtype, load_vae=own_vae, prediction_type=prediction_type
-        )
+        loaded = load_single_file(source, dtype, load_vae=own_vae, prediction_type=prediction_type)
         return Loaded(loaded.pipe.to(device), loaded.notes)
     pipe = _from_folder(model, source, dtype, own_vae)
     if prediction_type is not None:
@@ -69,6 +67,8 @@ def _from_folder(model: Place, source: Path | str, dtype: Any, own_vae: Any) -> 
 
     index = guarded(lambda: json.loads(config_file(source, INDEX).read_text("utf-8")), model)
     _check_supported(model, index)
+    if "unet" in index:
+        _check_channels(model, index, source)
     parts = {}
     if own_vae is not None:
         known = guarded(
@@ -89,6 +89,18 @@ def _check_supported(model: Any, index: Mapping[str, Any]) -> None:
     # Community pipelines of a known family have names of their own.
     if not any(name in family.pipelines or family.may_have(index) for family in FAMILIES):
         raise ModelError(unsupported(f"{model} ({name})"))
+
+
+def _check_channels(model: Any, index: Mapping[str, Any], source: Path | str) -> None:
+    """Raise ``ModelError`` if the UNet takes neither latents alone nor the inpainting layout."""
+    path = "unet/config.json"
+    config = guarded(lambda: json.loads(config_file(source, path).read_text("utf-8")), model)
+    channels, latents = config.get("in_channels", 4), config.get("out_channels", 4)
+    if channels not in {latents, 2 * latents + 1}:
+        raise ModelError(
+            f"{model} ({index.get('_class_name')}) has a UNet with {channels} input channels; "
+            f"{latents} (text to image) and {2 * latents + 1} (inpainting) are supported."
+        )
 
 
 def load_inpaint_unet(model: Place, like: Any, dtype: Any, device: Any) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from engine.models.header import Header
 from engine.models.layout import CONV_IN, UNET, VAE
+
+if TYPE_CHECKING:
+    from engine.models.header import Header
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""What a single file's network predicts, and with which noise schedule: from marks in the file, from
-its name, or measured.
+"""What a single file's network predicts, and with which noise schedule: from marks in the file,
+from its name, or measured.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def noise_share(unet: Any, text: Any) -> float:
     coefficient of ``prediction = share * input``, by least squares.
 
     A network that predicts noise gives its input back (1). One that predicts velocity gives minus
-    the clean picture and little of the noise: with ``v = alpha noise - sigma x0`` the coefficient is
-    alpha, .07 for Stable Diffusion's schedule.
+    the clean picture and little of the noise: with ``v = alpha noise - sigma x0`` the coefficient
+    is alpha, .07 for Stable Diffusion's schedule.
 
     Args:
         unet: diffusers', that takes latents alone.

@@ -54,16 +54,18 @@ class Weights(ABC):
         kinds = {kind for kind in self.header.types.values() if kind.startswith("F8")}
         return "8 bits a weight (float8)" if kinds else ""
 
-    def read(self, wanted: Callable[[str], bool], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The tensors whose names are ``wanted``, as ``dtype``. They stay mapped from the file
-        where that is the type that they have there.
+    def read(
+        self, wanted: Callable[[str], bool] | None, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """The tensors whose names are ``wanted`` (None: all), as ``dtype``. They stay mapped from
+        the file where that is the type that they have there.
 
         Raises:
             ModelError: the file cannot be read.
         """
         from safetensors import SafetensorError
 
-        names = {name: own for name, own in self._stored.items() if wanted(name)}
+        names = {name: own for name, own in self._stored.items() if wanted is None or wanted(name)}
         try:
             return {
                 name: tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -108,7 +110,7 @@ class GGUFWeights(Weights):
     packed = "GGUF"
 
     def __init__(self, path: Path) -> None:
-        from diffusers.utils import is_gguf_available
+        from diffusers.utils.import_utils import is_gguf_available
 
         if not is_gguf_available():
             raise ModelError(f"{path} is a GGUF file, which needs a package: pip install gguf")
