@@ -39,6 +39,18 @@ class InpaintEngine:
     """An inpainting engine around one loaded model.
 
     Make one with :meth:`from_pretrained` or :meth:`from_pipe`.
+
+    Example:
+        >>> engine = InpaintEngine.from_pretrained()
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=4,
+        ...     seed=7,
+        ... )
+        >>> result.images[0].size, result.seeds
+        ((72, 56), [7])
     """
 
     def __init__(self, backbone: Backbone, name: str) -> None:

@@ -35,6 +35,19 @@ class Session:
     - ``feather`` and whatever else is done to the finished picture: no step.
 
     A cancelled render counts for the steps that it had.
+
+    Example:
+        >>> session = engine.session(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=6,
+        ...     seed=7,
+        ... )
+        >>> first = session.render()
+        >>> again = session.render(feather=8)
+        >>> again.model_calls, again.reused_calls
+        (0, 6)
     """
 
     def __init__(
