@@ -56,6 +56,7 @@ def vae_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     :func:`unet_config`.
     """
     own = {name.removeprefix(VAE): each for name, each in shapes.items() if name.startswith(VAE)}
+    own = own or dict(shapes)
     ldm = "encoder.mid.block_1.conv1.weight" in own
     down, block = ("encoder.down.", "block.") if ldm else ("encoder.down_blocks.", "resnets.")
     levels = _count(own, down)
