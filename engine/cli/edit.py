@@ -141,10 +141,10 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
 
     asked = opened(asked, files)
     settings = dict(asked.settings)
-    strategy = settings.pop("strategy", "differential")
+    strategy = settings.pop("strategy", None)
     controls = _one_each(asked.controls)
     output = asked.need()[1]
-    check(asked, [strategy], settings, output)
+    check(asked, [strategy or "differential"], settings, output)
     count = settings.get("num_images", 1)
     outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
@@ -154,7 +154,7 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
         engine.preview_with(watch.model)
     result = engine.edit(
         image=asked.photo,
-        strategy=strategy,
+        **({} if strategy is None else {"strategy": strategy}),
         controls=controls,
         **asked.region,
         **settings,
