@@ -49,7 +49,8 @@ class TestFewSteps:
         ("name", "kind", "steps"),
         [
             ("sdxl_lightning_8step", "Lightning", 8),
-            ("juggernautXL_v9Rdphoto2Lightning", "", 0),  # no word of its own
+            ("juggernautXL_v9Rdphoto2Lightning", "Lightning", 4),
+            ("dreamXLTurbo", "Turbo", 4),
             ("dreamshaperXL_v21-turbo_DPMSDE", "Turbo", 4),
             ("Hyper-SDXL-8steps", "Hyper", 8),
             ("realvisxl_hyper", "Hyper", 8),
@@ -97,7 +98,7 @@ class TestFewSteps:
         pipe.save_pretrained(tmp_path / "some_lightning_2step")
         engine = InpaintEngine.from_pretrained(tmp_path / "some_lightning_2step", device="cpu")
         assert "a Lightning checkpoint (by its name): 2 steps and no guidance" in engine.notes[0]
-        asked = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "a house"}
+        asked: dict[str, Any] = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "a"}
         settings = engine.edit(**asked).settings
         assert (settings["num_inference_steps"], settings["guidance_scale"]) == (2, 1.0)
         settings = engine.edit(**asked, num_inference_steps=3).settings

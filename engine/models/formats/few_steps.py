@@ -13,6 +13,8 @@ from typing import Any
 
 TRAILING = {"timestep_spacing": "trailing"}
 STEPS = re.compile(r"(?<!\d)(\d{1,2})[-_ ]?steps?(?![a-z])", re.IGNORECASE)
+_BEGINS = "(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z])|(?<=XL))"
+"""Where a word begins in names such as ``photoLightning_v2`` and ``DreamXLTurbo``."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def few_steps(name: str, pipe: Any) -> Found | None:
     embedded = getattr(pipe.unet.config, "time_cond_proj_dim", None) is not None
     guidance = 8.0 if embedded else 1.0
     for kind in KINDS:
-        if re.search(rf"(?<![a-z]){kind.pattern}(?![a-z])", name, re.IGNORECASE):
+        if re.search(rf"{_BEGINS}(?i:{kind.pattern}(?![a-z]))", name):
             told = STEPS.search(name)
             steps = max(1, int(told[1])) if told else kind.steps
             return Found(kind, steps, guidance, "by its name")
