@@ -1,10 +1,14 @@
-"""What the tests of the page need: node, Chromium, and the brush in numpy."""
+"""What the tests of the page need: node, Chromium, a server, and the brush in numpy."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,9 @@ from engine.picture.masks import smootherstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from engine import InpaintEngine
+    from engine.serve.service import Service
 
 PAGE = Path(__file__).parents[2] / "engine" / "serve" / "page"
 CHROMIUM = next(
@@ -31,6 +38,34 @@ def node() -> str | None:
             return None
         found = str(compute_driver_executable()[0])
     return found
+
+
+@contextmanager
+def serving(engine: InpaintEngine, port: int = 0) -> Iterator[tuple[str, Service]]:
+    """The real server on the loopback, in a thread of this process: its address and its service."""
+    import uvicorn
+
+    from engine.serve.app import create_app
+    from engine.serve.run import listen
+    from engine.serve.service import Service
+
+    sock = listen("127.0.0.1", port)
+    service = Service(engine)
+    app = create_app(service, grace=1)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_level="warning", ws="none", lifespan="on", timeout_graceful_shutdown=1
+        )
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/", service
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def stroke(
@@ -61,7 +96,7 @@ def _stamps(
 ) -> list[tuple[float, float, float]]:
     """Where a path is stamped: its start, and every ``gap`` px along it."""
     stamps, left = [points[0]], gap
-    for one, two in zip(points, points[1:], strict=False):
+    for one, two in itertools.pairwise(points):
         length = math.dist(one[:2], two[:2])
         if length == 0:
             stamps.append(two)

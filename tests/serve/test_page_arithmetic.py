@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,11 +61,11 @@ def test_tools_mean_the_same_as_the_engines(tmp_path):
     stored = np.rint(strength_map * 65535).astype(np.uint16)
     strength_map = (stored / 65535).astype(np.float32)
     colours = rng.integers(0, 256, (6, 3))
-    rgb = colours[rng.integers(0, 6, SIZE[::-1])] + rng.integers(-9, 10, (*SIZE[::-1], 3))
-    rgb = rgb.clip(0, 255).astype(np.uint8)
-    seen = tuple(int(value) for value in rgb[9, 20])
+    noisy = colours[rng.integers(0, 6, SIZE[::-1])] + rng.integers(-9, 10, (*SIZE[::-1], 3))
+    rgb = noisy.clip(0, 255).astype(np.uint8)
+    red, green, blue = map(int, rgb[9, 20])
     point = lambda x, y: {"x": x, "y": y}  # noqa: E731  # as the page writes points
-    tasks = [
+    tasks: list[tuple[list[Any], Any]] = [
         (["same"], strength_map),
         (["invert"], map_tools.invert(strength_map)),
         *[([name, r], getattr(map_tools, name)(strength_map, r)) for name in ("grow", "shrink")
@@ -75,7 +76,8 @@ def test_tools_mean_the_same_as_the_engines(tmp_path):
          map_tools.gradient(SIZE, (5, 40.5), (50.5, 3))),
         (["rectangle", point(40.2, 30), point(3.5, 7.7), 0.6],
          map_tools.paint(np.zeros_like(strength_map), "rectangle", (3.5, 7.7, 40.2, 30), 0.6)),
-        *[(["wand", point(20, 9), tolerance], map_tools.select_colours(rgb, [seen], tolerance))
+        *[(["wand", point(20, 9), tolerance],
+           map_tools.select_colours(rgb, [(red, green, blue)], tolerance))
           for tolerance in (4, 12, 60)],
         (["stroke", BRUSH | {"mode": "set", "pressure": "strength"}, PATH],
          stroke(SIZE, PATH, diameter=17, strength=0.7, hardness=0.4, spacing=0.15)),

@@ -46,7 +46,7 @@ export function listen(actions, hold) {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const action = actions[`${ctrl ? "Ctrl+" : ""}${shift}${key}`];
     if (!action || event.altKey) return;
-    event.preventDefault();
+    if (event.key !== "Escape") event.preventDefault(); // it also closes menus
     action(event);
   });
   document.addEventListener("keyup", (event) => {

@@ -46,6 +46,7 @@ export class Desk extends EventTarget {
     this.changed = map.bounds;
     this.shown = null;
     this.dispatchEvent(new Event("picture"));
+    this.dispatchEvent(new Event("shown"));
   }
 
   /** @param {Map<number, Uint16Array>} tiles what they are from now on */

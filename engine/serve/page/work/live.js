@@ -70,9 +70,12 @@ export class Live extends EventTarget {
 
   /** Cancel what runs. */
   stop() {
-    this.running?.abort();
+    const { running } = this;
     this.running = null;
-    this.#pauseStack();
+    clearTimeout(this.idle);
+    if (!running) return;
+    running.abort();
+    this.dispatchEvent(new Event("stopped"));
   }
 
   /** Make the picture that map and settings ask for; what ran before is cancelled. */
@@ -176,10 +179,6 @@ export class Live extends EventTarget {
     clearTimeout(this.idle);
     if (!this.instant || !this.session || this.stack) return;
     this.idle = setTimeout(() => void this.#makeStack(), 800);
-  }
-
-  #pauseStack() {
-    clearTimeout(this.idle);
   }
 
   #dropStack() {
