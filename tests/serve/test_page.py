@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -63,30 +64,28 @@ def page(browser, server):
         yield page
 
 
-class _visit:  # noqa: N801  # it reads as a function
+@contextmanager
+def _visit(browser, url):
     """A visit to the page in a browser without memory."""
+    asked: list[str] = []
+    said: list[str] = []
 
-    def __init__(self, browser, url):
-        self.context = browser.new_context(viewport={"width": 1280, "height": 800})
-        self.page = self.context.new_page()
-        self.url, self.asked, self.said = url, [], []
-        self.context.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on(
-            "console", lambda message: message.type == "error" and self.said.append(message.text)
-        )
+    def hear(message):
+        if message.type == "error":
+            said.append(message.text)
 
-    def __enter__(self):
-        self.page.goto(self.url)
-        self.page.wait_for_selector("body[data-ready]")
-        return self.page
-
-    def __exit__(self, kind, error, trace):
-        self.context.close()
-        if kind is None:
-            assert [url for url in self.asked if not url.startswith((self.url, "blob:"))] == []
-            # A server that is away or refuses is said so by the browser itself.
-            assert [text for text in self.said if not text.startswith("Failed to load")] == []
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    context.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", hear)
+    page.goto(url)
+    page.wait_for_selector("body[data-ready]")
+    yield page
+    context.close()
+    assert [each for each in asked if not each.startswith((url, "blob:"))] == []
+    # A server that is away or refuses is said so by the browser itself.
+    assert [text for text in said if not text.startswith("Failed to load")] == []
 
 
 def _picture(seed: int = 0) -> bytes:
@@ -293,7 +292,12 @@ def test_cancel_stops_within_one_step(page, server, monkeypatch):
     service = server[1]
     seen = []
     cancel = service.cancel
-    monkeypatch.setattr(service, "cancel", lambda job: seen.append((job, job.done)) or cancel(job))
+
+    def watched(job):
+        seen.append((job, job.done))
+        return cancel(job)
+
+    monkeypatch.setattr(service, "cancel", watched)
     page.get_by_label("Inference steps").fill("200")
     page.keyboard.press("Tab")
     _paint(page)

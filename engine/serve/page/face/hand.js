@@ -36,12 +36,17 @@ export class Hand {
     pane.addEventListener("contextmenu", (event) => event.preventDefault());
     box.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     box.addEventListener("keydown", (event) => this.#key(event));
-    box.addEventListener("blur", () => this.#lift());
+    box.addEventListener("keyup", () => box.classList.remove("pointed"));
+    box.addEventListener("blur", () => {
+      box.classList.remove("pointed");
+      this.#lift();
+    });
   }
 
   /** @param {PointerEvent} event */
   #press(event) {
     if (!this.stage.desk.picture) return;
+    this.stage.box.classList.add("pointed"); // a ring is for those who came by keys
     this.stage.box.focus({ preventScroll: true });
     this.stage.pane.setPointerCapture(event.pointerId);
     this.down.set(event.pointerId, this.stage.onScreen(event));
