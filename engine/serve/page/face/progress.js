@@ -68,6 +68,7 @@ export class Progress {
       const bitmap = await createImageBitmap(await this.api.blob(url));
       if (running && this.live.running === running) {
         this.stage.showPreview(bitmap, box ?? null, this.stage.desk.settings.expand ?? null);
+        performance.mark("softpaint:preview");
       }
       bitmap.close();
     } catch (error) {

@@ -235,6 +235,7 @@ export class Studio {
     if (!made.length) return;
     const first = await canvasOf(made[0].blob);
     this.stage.showResult(first, asked.map, asked.settings.expand ?? null);
+    performance.mark("softpaint:exact");
     const map = await this.helper.png(asked.map);
     const entries = made.map(({ result, blob }) => entryOf(result, blob, { picture, map, asked }));
     this.judge.batch = entries;

@@ -84,6 +84,7 @@ export class Live extends EventTarget {
     if (!picture) return;
     this.stop();
     const control = (this.running = new AbortController());
+    performance.mark("softpaint:asked"); // examples/benchmarks/studio.py reads these marks
     this.dispatchEvent(new Event("began"));
     /** @type {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} */
     const asked = { settings: { prompt: "", ...this.desk.settings }, map: map.copy() };
