@@ -160,8 +160,9 @@ def test_edm_runs_arrive_and_agree_with_diffusers(kind, predicts):
 
 def test_names_mean_the_same_solver_of_an_edm_model():
     model: Any = EDMDPMSolverMultistepScheduler(sigma_max=120.0, prediction_type="v_prediction")
+    made: Any
     for name, kind in (("euler", EDMEulerScheduler), ("dpmpp-2m-sde", type(model))):
-        made: Any = fresh_scheduler(name, model)
+        made = fresh_scheduler(name, model)
         assert type(made) is kind
         assert (made.config.sigma_max, made.config.prediction_type) == (120.0, "v_prediction")
         assert arrives_at(Schedule(made, STEPS), latents(0)) < 1e-3
