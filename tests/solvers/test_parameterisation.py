@@ -163,8 +163,8 @@ def test_names_mean_the_same_solver_of_an_edm_model():
     made: Any
     for name, kind in (("euler", EDMEulerScheduler), ("dpmpp-2m-sde", type(model))):
         made = fresh_scheduler(name, model)
-        assert type(made) is kind
         assert (made.config.sigma_max, made.config.prediction_type) == (120.0, "v_prediction")
+        assert type(made) is kind
         assert arrives_at(Schedule(made, STEPS), latents(0)) < 1e-3
     with pytest.raises(InputError, match=r"'ddim' cannot run a model with EDM.*: euler, "):
         fresh_scheduler("ddim", model)
