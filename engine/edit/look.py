@@ -18,7 +18,7 @@ from PIL import Image
 from engine.edit.growth import underlay
 from engine.edit.views import model_pixels
 from engine.picture.colour import match_colours
-from engine.picture.geometry import Box, crop, pad_to_multiple
+from engine.picture.geometry import Box, Size, crop, pad_to_multiple
 from engine.picture.judging import Look
 from engine.picture.masks import resize_map
 from engine.picture.pixels import as_grey, paste, to_pixels
@@ -58,8 +58,8 @@ class Frame:
 
     cells: Box
     """What is decoded of its latents."""
-    size: tuple[int, int]
-    """(width, height) in px of what is judged."""
+    size: Size
+    """Of what is judged."""
     original: NDArray[np.uint8]
     strength_map: NDArray[np.float32]
     alpha: NDArray[np.float32]
@@ -113,17 +113,14 @@ def _frame(shared: Shared, view: View, grid: tuple[int, ...]) -> Frame:
     )
     region, box, cell = view.region, view.region.box, shared.backbone.cell
     shrunk = min(1.0, SIDE / (cell * max(cells.width, cells.height)))
-    size = (
-        cell * max(1, round(cells.width * shrunk)),
-        cell * max(1, round(cells.height * shrunk)),
-    )
+    size = Size(*(cell * max(1, round(side * shrunk)) for side in cells.size))
     rgb = crop(underlay(shared.inputs.pictures[view.source].rgb, shared.request.expand), box)
     pixels = to_pixels(model_pixels(rgb, region, shared.backbone.align))[0]
     alpha = cv2.resize(
         crop(shared.inputs.alphas[view.source], box), region.size, interpolation=cv2.INTER_AREA
     )
     alpha = np.asarray(pad_to_multiple(alpha, shared.backbone.align)[0])
-    right, lower = box.width / region.size[0], box.height / region.size[1]
+    right, lower = box.width / region.size.width, box.height / region.size.height
     return Frame(
         cells,
         size,
@@ -157,7 +154,7 @@ def _around(strength_map: NDArray[np.float32], grid: tuple[int, ...]) -> Box:
 def _look(shared: Shared, view: View, frame: Frame, latents: torch.Tensor) -> Look:
     cells, cell = frame.cells, shared.backbone.cell
     part = latents[..., cells.top : cells.bottom, cells.left : cells.right]
-    small = (frame.size[1] // cell, frame.size[0] // cell)
+    small = tuple(side // cell for side in frame.size.shape)
     with torch.no_grad():
         if tuple(part.shape[-2:]) != small:
             part = torch.nn.functional.interpolate(part, size=small, mode="area")

@@ -87,7 +87,8 @@ def find_judge(judge: Any, own: str = "") -> Judge | None:
     """
     check_judge(judge)
     if callable(judge):
-        return judge
+        named: Judge = judge
+        return named
     name = own if judge == "auto" else judge
     if name in {"", "none"}:
         return None
