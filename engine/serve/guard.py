@@ -8,6 +8,7 @@ where the other site's name was made to lead here (DNS rebinding), the other hos
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import ipaddress
 import json
@@ -88,6 +89,8 @@ class Access:
         kind, _, given = (headers("authorization") or "").partition(" ")
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return
+        if kind.lower() == "basic" and self.is_token(_password(given)):
+            return
         try:
             cookie = SimpleCookie(headers("cookie") or "").get(COOKIE)
         except CookieError:
@@ -110,6 +113,14 @@ class Access:
         except ValueError:
             return False
         return True
+
+
+def _password(given: str) -> str:
+    """That of HTTP's basic scheme, in which A1111's clients bear a token."""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 class Guard:

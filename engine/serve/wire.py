@@ -76,7 +76,9 @@ def _header(data: bytes, what: str) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(BytesIO(data)) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+            # Of a PNG, getexif() would decode all of it.
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            turned = exif.get(0x0112, 1) in {5, 6, 7, 8}
             return (height, width) if turned else (width, height), str(image.format)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooLargeError(f"{what} has far too many pixels.") from None

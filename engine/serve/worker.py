@@ -176,7 +176,8 @@ class Worker(threading.Thread):
             image = shot.preview()
             number = job.show(Preview(image, self._box(job, shot)))
             taken = perf_counter() - began
-            due = perf_counter() + max(PREVIEW_EVERY, PREVIEW_SHARE * taken)
+            pause = max(PREVIEW_EVERY, PREVIEW_SHARE * taken)
+            due = perf_counter() + (pause if job.previews is None else job.previews)
             box = self._box(job, shot)
             url = f"/api/jobs/{job.id}/previews/{number}"
             job.publish("preview", {"k": number, "url": url, "image": shot.image, "box": box})
