@@ -42,7 +42,7 @@ def create_app(service: Service, access: Access | None = None, *, grace: float =
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.drain()
+        service.drain(grace)
         await service.settle(grace)
         service.close()
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Scope = MutableMapping[str, Any]
 COOKIE = "softpaint-token"
-OPEN = ("/", "/healthz", "/readyz", "/api/about", "/favicon.ico")
+OPEN = ("/", "/healthz", "/readyz", "/api/about", "/api/token", "/favicon.ico")
 """Paths that are told to everybody; those of the page too."""
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "

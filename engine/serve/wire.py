@@ -217,12 +217,12 @@ def _value(field: Field, value: Any, limits: Limits) -> Any:
     return value
 
 
-def _image(name: str, value: Any, limits: Limits) -> Source | str:
-    """A picture among the settings: base64, or for the mask the word alpha."""
+def _image(name: str, value: Any, limits: Limits) -> Source:
+    """A picture among the settings: base64, or for mask and map the word alpha."""
     if isinstance(value, Source):
         return value
-    if name == "mask" and value == OWN_ALPHA:
-        return OWN_ALPHA
+    if name in {"mask", "strength_map"} and value == OWN_ALPHA:
+        return Source(OWN_ALPHA, b"")  # of the picture, which is read anyway
     if not isinstance(value, str):
         raise InputError(f"{name} must be a picture.")
     return picture(from_base64(value, name), name, limits)[0]

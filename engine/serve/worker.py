@@ -153,6 +153,11 @@ class Worker(threading.Thread):
         for job in list(self.waiting):
             self._end(job, LeavingError("the server is going down.", retry_after=30))
 
+    def end_all(self) -> None:
+        """Fail what runs: there is no more time."""
+        for job in list(self.running):
+            self._end(job, LeavingError("the server went down while this ran.", retry_after=30))
+
     def _tickets(self, job: Job) -> Sequence[Ticket]:
         requests = [
             replace(request, callback=self._watch(job), progress=False)
@@ -204,8 +209,8 @@ class Worker(threading.Thread):
             if not self._do_calls(block=not (self.waiting or self.running)):
                 break
             self._step(self._start())
-        for job in [*self.waiting, *self.running]:
-            self._end(job, LeavingError("the server went down while this ran.", retry_after=30))
+        self.drain()
+        self.end_all()
 
     def _do_calls(self, *, block: bool) -> bool:
         """Do all that was asked for; False is the end."""

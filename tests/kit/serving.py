@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -38,6 +39,13 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+def edited(engine, **arguments):
+    """The engine's own result, without its warnings of few steps and weak maps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return engine.edit(**arguments, progress=False)
+
+
 @contextmanager
 def serving(engine, limits: Limits | None = None, access: Access | None = None, **options):
     """A server in a thread, and a client of it."""
@@ -47,7 +55,6 @@ def serving(engine, limits: Limits | None = None, access: Access | None = None, 
         create_app(service, access, grace=5), log_level="error", ws="none", lifespan="on"
     )
     server = Server(config, service)
-    server.install_signal_handlers = lambda: None
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     deadline = time.monotonic() + 30
@@ -74,7 +81,7 @@ def ended(client, job: str, seconds: float = 60) -> dict:
     """The job once it is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        told = client.get(f"/api/jobs/{job}").json()
+        told: dict = client.get(f"/api/jobs/{job}").json()
         if told["state"] not in {"queued", "running"}:
             return told
         time.sleep(0.02)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -13,11 +12,10 @@ import pytest
 
 from engine.picture.source import Source
 from engine.pocket.world import demo_scenes
-from tests.kit.serving import SETTINGS, png, serving
+from tests.kit.serving import SETTINGS, edited, png, serving
 
 if TYPE_CHECKING:
-    import httpx2
-
+    
 
 @pytest.fixture(scope="session")
 def server(pocket) -> Iterator[SimpleNamespace]:
@@ -27,7 +25,8 @@ def server(pocket) -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture
-def client(server) -> httpx2.Client:
+def client(server):
+    """Its client."""
     return server.client
 
 
@@ -35,6 +34,7 @@ def client(server) -> httpx2.Client:
 def scene() -> SimpleNamespace:
     """A picture with a soft map, as files, and as the engine takes files."""
     edit = next(each for each in demo_scenes(128) if each.name == "winter")
+    assert edit.strength_map is not None
     soft = np.round(edit.strength_map * 255).astype(np.uint8)
     picture, strength_map = png(edit.image), png(soft)
     return SimpleNamespace(
@@ -58,9 +58,7 @@ def expected(pocket, scene):
             arguments = {**scene.arguments, **SETTINGS, **changes}
             if "mask" in changes:
                 arguments.pop("strength_map")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of few steps, and of weak maps
-                result = pocket.edit(**arguments, progress=False)
+            result = edited(pocket, **arguments)
             known[key] = np.stack([np.asarray(image) for image in result.images])
         return known[key]
 

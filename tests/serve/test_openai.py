@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from engine.picture.source import Source
-from tests.kit.serving import SETTINGS, pixels, png
+from tests.kit.serving import SETTINGS, edited, pixels, png
 
 EXTRA = {name: value for name, value in SETTINGS.items() if name != "prompt"}
 
@@ -62,11 +62,11 @@ def test_without_a_mask_the_pictures_own_transparency_is_edited(sdk, pocket, sce
     clear[70:] = 255
     picture = png(np.dstack([scene.image, 255 - clear]))
     answer = sdk.images.edit(image=("p.png", picture), prompt="snow", extra_body=EXTRA)
-    own = pocket.edit(
+    own = edited(
+        pocket,
         image=Source("p", picture),
         strength_map="alpha",
         **{**SETTINGS, "prompt": "snow"},
-        progress=False,
     )
     assert np.array_equal(shown(answer), np.asarray(own.images[0]))
 

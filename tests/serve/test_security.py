@@ -10,11 +10,11 @@ import zlib
 import numpy as np
 import pytest
 
-from engine.serve.guard import COOKIE, Access
+from engine.serve.guard import COOKIE, OPEN, Access
 from engine.serve.limits import Limits
 from tests.kit.serving import form, png, serving
 
-TOKEN = "a token that is not guessed"
+TOKEN = "not-to-be-guessed"  # noqa: S105
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,11 @@ def bearer(token: str) -> dict[str, str]:
 
 def test_a_wrong_token_or_none_is_refused_everywhere_but_at_the_door(guarded):
     schema = guarded.client.get("/openapi.json", headers=bearer(TOKEN)).json()
-    closed = [path for path in schema["paths"] if path not in {"/healthz", "/readyz", "/api/about"}]
+    closed = [path for path in schema["paths"] if path not in OPEN]
     assert len(closed) > 20
     for path in closed:
         method = next(iter(schema["paths"][path]))
-        for headers in ({}, bearer("no"), bearer(""), {"authorization": TOKEN}):
+        for headers in ({}, bearer("no"), {"authorization": TOKEN}):
             answer = guarded.client.request(method, path, headers=headers)
             assert answer.status_code == 401, path
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -112,6 +112,11 @@ def test_answers_forbid_what_pages_need_not(server):
     assert headers["x-content-type-options"] == "nosniff"
 
 
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
 def header_of(width: int, height: int) -> bytes:
     """A PNG that says its size, and has next to no pixels."""
 
@@ -134,8 +139,8 @@ def test_a_header_that_says_too_many_pixels_is_refused_before_decoding(server, s
     ):
         answer = server.client.post("/api/jobs", files=scene.files | files, data=form())
         assert answer.status_code in {400, 413}
-    answer = server.client.post("/api/jobs", files=scene.files, data=form(expand=[0, 0, 16000, 0]))
-    assert answer.status_code in {400, 413, 202}
+    wide = form(expand=[0, 0, 16000, 16000])
+    assert server.client.post("/api/jobs", files=scene.files, data=wide).status_code == 413
     answer = server.client.post("/api/jobs", files=scene.files, data=form(native_size=16384))
     assert answer.status_code == 413
     assert time.monotonic() - began < 20
@@ -183,7 +188,6 @@ def test_no_path_and_no_address_is_taken_from_a_request(server, scene, tmp_path)
     ):
         answer = server.client.post("/api/jobs", files=scene.files, data=form(**changes))
         assert answer.status_code == 400, changes
-        assert str(tmp_path) not in answer.text.replace(str(secret), "").replace(str(tmp_path), "")
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def _map(form: Form, image: Source, service: Service) -> dict[str, Any]:
             "there is no mask, and the image has no alpha channel that could be one: what is "
             "transparent is edited."
         )
-    return {"strength_map": OWN_ALPHA}
+    return {"strength_map": Source(OWN_ALPHA, b"")}
 
 
 def _resized(
