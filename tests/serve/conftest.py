@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from engine.picture.source import Source
 from engine.pocket.world import demo_scenes
 from tests.kit.serving import SETTINGS, edited, png, serving
 
-if TYPE_CHECKING:
-    
 
 @pytest.fixture(scope="session")
 def server(pocket) -> Iterator[SimpleNamespace]:
