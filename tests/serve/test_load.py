@@ -30,7 +30,7 @@ def test_under_load_refusals_are_429_and_pictures_are_their_solo_runs(pocket, lo
     with serving(pocket, Limits(queue=2, running=4)) as small:
         report, made = loading.load("softpaint", small.url, path, several, seconds=3, clients=12)
         assert set(report.statuses) == {200, 429}
-        assert report.pictures > 0
+        assert made
         loading.compare(report, small.url, path, several, made)
         # Model calls are shared: last bits are the library's.
         assert report.furthest <= 1
