@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from engine.errors import InputError
 from engine.solvers.names import SCHEDULERS, Form
@@ -34,6 +35,43 @@ _SPACINGS: Mapping[str, str] = {
 """A1111's scheduler -> what is added to our name."""
 FILLS = ("blur", "original", "noise", "neutral")
 """``inpainting_fill`` 0 to 3: fill, original, latent noise, latent nothing."""
+
+_EXAMPLE = {
+    "init_images": ["base64 of a picture"],
+    "mask": "base64 of a picture: white is edited",
+    "prompt": "a red house",
+    "mask_blur": 4,
+    "denoising_strength": 0.75,
+    "steps": 20,
+}
+_PROPERTIES: Mapping[str, Any] = {
+    "init_images": {"type": "array", "items": {"type": "string"}},
+    "mask": {"type": "string"},
+    "prompt": {"type": "string"},
+    "negative_prompt": {"type": "string"},
+    "mask_blur": {"type": "number", "minimum": 0, "maximum": 512},
+    "inpainting_fill": {"type": "integer", "minimum": 0, "maximum": 3},
+    "inpaint_full_res": {"type": "boolean"},
+    "inpaint_full_res_padding": {"type": "integer", "minimum": 0},
+    "inpainting_mask_invert": {"type": "integer", "minimum": 0, "maximum": 1},
+    "denoising_strength": {"type": "number", "minimum": 0, "maximum": 1},
+    "steps": {"type": "integer", "minimum": 1},
+    "cfg_scale": {"type": "number", "minimum": 0},
+    "seed": {"type": "integer"},
+    "batch_size": {"type": "integer", "minimum": 1},
+    "n_iter": {"type": "integer", "minimum": 1},
+    "width": {"type": "integer", "minimum": 8},
+    "height": {"type": "integer", "minimum": 8},
+    "sampler_name": {"type": "string"},
+    "scheduler": {"type": "string"},
+}
+
+
+def img2img_schema() -> dict[str, Any]:
+    """The request body of img2img, for the OpenAPI."""
+    schema = {"type": "object", "required": ["init_images"], "properties": dict(_PROPERTIES)}
+    content = {"application/json": {"schema": schema, "example": _EXAMPLE}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def samplers() -> dict[str, str]:

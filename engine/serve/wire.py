@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from engine.serve.limits import Limits
 
 FIELDS: Mapping[str, Field] = {
-    name: field for name, field in fields_of(Fields).items() if field.group is not Group.OUTPUT
+    name: field
+    for name, field in fields_of(Fields).items()
+    if field.group not in {Group.OUTPUT, Group.CHOICE}  # a job of several seeds has its own way
 }
 """The settings that a request may give."""
 IMAGES = tuple(

@@ -24,7 +24,7 @@ from engine.serve import wire
 from engine.serve.finisher import encoded
 from engine.serve.jobs import Job
 from engine.serve.requests import ServiceOf, ended, read_json
-from engine.serve.webui import FILLS, samplers, scheduler_of, schedulers, takes_eta
+from engine.serve.webui import FILLS, img2img_schema, scheduler_of, takes_eta
 
 if TYPE_CHECKING:
     from engine.serve.limits import Limits
@@ -32,52 +32,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
-EXAMPLE = {
-    "init_images": ["base64 of a picture"],
-    "mask": "base64 of a picture: white is edited",
-    "prompt": "a red house",
-    "mask_blur": 4,
-    "denoising_strength": 0.75,
-    "steps": 20,
-}
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["init_images"],
-                    "properties": {
-                        "init_images": {"type": "array", "items": {"type": "string"}},
-                        "mask": {"type": "string"},
-                        "prompt": {"type": "string"},
-                        "negative_prompt": {"type": "string"},
-                        "mask_blur": {"type": "number", "minimum": 0, "maximum": 512},
-                        "inpainting_fill": {"type": "integer", "minimum": 0, "maximum": 3},
-                        "inpaint_full_res": {"type": "boolean"},
-                        "inpaint_full_res_padding": {"type": "integer", "minimum": 0},
-                        "inpainting_mask_invert": {"type": "integer", "minimum": 0, "maximum": 1},
-                        "denoising_strength": {"type": "number", "minimum": 0, "maximum": 1},
-                        "steps": {"type": "integer", "minimum": 1},
-                        "cfg_scale": {"type": "number", "minimum": 0},
-                        "seed": {"type": "integer"},
-                        "batch_size": {"type": "integer", "minimum": 1},
-                        "n_iter": {"type": "integer", "minimum": 1},
-                        "width": {"type": "integer", "minimum": 8},
-                        "height": {"type": "integer", "minimum": 8},
-                        "sampler_name": {"type": "string"},
-                        "scheduler": {"type": "string"},
-                    },
-                },
-                "example": EXAMPLE,
-            }
-        },
-    }
-}
 
-
-@router.post("/img2img", openapi_extra=BODY)
+@router.post("/img2img", openapi_extra=img2img_schema())
 async def img2img(request: Request, service: ServiceOf) -> dict[str, Any]:
     """Edit a picture."""
     service.worker.check_room()
@@ -129,76 +85,6 @@ async def interrupt(request: Request, service: ServiceOf) -> dict[str, Any]:
     for job in list(request.app.state.webui):
         await service.cancel(job)
     return {}
-
-
-@router.get("/options")
-async def options(service: ServiceOf) -> dict[str, Any]:
-    """What clients look at of the options."""
-    return {
-        "sd_model_checkpoint": service.model,
-        "sd_checkpoint_hash": "",
-        "samples_format": "png",
-        "CLIP_stop_at_last_layers": 1,
-        "inpainting_mask_weight": 1.0,
-        "img2img_fix_steps": False,
-    }
-
-
-@router.post("/options")
-async def set_options(request: Request, service: ServiceOf) -> dict[str, Any]:
-    """One model is loaded, and stays: asking for another one is refused, the rest has no effect."""
-    wanted = (await read_json(request)).get("sd_model_checkpoint")
-    if wanted not in {None, "", service.model, *(each["title"] for each in _models(service))}:
-        raise InputError(f"this server has the model {service.model!r} only.")
-    return {}
-
-
-@router.get("/sd-models")
-async def sd_models(service: ServiceOf) -> list[dict[str, Any]]:
-    """The one model that is loaded."""
-    return _models(service)
-
-
-@router.get("/samplers")
-async def list_samplers() -> list[dict[str, Any]]:
-    """Schedulers, by A1111's names where it has one."""
-    return [{"name": name, "aliases": [own], "options": {}} for name, own in samplers().items()]
-
-
-@router.get("/schedulers")
-async def list_schedulers() -> list[dict[str, Any]]:
-    """Spacings of noise levels, by A1111's names."""
-    return [{"name": label.lower(), "label": label, "aliases": None} for label in schedulers()]
-
-
-@router.get("/scripts")
-async def scripts() -> dict[str, list[str]]:
-    """The one script: settings of this engine."""
-    return {"txt2img": [], "img2img": ["softpaint"]}
-
-
-@router.get("/cmd-flags")
-async def cmd_flags() -> dict[str, Any]:
-    """Nothing that clients need."""
-    return {"api": True}
-
-
-@router.get("/loras")
-@router.get("/upscalers")
-@router.get("/sd-vae")
-@router.get("/hypernetworks")
-@router.get("/face-restorers")
-@router.get("/realesrgan-models")
-@router.get("/prompt-styles")
-async def nothing() -> list[dict[str, Any]]:
-    """None that a request could name."""
-    return []
-
-
-@router.get("/embeddings")
-async def embeddings() -> dict[str, Any]:
-    """None that a request could name."""
-    return {"loaded": {}, "skipped": {}}
 
 
 # --- the edit -------------------------------------------------------------------------------------
@@ -355,17 +241,3 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
 def _shown(body: dict[str, Any]) -> dict[str, Any]:
     """The body without its pictures, as A1111 returns it."""
     return {name: value for name, value in body.items() if name not in {"init_images", "mask"}}
-
-
-def _models(service: Service) -> list[dict[str, Any]]:
-    name = service.model
-    return [
-        {
-            "title": name,
-            "model_name": name,
-            "hash": None,
-            "sha256": None,
-            "filename": name,
-            "config": None,
-        }
-    ]
