@@ -258,7 +258,7 @@ class Service:
         for k in range(1, STACK + 1):
             strength_map = np.full((opened.height, opened.width), k / STACK, np.float32)
             own = {**arguments, "strength_map": strength_map, "region": "full"}
-            requests[f"{k / STACK:.6g}"] = EditRequest.read(own)
+            requests[f"{k / STACK:.6g}"] = self.engine.read(own)
         return await self.submit(
             Job(requests, background=True, measured=False, nbytes=opened.nbytes)
         )
