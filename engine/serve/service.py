@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from engine.request.request import EditRequest
 from engine.runtime.session import Session
 from engine.serve.errors import GoneError, LeavingError, NotFoundError, UnprocessableError
 from engine.serve.finisher import Finisher
@@ -25,6 +24,7 @@ from engine.serve.worker import Worker
 
 if TYPE_CHECKING:
     from engine.engine import InpaintEngine
+    from engine.request.request import EditRequest
 
 Value = TypeVar("Value")
 

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from engine.errors import InputError
-from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.errors import ConflictError, NotFoundError
 from engine.serve.finisher import FORMATS, encoded
