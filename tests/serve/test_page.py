@@ -282,6 +282,8 @@ def test_live_pictures_follow_the_brush_and_previews_are_marked(page, server):
     _paint(page, [(200, 450), (300, 520)])
     # The stack's answer is there before anything was rendered, and is called what it is.
     assert page.locator("#world .instant").is_visible()
+    places = [page.locator(f"#world .{name}").bounding_box() for name in ("base", "instant", "heat")]
+    assert places[0] == places[1] == places[2]
     assert page.locator("#badge").is_visible()
     _until(page, "document.querySelectorAll('#strip .shot canvas').length > 1")
     _until(page, "document.querySelector('#badge').hidden")

@@ -248,7 +248,14 @@ export class Stage {
     // A result on grown canvas may lie beyond the picture.
     this.cut.style.clipPath = place === null ? "" : `inset(-9999px -9999px -9999px ${place}%)`;
     this.seam.style.left = `${place ?? 0}%`;
-    this.seam.style.borderLeftWidth = `${2 / this.view.scale}px`;
+    this.#thin();
+  }
+
+  /** The seam is as wide on the screen at every zoom. */
+  #thin() {
+    const px = 1 / this.view.scale;
+    this.seam.style.borderLeftWidth = `${2 * px}px`;
+    this.seam.style.boxShadow = `0 0 ${3 * px}px ${px}px #0006`;
   }
 
   /** How much each channel differs, times four. */
@@ -311,7 +318,7 @@ export class Stage {
       world.style.transform = this.view.css;
       world.classList.toggle("crisp", this.view.scale >= 8);
     }
-    this.seam.style.borderLeftWidth = `${2 / this.view.scale}px`;
+    this.#thin();
     this.onview();
     this.#soon();
   }

@@ -237,11 +237,12 @@ export class Studio {
     this.stage.showResult(first, asked.map, asked.settings.expand ?? null);
     performance.mark("softpaint:exact");
     const map = await this.helper.png(asked.map);
-    const entries = made.map(({ result, blob }) => entryOf(result, blob, { picture, map, asked }));
+    const entries = made.map(({ result, blob }) => ({
+      ...entryOf(result, blob, { picture, map, asked }), warnings: told.warnings,
+    }));
     this.judge.batch = entries;
     for (const entry of entries) await this.history.add(entry);
     if (this.desk.picture === picture) this.desk.show(entries[0]);
-    if (told.warnings?.length) this.progress.notice(told.warnings.join(" "), true);
   }
 
   /** @param {Error} error */
