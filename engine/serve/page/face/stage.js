@@ -108,8 +108,10 @@ export class Stage {
     if (this.look === "difference") this.#subtract();
   }
 
-  /** Whether the exact picture is there: then it is looked at, and not the map. @param {boolean} settled */
+  /** Whether a picture answers the map: then it is looked at, and not the map. @param {boolean} settled */
   #settle(settled) {
+    // What the stack answers at once is seen through the heat.
+    this.heat.classList.toggle("faint", this.heatWhen === "painting" && this.live.instant && this.live.stack !== null);
     this.heat.classList.toggle("settled", settled && this.heatWhen === "painting");
     this.contours.classList.toggle("settled", settled);
     this.settled = settled;
@@ -142,6 +144,7 @@ export class Stage {
     const draw = context(this.preview);
     const [x, y, x2, y2] = box ?? [0, 0, wide, high];
     draw.drawImage(bitmap, x, y, x2 - x, y2 - y);
+    this.#settle(true);
     if (!grown && this.mask) {
       draw.globalCompositeOperation = "destination-in";
       draw.drawImage(this.mask, 0, 0, wide, high);
