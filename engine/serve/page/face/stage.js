@@ -218,6 +218,7 @@ export class Stage {
   }
 
   #stackChanged() {
+    this.box.dataset.stack = this.live.stack ? "there" : "none";
     if (!this.live.stack) this.#clearInstant();
   }
 
