@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, setting
@@ -40,15 +41,21 @@ class EditRequest(Fields):
     """
 
     @classmethod
-    def read(cls, arguments: Mapping[str, Any], pipe: Any = None) -> EditRequest:
+    def read(
+        cls,
+        arguments: Mapping[str, Any],
+        pipe: Any = None,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> EditRequest:
         """A request from the arguments of ``InpaintEngine.edit``, diffusers' names of them
         included. Those that are no settings are the strategy's options.
 
         Args:
             arguments: by name.
             pipe: what a diffusers callback is given as its pipeline.
+            defaults: settings of the model that is used, for those that are not given.
         """
-        own = own_names(arguments, pipe)
+        own = {**defaults, **own_names(arguments, pipe)}
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
@@ -75,10 +82,23 @@ class EditRequest(Fields):
         self._check_run()
         self._check_region()
         self._check_compat()
+        self._check_candidates()
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
+
+    # --- candidates -------------------------------------------------------------------------
+
+    @property
+    def chooses(self) -> bool:
+        """Whether several starts are tried, and the best kept."""
+        several = isinstance(self.strategy, str) and "," in self.strategy
+        return several or (self.candidates or 1) > 1
+
+    def contenders(self, strategies: int) -> int:
+        """How many starts there are with so many strategies: each has at least one."""
+        return max(strategies, self.candidates or 1)
 
     # --- several prompts --------------------------------------------------------------------
 
@@ -139,7 +159,7 @@ class EditRequest(Fields):
 
     def _draws(self, count: int) -> list[dict[str, Any]]:
         """Seed or generators of each of ``count`` prompts. A generator draws a seed for each."""
-        each, generator = self.num_images, self.generator
+        each, generator = max(self.num_images, self.candidates or 1), self.generator
         if isinstance(generator, list | tuple):
             if len(generator) != count * each:
                 raise InputError(f"{len(generator)} generators for {count * each} pictures.")
@@ -227,11 +247,31 @@ class EditRequest(Fields):
             return
         if (self.guidance_start, self.guidance_end) != (0, 1):
             raise InputError('a guidance interval is not part of compat="diffusers".')
-        if self.expand is not None:
-            raise InputError('expand is not part of compat="diffusers".')
+        for name in ("expand", "exact_steps"):
+            if getattr(self, name):
+                raise InputError(f'{name} is not part of compat="diffusers".')
         for name in ("grow_mask", "prefill", "prefill_mask", "paste", "paste_mask"):
             if getattr(self, name) not in (0, None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')
+
+    def _check_candidates(self) -> None:
+        if (self.keep or 1) > 1 and not self.chooses:
+            raise InputError("keep says how many of several candidates= are finished.")
+        if not self.chooses:
+            return
+        if self.candidates is not None and (self.keep or 1) > self.candidates:
+            raise InputError(f"keep ({self.keep}) must not be above candidates.")
+        excluded = {
+            "num_images= (keep= says how many are returned)": self.num_images > 1,
+            "generator= (seed= says where they begin)": self.generator is not None,
+            "latents=": self.latents is not None,
+            "denoising_end=": self.denoising_end is not None,
+            'output_type="latent"': self.output_type == "latent",
+            'compat="diffusers"': self.compat,
+        }
+        for name, given in excluded.items():
+            if given:
+                raise InputError(f"candidates cannot be combined with {name}.")
 
     # --- the record ---------------------------------------------------------------------------
 
