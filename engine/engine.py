@@ -13,6 +13,7 @@ from engine.edit.strategies import build_strategy
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
 from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
+from engine.models.formats.adapters import Adapters, Embedding, Lora, several
 from engine.models.formats.devices import resolve_device, resolve_dtype
 from engine.models.formats.folders import (
     default_inpaint_model,
@@ -44,8 +45,13 @@ class InpaintEngine:
     def __init__(self, backbone: Backbone, name: str) -> None:
         self.backbone = backbone
         self.name = name
-        self.load: dict[str, Any] = {}
-        """The arguments of :meth:`from_pretrained` that made it, as a record holds them."""
+        self.adapters = Adapters(backbone.pipe)
+        self._load: dict[str, Any] = {}
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """The arguments of :meth:`from_pretrained` that make it, as a record holds them."""
+        return {**self._load, **self.adapters.recorded()}
 
     @property
     def pipe(self) -> Any:
@@ -59,6 +65,9 @@ class InpaintEngine:
         inpaint_model: str | os.PathLike[str] | None = None,
         dtype: Any = None,
         device: Any = None,
+        *,
+        lora: Any = None,
+        embedding: Any = None,
     ) -> InpaintEngine:
         """Load a model.
 
@@ -68,11 +77,17 @@ class InpaintEngine:
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; float16 on a GPU and float32 on the CPU if None.
             device: a torch device or its name; the best that is there if None.
+            lora: ``"FILE[:WEIGHT]"``, a (file, weight) pair, or a list of such: see
+                :meth:`load_lora`.
+            embedding: ``"FILE[:TOKEN]"``, a (file, token) pair, or a list of such: see
+                :meth:`load_embedding`.
 
         Raises:
             InputError: a dtype or device that cannot be used.
-            ModelError: the model is missing, unreachable or of an unsupported family.
+            ModelError: the model is missing, unreachable or of an unsupported family; a LoRA or an
+                embedding is missing or made for another.
         """
+        loras, embeddings = several(lora, Lora.of), several(embedding, Embedding.of)
         given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
@@ -82,7 +97,11 @@ class InpaintEngine:
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
         engine = cls(backbone, str(model))
-        engine.load = _portable(given)
+        engine._load = _portable(given)
+        for each in embeddings:
+            engine.adapters.add_embedding(each)
+        for each in loras:
+            engine.adapters.add_lora(each)
         return engine
 
     @classmethod
@@ -202,6 +221,54 @@ class InpaintEngine:
         """
         optimise(self.backbone, options or ("speed",))
         return self
+
+    def load_lora(self, file: Any, weight: float | None = None, *, name: str | None = None) -> str:
+        """Lay a LoRA over the model, the inpainting UNet beside it included.
+
+        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names. Loaded again under its
+        name it only gets another weight.
+
+        Args:
+            file: a ``.safetensors`` file (``"FILE[:WEIGHT]"``), a folder, or a hub id.
+            weight: how much of it; 0 is off. 1 if None.
+            name: how :meth:`unload_lora` calls it; the file's if None.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ModelError: it is missing, no LoRA, or of another family.
+        """
+        return self.adapters.add_lora(Lora.of(file if weight is None else (file, weight)), name)
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Take a LoRA out again, all if None: the model is what it was, to the bit.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        self.adapters.remove_lora(name)
+
+    def load_embedding(self, file: Any, token: str | None = None) -> str:
+        """Teach the text encoders a textual inversion.
+
+        Args:
+            file: ``.safetensors``, ``.pt`` or ``.bin`` (``"FILE[:TOKEN]"``): SDXL's for both
+                encoders, or for one.
+            token: the word for it in prompts; what the file says, or its name, if None.
+
+        Returns:
+            The word.
+
+        Raises:
+            ModelError: it is missing, no embedding, or for other text encoders.
+            InputError: the word has spaces, or is taken.
+        """
+        return self.adapters.add_embedding(Embedding.of(file if token is None else (file, token)))
+
+    def unload_embedding(self, token: str | None = None) -> None:
+        """Forget an embedding, all if None. Raises ``InputError`` if there is none of that word."""
+        self.adapters.remove_embedding(token)
 
     def preview_with(self, model: Any) -> InpaintEngine:
         """Make the previews of snapshots with a tiny VAE, which draws shapes; without one they are

@@ -72,10 +72,30 @@ Dtype = Annotated[
         help="float32, float16 or bfloat16. [default: the device's]", rich_help_panel=MODEL
     ),
 ]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="A LoRA over the model, such as style.safetensors:0.8; may be repeated.",
+        metavar="FILE[:WEIGHT]",
+        rich_help_panel=MODEL,
+    ),
+]
+EmbeddingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        help="A textual inversion, and its word if that is not the file's name; may be repeated.",
+        metavar="FILE[:TOKEN]",
+        rich_help_panel=MODEL,
+    ),
+]
 
 LOAD: dict[str, Any] = {
     "model": Model,
     "inpaint_model": InpaintModel,
+    "lora": LoraOption,
+    "embedding": EmbeddingOption,
     "device": Device,
     "dtype": Dtype,
 }
@@ -230,7 +250,7 @@ def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
         settings=_settings(**{name: values[name] for name in settings if name not in files}),
         controls=_controls(**{name: values[name] for name in CONTROLS}),
         options=parse_options(values["option"] or []),
-        load=given(**{name: values[name] for name in LOAD}),
+        load=given(**{name: values[name] or None for name in LOAD}),
         output=values["output"],
         quiet=values["quiet"],
     )

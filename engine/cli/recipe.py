@@ -150,8 +150,9 @@ class Recipe:
 
         for name, place in self.record.load.items():
             named = name in asked.load or name in _OF_THE_DEVICE
-            if not named and place is not None and place not in CHECKPOINTS:
-                yield f"--{name.replace('_', '-')} {place}"
+            for each in place if isinstance(place, list) else [place]:
+                if not named and each is not None and each not in CHECKPOINTS:
+                    yield f"--{name.replace('_', '-')} {each}"
         if not asked.controls:
             for control in self.record.controls:
                 if control.model not in list_controls():

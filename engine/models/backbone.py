@@ -164,7 +164,8 @@ class Backbone:
         ``size``: (height, width) in pixels of the padded picture.
         """
         asked = Prompt(prompt, negative_prompt, guided, size, images)
-        key = (asked, self.device, self.text.state())
+        # The networks' state too: layers remember what they made of a text, by the text itself.
+        key = (asked, self.device, self.fingerprint())
 
         def make() -> tuple[Conditioning, Conditioning | None]:
             for told in warnings_of(self.unheard(prompt, negative_prompt if guided else None)):
@@ -212,8 +213,11 @@ class Backbone:
 
     def fingerprint(self) -> Hashable:
         """A value that changes with the model: its weights, its adapters and their scales."""
-        networks = [network.state() for network in self.networks.values()]
-        return self.text.state(), self.codec.state(), *networks
+        networks = list(self.networks.values())
+        for network in networks:
+            if network is not self.main:
+                network.borrow(self.main)
+        return self.text.state(), self.codec.state(), *(each.state() for each in networks)
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
