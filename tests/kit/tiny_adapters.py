@@ -40,7 +40,9 @@ def kohya(pipe: Any, *, convolutions: bool = False, original: bool = True) -> di
     sdxl = getattr(pipe, "text_encoder_2", None) is not None
     named = {}
     own = shapes(pipe.unet, convolutions=convolutions)
-    names = original_names([n for n, _ in pipe.unet.named_modules()], 1)
+    names = original_names(
+        [n for n, _ in pipe.unet.named_modules()], pipe.unet.config.layers_per_block
+    )
     for name, shape in own.items():
         named["lora_unet_" + (names[name] if original else name).replace(".", "_")] = shape
     for prefix, part in (
@@ -99,3 +101,14 @@ def diffusers_metadata(modules: Iterable[str], rank: int, alpha: int) -> dict[st
     """What diffusers' ``save_lora_weights`` writes beside a UNet's tensors."""
     table = {"r": rank, "lora_alpha": alpha, "target_modules": list(modules)}
     return {"lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in table.items()})}
+
+
+def embeddings(pipe: Any, count: int = 2) -> dict[str, torch.Tensor]:
+    """Vectors for each text encoder, by SDXL's names in files."""
+    torch.manual_seed(14)
+    parts = {"clip_l": pipe.text_encoder, "clip_g": getattr(pipe, "text_encoder_2", None)}
+    return {
+        name: torch.randn(count, part.get_input_embeddings().weight.shape[1])
+        for name, part in parts.items()
+        if part is not None
+    }
