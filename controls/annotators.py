@@ -50,7 +50,12 @@ ANNOTATORS = Registry("annotator", AnnotatorInfo, "softpaint.annotators", reserv
 
 
 def list_annotators(*, offline: bool = False) -> list[str]:
-    """The names that :func:`annotate` accepts; only those that need no weights if ``offline``."""
+    """The names that :func:`annotate` accepts; only those that need no weights if ``offline``.
+
+    Example:
+        >>> "canny" in list_annotators(offline=True), "depth" in list_annotators(offline=True)
+        (True, False)
+    """
     return [info.name for info in ANNOTATORS if info.offline or not offline]
 
 

@@ -103,8 +103,8 @@ class BoundControl:
             )
         sizes = _sizes(self.net, scaled.shape[-2], scaled.shape[-1])
         levels = [
-            self._finish(level, size, scaled)
-            for level, size in zip([*down, middle], [*sizes, sizes[-1]], strict=True)
+            self._finish(level, shape, scaled)
+            for level, shape in zip([*down, middle], [*sizes, sizes[-1]], strict=True)
         ]
         return {
             "down_block_additional_residuals": tuple(levels[:-1]),
@@ -137,25 +137,25 @@ class BoundControl:
         return {"controlnet_cond": image, "conditioning_scale": branch.weights[index]}
 
     def _finish(
-        self, residual: torch.Tensor, size: tuple[int, int], scaled: torch.Tensor
+        self, residual: torch.Tensor, shape: tuple[int, int], scaled: torch.Tensor
     ) -> torch.Tensor:
-        """One residual as the UNet takes it: ``size``, masked, for all rows of ``scaled``."""
+        """One residual as the UNet takes it (``shape``: h, w), masked, for ``scaled``'s rows."""
         if self._mask is not None:
-            residual = residual * self._mask_at(size).to(residual.dtype)
-        if residual.shape[-2:] != size:  # pooled (the shuffle ControlNets): one value per channel
-            residual = residual.expand(-1, -1, *size)
+            residual = residual * self._mask_at(shape).to(residual.dtype)
+        if residual.shape[-2:] != shape:  # pooled (the shuffle ControlNets): one value per channel
+            residual = residual.expand(-1, -1, *shape)
         if residual.shape[0] < scaled.shape[0]:
             some, residual = residual, residual.new_zeros(scaled.shape[0], *residual.shape[1:])
             places = self._acted_on(residual)
             places.copy_(some.view_as(places))
         return residual.to(scaled.dtype)
 
-    def _mask_at(self, size: tuple[int, int]) -> torch.Tensor:
+    def _mask_at(self, shape: tuple[int, int]) -> torch.Tensor:
         """The mask (1 1 h w) averaged over the area of each feature."""
-        if size not in self._masks:
+        if shape not in self._masks:
             assert self._mask is not None  # noqa: S101 - the caller asked
-            self._masks[size] = shrunk(self._mask, size)
-        return self._masks[size]
+            self._masks[shape] = shrunk(self._mask, shape)
+        return self._masks[shape]
 
 
 class BoundUnion(BoundControl):
@@ -192,6 +192,6 @@ def _sizes(net: Any, height: int, width: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def shrunk(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def shrunk(mask: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """A mask (1 1 H W) averaged over the area of each feature of a grid (height, width)."""
-    return F.interpolate(mask, size=tuple(size), mode="area")
+    return F.interpolate(mask, size=tuple(shape), mode="area")

@@ -55,6 +55,16 @@ class Control:
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
+
+    Example:
+        >>> edges = Control("canny", scale=0.8, end=0.6)  # drawn from the picture itself
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=2,
+        ...     controls=edges,
+        ... )
     """
 
     model: Any

@@ -105,12 +105,12 @@ class ControlStack:
             entries.append(replace(entry, images=images, mask=mask, row=row))
         return replace(self, entries=entries, companions=companions)
 
-    def regions(self, size: Sequence[int]) -> torch.Tensor:
+    def regions(self, shape: Sequence[int]) -> torch.Tensor:
         """Where each of the rows after the companions' first may differ from the one before it:
-        r-1 1 h w, bool, on a latent grid of ``size``. A mask grows to whole cells.
+        r-1 1 h w, bool, on a latent grid of ``shape``. A mask grows to whole cells.
         """
         masks = [each.mask for each in self.entries if each.mask is not None and each.row]
-        return torch.cat([shrunk(mask, size) > 0 for mask in masks]).to(self.device)
+        return torch.cat([shrunk(mask, shape) > 0 for mask in masks]).to(self.device)
 
     def bind(self, place: Place, schedule: Schedule) -> Bound:
         """The residuals of one job's controls, in order; those that are on at no step are left out.
@@ -160,7 +160,7 @@ class ControlStack:
         """The control image for every row of the network's batch."""
         image = entry.images[place.picture % len(entry.images)]
         if place.size is not None:
-            image = resized(image, place.size)
+            image = resized(image, place.size.shape)
         return image.to(self.device, entry.net.dtype).repeat(rows, 1, 1, 1)
 
 

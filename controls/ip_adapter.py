@@ -20,7 +20,7 @@ from engine.picture.read import load_image
 if TYPE_CHECKING:
     from controls.canvas import Canvas
     from controls.place import SteeredModel
-    from engine.picture.geometry import Box
+    from engine.picture.geometry import Box, Size
     from engine.solvers.schedule import Schedule
 
 
@@ -121,7 +121,7 @@ def _masks(several: Sequence[Reference], canvas: Canvas) -> torch.Tensor:
     return torch.cat(masks, dim=1)
 
 
-def _resized(mask: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    if size is None or tuple(mask.shape[-2:]) == tuple(size):
+def _resized(mask: torch.Tensor, size: Size | None) -> torch.Tensor:
+    if size is None or tuple(mask.shape[-2:]) == size.shape:
         return mask
-    return torch.nn.functional.interpolate(mask, size=size, mode="area")
+    return torch.nn.functional.interpolate(mask, size=size.shape, mode="area")

@@ -19,11 +19,11 @@ THIN = 0.02
 its 3 x 3 neighbours."""
 
 
-def resized(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """A control image (1 3 H W in [0, 1]) at ``size`` (height, width): black and white as such,
+def resized(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A control image (1 3 H W in [0, 1]) at ``shape`` (height, width): black and white as such,
     anything else averaged.
     """
-    height, width = size
+    height, width = shape
     if tuple(image.shape[-2:]) == (height, width):
         return image
     smooth = F.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
@@ -31,8 +31,8 @@ def resized(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     white = drawing == 1
     if not (white | (drawing == 0)).all() or not (image == drawing).all() or not white.any():
         return smooth
-    shape = np.asarray(white, np.uint8)
-    left = cv2.erode(shape, np.ones((3, 3), np.uint8)).sum() / shape.sum()
+    area = np.asarray(white, np.uint8)
+    left = cv2.erode(area, np.ones((3, 3), np.uint8)).sum() / area.sum()
     if left > THIN:
         return (smooth >= 0.5).to(image)
     from skimage.morphology import skeletonize

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from controls.canvas import Canvas
     from engine.denoise.job import ResidualSource
     from engine.models import Family
-    from engine.picture.geometry import Box
+    from engine.picture.geometry import Box, Size
     from engine.solvers.schedule import Schedule
     from engine.types import Checkpoint, Conditioning
 
@@ -50,8 +50,8 @@ class SteeredModel(Protocol):
 class Place:
     """Where one job stands in its edit."""
 
-    size: tuple[int, int] | None = None
-    """(height, width) in px of the job's canvas, where it is not the cut-out's own (a stage at
+    size: Size | None = None
+    """Of the job's canvas, where it is not the cut-out's own (a stage at
     another scale, an enlarged cut-out)."""
     picture: int = 0
     """The picture's number in the edit."""

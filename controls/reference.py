@@ -30,6 +30,11 @@ class Reference:
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
+
+    Example:
+        >>> style = Reference("photo.png", scale=0.5, mask="mask.png")
+        >>> style.scale
+        0.5
     """
 
     image: Any = None

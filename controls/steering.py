@@ -44,9 +44,9 @@ class Steering:
         """Rows that a job needs before the picture's own: see :mod:`engine.denoise.companions`."""
         return self.stack.companions
 
-    def regions(self, size: Sequence[int]) -> torch.Tensor:
+    def regions(self, shape: Sequence[int]) -> torch.Tensor:
         """Of the companions: see :meth:`controls.controlnet.ControlStack.regions`."""
-        return self.stack.regions(size)
+        return self.stack.regions(shape)
 
     def cut(self, box: Box, repainted: torch.Tensor, schedules: Sequence[Schedule]) -> Steering:
         """The same for a cut-out, see :meth:`Steer.cut`."""

@@ -40,6 +40,18 @@ class InpaintEngine:
     """An inpainting engine around one loaded model.
 
     Make one with :meth:`from_pretrained` or :meth:`from_pipe`.
+
+    Example:
+        >>> engine = InpaintEngine.from_pretrained()
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=4,
+        ...     seed=7,
+        ... )
+        >>> result.images[0].size, result.seeds
+        ((72, 56), [7])
     """
 
     def __init__(self, backbone: Backbone, name: str) -> None:
@@ -312,6 +324,22 @@ class InpaintEngine:
         Raises:
             InputError: bad input; nothing was computed.
         """
+        sets = controls if isinstance(controls, Mapping) else {"": controls}
+        requests = self.variants(strategies=strategies, controls=controls, **arguments)
+        return self._compare(requests, per_row=len(sets) if len(sets) > 1 else None)
+
+    def variants(
+        self,
+        *,
+        strategies: Sequence[str | AnyStrategy] | None = None,
+        controls: Any = None,
+        **arguments: Any,
+    ) -> dict[str, EditRequest]:
+        """What :meth:`compare` asks the runtime for, by the names of its results.
+
+        Raises:
+            InputError: bad input.
+        """
         chosen = self.strategies() if strategies is None else list(strategies)
         if isinstance(strategies, str) or not chosen:
             raise InputError("strategies must be a list of at least one name.")
@@ -325,14 +353,13 @@ class InpaintEngine:
             raise InputError("compare makes pictures in the engine's own mode only.")
         if len(sets) > 1 and request.generator is not None:
             raise InputError("several sets of controls take seed=, not generator=.")
-        requests = {
+        return {
             f"{strategy.name}, {label}" if label else strategy.name: replace(
                 request, strategy=strategy, options={}, controls=own
             )
             for strategy in _build_each(chosen, request.options)
             for label, own in sets.items()
         }
-        return self._compare(requests, per_row=len(sets) if len(sets) > 1 else None)
 
     # --------------------------------------------------------------------------------------------
 

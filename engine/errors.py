@@ -65,19 +65,44 @@ class _Advising:
 
 
 class SoftpaintError(_Advising, Exception):
-    """Base class of Softpaint's errors."""
+    """Base class of Softpaint's errors.
+
+    Example:
+        >>> try:
+        ...     engine.edit(image="photo.png", mask="nowhere.png", prompt="a red house")
+        ... except SoftpaintError as error:
+        ...     print(type(error).__name__)
+        InputError
+    """
 
 
 class SoftpaintWarning(_Advising, UserWarning):
-    """Something that was asked for and has another effect than it seems, or none."""
+    """Something that was asked for and has another effect than it seems, or none.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("error", SoftpaintWarning)  # stop at what would have no effect
+    """
 
 
 class InputError(SoftpaintError, ValueError):
-    """The caller asked for something that cannot be done; nothing was computed or written."""
+    """The caller asked for something that cannot be done; nothing was computed or written.
+
+    Example:
+        >>> engine.edit(image="photo.png", mask="mask.png", prompt="a boat", strength=2)
+        Traceback (most recent call last):
+        engine.errors.InputError: strength must be from 0 to 1 (and above 0), not 2.
+    """
 
 
 class UnknownNameError(InputError):
-    """A name that is not registered. Lists what exists and the nearest match."""
+    """A name that is not registered. Lists what exists and the nearest match.
+
+    Example:
+        >>> raise UnknownNameError("strategy", "blond", ["blend", "remove"])
+        Traceback (most recent call last):
+        engine.errors.UnknownNameError: unknown strategy 'blond'. Did you mean 'blend'? ...
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -87,15 +112,39 @@ class UnknownNameError(InputError):
 
 
 class ModelError(SoftpaintError):
-    """A model could not be found, loaded or used."""
+    """A model could not be found, loaded or used.
+
+    Example:
+        >>> try:
+        ...     InpaintEngine.from_pretrained("no/such-model")
+        ... except ModelError:
+        ...     print("not there")
+        not there
+    """
 
 
 class OutputError(SoftpaintError):
-    """A result could not be written; no partial file is left behind."""
+    """A result could not be written; no partial file is left behind.
+
+    Example:
+        >>> try:
+        ...     files = result.save("out.png")
+        ... except OutputError as error:
+        ...     print(error)
+    """
 
 
 class MemoryLimitError(SoftpaintError):
-    """The device's memory does not suffice for a single picture's model call."""
+    """The device's memory does not suffice for a single picture's model call.
+
+    Example:
+        >>> try:
+        ...     result = engine.edit(
+        ...         image="photo.png", mask="mask.png", prompt="a boat", num_inference_steps=2
+        ...     )
+        ... except MemoryLimitError:
+        ...     engine.optimise("memory")
+    """
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__(
@@ -105,4 +154,17 @@ class MemoryLimitError(SoftpaintError):
 
 
 class CancelledError(SoftpaintError):
-    """The edit was cancelled by its callback; other jobs in the loop went on."""
+    """The edit was cancelled by its callback; other jobs in the loop went on.
+
+    Example:
+        >>> try:
+        ...     engine.edit(
+        ...         image="photo.png",
+        ...         mask="mask.png",
+        ...         prompt="a boat",
+        ...         callback=lambda shot: shot.index < 2,
+        ...     )
+        ... except CancelledError:
+        ...     print("stopped after three steps")
+        stopped after three steps
+    """

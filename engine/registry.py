@@ -72,7 +72,13 @@ class Registry(Generic[Info]):
         """Raise ``InputError`` if a record cannot be registered; a subclass may say why."""
 
     def names(self) -> list[str]:
-        """The registered names, built-in ones first."""
+        """The registered names, built-in ones first.
+
+        Example:
+            >>> from engine import list_controls, list_strategies
+            >>> "differential" in list_strategies(), "canny" in list_controls()
+            (True, True)
+        """
         return list(self._all())
 
     def get(self, name: str) -> Info:

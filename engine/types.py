@@ -175,7 +175,21 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What an observer is shown after each model call: a copy that it may keep."""
+    """What an observer is shown after each model call: a copy that it may keep.
+
+    Example:
+        >>> seen = []
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a boat",
+        ...     num_inference_steps=3,
+        ...     callback=seen.append,
+        ... )
+        >>> [(shot.index, shot.total) for shot in seen]
+        [(0, 3), (1, 3), (2, 3)]
+        >>> seen[-1].preview().save("now.png")
+    """
 
     job: str
     index: int

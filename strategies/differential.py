@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.denoise.strategy import Part, StrategyContext
-from engine.errors import InputError
+from engine.errors import InputError, SoftpaintWarning
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ FEW_STEPS = 9
 MODES = ("relative", "absolute", "legacy")
 
 
-class FewStepsWarning(UserWarning):
+class FewStepsWarning(SoftpaintWarning):
     """A strength map is finer than the run's steps."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,12 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Without the compiled files each command that a test starts compiles torch and diffusers anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Thread pools of several processes on the same cores spin against each other.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 import numpy as np
 import pytest
@@ -48,6 +55,14 @@ def cat() -> Image.Image:
     from skimage.data import chelsea
 
     return Image.fromarray(chelsea())
+
+
+@pytest.fixture(autouse=True)
+def usual_arithmetic():
+    """A benchmark flushes denormal numbers for its whole process: not for the tests after it."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture

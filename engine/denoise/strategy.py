@@ -50,6 +50,24 @@ class Part:
 
     ``latents`` are b c h w in the scheduler's own scale. Hooks are pure: they return new latents
     and change neither their arguments nor ``state``.
+
+    Example:
+        >>> class Anchor(Part):
+        ...     def prepare(self, context):
+        ...         return context.init_latents, 1 - context.strength_map
+        ...
+        ...     def denoised(self, state, denoised, latents, step):
+        ...         original, weight = state
+        ...         return denoised + weight * (original - denoised)
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     strength_map="map.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=3,
+        ...     strategy=Anchor(),
+        ... )
+        >>> result.settings["strategy"]
+        'Anchor'
     """
 
     network: ClassVar[Network | None] = None
@@ -122,6 +140,11 @@ class Strategy:
     """Parts that act one after the other, in the given order.
 
     Raises ``InputError`` if two parts cannot be composed.
+
+    Example:
+        >>> from strategies.differential import DifferentialDiffusion
+        >>> Strategy("held", (DifferentialDiffusion(),)).name
+        'held'
     """
 
     name: str

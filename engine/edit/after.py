@@ -159,7 +159,7 @@ def _matched(
         strength_map,
         alpha=crop(inputs.alphas[view.source], box),
         method=request.colour,
-        cell=shared.backbone.cell * box.width / region.size[0],
+        cell=shared.backbone.cell * box.width / region.size.width,
     )
     keeps_grey = inputs.pictures[view.source].grey and request.keep_grey
     return as_grey(matched) if keeps_grey else matched

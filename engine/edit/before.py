@@ -23,6 +23,7 @@ from engine.edit.seeds import divide
 from engine.edit.shared import Shared
 from engine.errors import InputError
 from engine.picture.fill import choose_prefill
+from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class PreparedEdit(Prepared):
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-        place = Place(strength_map.shape, view.source, view.box, rows, uncond is not None)
+        place = Place(Size.of(strength_map.shape), view.source, view.box, rows, uncond is not None)
         bound = steering.bind(place, context.schedule)
         follow = partial(self._follow, number, view, steering)
         job = Job(

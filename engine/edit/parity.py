@@ -31,6 +31,7 @@ from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
 from engine.models.processors import control_image_processor, image_processors
+from engine.picture.geometry import Size
 from engine.picture.read import load_image
 
 if TYPE_CHECKING:
@@ -73,14 +74,13 @@ class PreparedLikeDiffusers(Prepared):
         )
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in px."""
-        height, width = self.mask.shape[-2:]
-        return height, width
+    def size(self) -> Size:
+        """Of the pictures."""
+        return Size.of(self.mask.shape[-2:])
 
     @property
     def original(self) -> Image.Image:
-        return Image.new("RGB", self.size[::-1], "grey")
+        return Image.new("RGB", self.size, "grey")
 
     @property
     def strength_map(self) -> NDArray[np.float32]:
@@ -88,8 +88,7 @@ class PreparedLikeDiffusers(Prepared):
 
     @property
     def regions(self) -> list[list[int]]:
-        height, width = self.size
-        return [[0, 0, width, height, width, height]]
+        return [[0, 0, *self.size, *self.size]]
 
     def start(self) -> list[Job]:
         with torch.no_grad():
@@ -155,7 +154,7 @@ class PreparedLikeDiffusers(Prepared):
     def _context(self, schedule: Schedule, dtype: torch.dtype) -> StrategyContext:
         """The draws, in diffusers' order: the picture's sample, the noise, the masked picture's."""
         backbone, strategy, count = self.backbone, self._parts, self.request.num_images
-        height, width = (side // backbone.cell for side in self.size)
+        height, width = (side // backbone.cell for side in self.size.shape)
         shape = (count, backbone.latent_channels, height, width)
         latents_given = self.image.shape[1] == backbone.latent_channels
         x0 = torch.zeros(1, *shape[1:])  # never used where it is not encoded

@@ -25,7 +25,7 @@ from engine.errors import InputError
 from engine.models.tiled import TiledNetwork
 from engine.picture.crop import STRETCH
 from engine.picture.fill import find_prefill
-from engine.picture.geometry import Box, crop
+from engine.picture.geometry import Box, Size, crop
 from engine.picture.pixels import to_pixels
 
 if TYPE_CHECKING:
@@ -74,14 +74,14 @@ class Shared:
     # Text --------------------------------------------------------------------------------------
 
     def conditioning(
-        self, network: Network, scale: float, size: tuple[int, int], rows: int = 1
+        self, network: Network, scale: float, size: Size, rows: int = 1
     ) -> tuple[Conditioning, Conditioning | None]:
         """The text for jobs, with and without the prompt.
 
         Args:
             network: that reads them.
             scale: of the guidance, for a network that embeds it.
-            size: (height, width) in px of the job's canvas.
+            size: of the job's canvas.
             rows: of the job.
         """
         embedded = scale if network.embeds_guidance else None
@@ -93,7 +93,7 @@ class Shared:
         return cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
     def _conditioning(
-        self, network: Network, embedded: float | None, size: tuple[int, int]
+        self, network: Network, embedded: float | None, size: Size
     ) -> tuple[Conditioning, Conditioning | None]:
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
@@ -106,8 +106,8 @@ class Shared:
             cond = network.with_guidance(cond, embedded)
         return cond, uncond
 
-    def tiled(self, network: Network) -> tuple[Any, tuple[int, int]]:
-        """A network that sees its input in tiles, and the (height, width) in px of a tile."""
+    def tiled(self, network: Network) -> tuple[Any, Size]:
+        """A network that sees its input in tiles, and the size of a tile."""
         align, cell = self.backbone.align, self.backbone.cell
         native = self.request.native_size or self.backbone.native_size
         side = max(align, round(STRETCH * native / align) * align)
@@ -115,7 +115,7 @@ class Shared:
         def make() -> TiledNetwork:
             return TiledNetwork(network, side // cell, rows=TILES)
 
-        return self._once(("tiled", id(network)), make), (side, side)
+        return self._once(("tiled", id(network)), make), Size(side, side)
 
     # Latents -----------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Shared:
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Clean latents (1 c h w) of pixels (1 3 H W in [-1, 1])."""
-        with self.backbone.codec.in_tiles(pixels.shape[-2:], self.backbone.native_size):
+        with self.backbone.codec.in_tiles(Size.of(pixels.shape[-2:]), self.backbone.native_size):
             return self.backbone.encode(pixels)
 
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
@@ -161,13 +161,13 @@ class Shared:
         changed = torch.from_numpy(self.map_at(view, scale) > 0)
         # One at a time: memory, and the same bits whatever else is in the request.
         decoded = [self.decode(row).float().cpu() for row in latents.split(1)]
-        resized = [resize_pixels(row, target.shape[-2:]).clamp(-1, 1) for row in decoded]
+        resized = [resize_pixels(row, Size.of(target.shape[-2:])).clamp(-1, 1) for row in decoded]
         return torch.cat([self._encode(row.where(changed, target)) for row in resized])
 
     # Pixels ------------------------------------------------------------------------------------
 
-    def size_at(self, view: View, scale: float) -> tuple[int, int]:
-        """(height, width) in px of a view's canvas at a stage's ``scale``."""
+    def size_at(self, view: View, scale: float) -> Size:
+        """The size of a view's canvas at a stage's ``scale``."""
         return view.size_at(scale, self.backbone.align)
 
     def map_at(self, view: View, scale: float) -> NDArray[np.float32]:
@@ -181,7 +181,7 @@ class Shared:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels (1 3 H W, about [-1, 1]) of latents (1 c h w)."""
         cell = self.backbone.cell
-        size = (latents.shape[-2] * cell, latents.shape[-1] * cell)
+        size = Size(latents.shape[-1] * cell, latents.shape[-2] * cell)
         with self.backbone.codec.in_tiles(size, self.backbone.native_size):
             return self.memory.decode(latents, self.backbone.decode)
 
@@ -189,7 +189,7 @@ class Shared:
         """Pixels (H W 3) of a region's latents (1 c h w), at the size of its box."""
         box, pixels = region.box, self.decode(latents)
         if region.scaled:
-            pixels = resize_pixels(pixels.float(), (box.height, box.width))
+            pixels = resize_pixels(pixels.float(), box.size)
         return crop(to_pixels(pixels)[0], Box(0, 0, box.width, box.height))
 
     def round_trip(self, view: View) -> NDArray[np.uint8]:

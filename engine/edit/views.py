@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.picture.geometry import Box, crop, pad_to_multiple
+from engine.picture.geometry import Box, Size, crop, pad_to_multiple
 from engine.picture.masks import resize_map
 from engine.picture.pixels import to_tensor
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from engine.picture.crop import Region
 
 
-def resize_pixels(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """``pixels`` (b c h w) at ``size`` (height, width), bicubic with antialiasing."""
-    if tuple(pixels.shape[-2:]) == tuple(size):
+def resize_pixels(pixels: torch.Tensor, size: Size) -> torch.Tensor:
+    """``pixels`` (b c h w) at ``size``, bicubic with antialiasing."""
+    if tuple(pixels.shape[-2:]) == size.shape:
         return pixels
-    return torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+    resize = torch.nn.functional.interpolate
+    return resize(pixels, size=size.shape, mode="bicubic", antialias=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,23 +63,20 @@ class View:
             return box
         return Box(box.left, box.top, box.left + width, box.top + height)
 
-    def size_at(self, scale: float, align: int) -> tuple[int, int]:
-        """(height, width) at ``scale``, multiples of ``align``."""
-        height, width = self.strength_map.shape
+    def size_at(self, scale: float, align: int) -> Size:
+        """The size at ``scale``, multiples of ``align``."""
+        size = Size.of(self.strength_map.shape)
         if scale == 1:
-            return height, width
-        return max(1, round(height * scale / align)) * align, max(
-            1, round(width * scale / align)
-        ) * align
+            return size
+        return Size(*(max(1, round(side * scale / align)) * align for side in size))
 
     def map_at(self, scale: float, align: int) -> NDArray[np.float32]:
         """The map at ``scale``; a hard one grows, so that nothing is lost."""
-        height, width = self.size_at(scale, align)
-        return resize_map(self.strength_map, (width, height))
+        return resize_map(self.strength_map, self.size_at(scale, align))
 
 
 def model_pixels(rgb: NDArray[np.uint8], region: Region, align: int) -> torch.Tensor:
     """What is cut out for ``region`` (H W 3), scaled and padded: 1 3 H W in [-1, 1]."""
     if not region.scaled:
         return to_tensor(pad_to_multiple(rgb, align)[0])
-    return resize_pixels(to_tensor(rgb), region.size[::-1]).clamp(-1, 1)
+    return resize_pixels(to_tensor(rgb), region.size).clamp(-1, 1)

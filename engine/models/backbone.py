@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from engine.models.network import Network
+    from engine.picture.geometry import Size
     from engine.types import Checkpoint, Conditioning
 
 TEXTS = 32
@@ -155,14 +156,14 @@ class Backbone:
         negative_prompt: str | None,
         *,
         guided: bool,
-        size: tuple[int, int],
+        size: Size,
         images: int = 1,
         reading: Reading = PLAIN,
     ) -> tuple[Conditioning, Conditioning | None]:
         """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each; the
         last :data:`TEXTS` are remembered.
 
-        ``size``: (height, width) in pixels of the padded picture.
+        ``size``: of the padded picture.
         """
         asked = Prompt(prompt, negative_prompt, guided, size, images, reading)
         # The networks' state too: layers remember what they made of a text, by the text itself.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from engine.models.state import dtype_of, weights_state
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.picture.geometry import Size
 
 WHOLE = 3.0
 """Sides of a picture that a VAE takes as a whole, over the side that the model was trained on."""
@@ -59,8 +61,8 @@ class Codec(ABC):
         ``parity``: to the bits of diffusers' pipelines.
         """
 
-    def in_tiles(self, size: Sequence[int], native: int) -> AbstractContextManager[None]:
-        """Let a picture of ``size`` (height, width) that is far larger than the side ``native`` go
+    def in_tiles(self, size: Size, native: int) -> AbstractContextManager[None]:
+        """Let a picture of ``size`` that is far larger than the side ``native`` go
         through in overlapping tiles, where the codec can.
         """
         return nullcontext()
@@ -113,11 +115,11 @@ class KLCodec(Codec):
         return pixels
 
     @contextmanager
-    def in_tiles(self, size: Sequence[int], native: int) -> Iterator[None]:
+    def in_tiles(self, size: Size, native: int) -> Iterator[None]:
         """Diffusers' own tiling beyond :data:`WHOLE` times ``native``; what was set before is
         restored.
         """
-        vae, (height, width) = self.pipe.vae, size
+        vae, (width, height) = self.pipe.vae, size
         tiled = height * width > (WHOLE * native) ** 2 and hasattr(vae, "enable_tiling")
         if not tiled or vae.use_tiling:
             yield

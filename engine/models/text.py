@@ -16,6 +16,7 @@ from engine.models.unheard import cut_off, unheard
 if TYPE_CHECKING:
     import torch
 
+    from engine.picture.geometry import Size
     from engine.types import Conditioning
 
 NUMBERS = ("", "_2", "_3")
@@ -53,7 +54,7 @@ class Prompt:
     negative: str | None
     guided: bool
     """An unconditional conditioning is wanted too."""
-    size: tuple[int, int]
+    size: Size
     """(height, width) in px of the padded picture, for families that are told."""
     images: int = 1
     """Rows of each conditioning."""

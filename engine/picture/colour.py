@@ -184,7 +184,12 @@ for _info in (
 
 
 def list_colours() -> list[str]:
-    """The names that ``colour=`` accepts, best first."""
+    """The names that ``colour=`` accepts, best first.
+
+    Example:
+        >>> list_colours()[0]
+        'field'
+    """
     return COLOURS.names()
 
 

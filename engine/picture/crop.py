@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import find_objects
 
-from engine.picture.geometry import Box
+from engine.picture.geometry import Box, Size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +59,8 @@ class Region:
 
     box: Box
     """In the picture's pixels."""
-    size: tuple[int, int]
-    """(width, height) in px at which it is edited: the box's own, or multiples of the model's
+    size: Size
+    """At which it is edited: the box's own, or multiples of the model's
     alignment where it is scaled."""
     own: NDArray[np.bool_] | None = None
     """Which of the box's pixels (H W) it gives back; None is all. The others belong to other
@@ -77,11 +77,11 @@ class Region:
     @property
     def area(self) -> int:
         """Pixels that the model works on at the most."""
-        return self.size[0] * self.size[1]
+        return self.size.width * self.size.height
 
     @classmethod
-    def whole(cls, size: tuple[int, int]) -> Region:
-        """The full frame of a picture of ``size`` (width, height)."""
+    def whole(cls, size: Size) -> Region:
+        """The full frame of a picture of ``size``."""
         return cls(Box(0, 0, *size), size)
 
 
@@ -132,7 +132,7 @@ class Cutter:
             pixel once; those of the same size share model calls.
         """
         height, width = strength_map.shape
-        whole = Region.whole((width, height))
+        whole = Region.whole(Size(width, height))
         support = strength_map > 0
         if rule == "full" or not support.any():
             return [whole]
@@ -245,7 +245,7 @@ class Cutter:
             )
         )
         box = Box(left, top, left + sides[0], top + sides[1])
-        return Region(box, (size[0], size[1]), coarse=coarse)
+        return Region(box, Size(*size), coarse=coarse)
 
     def _scales(self, side: float, parts: int) -> tuple[float, float]:
         """Working side over the cut-out's own (both as square roots of areas), and the side of the

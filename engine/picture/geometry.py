@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,27 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.picture.arrays import MAX_PIXELS, by
 
-__all__ = ["Box", "check_canvas", "crop", "pad_to_multiple"]
+__all__ = ["Box", "Size", "check_canvas", "crop", "pad_to_multiple"]
 
 _ArrayT = TypeVar("_ArrayT", bound=NDArray[Any])
+
+
+class Size(NamedTuple):
+    """Width and height in px, in Pillow's order; an array's (H, W) is its ``shape``."""
+
+    width: int
+    height: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width), as arrays and tensors have it."""
+        return self.height, self.width
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> Size:
+        """That of an array or tensor whose ``shape`` is (H, W)."""
+        height, width = shape
+        return cls(width, height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +53,11 @@ class Box:
     def height(self) -> int:
         """Height in px."""
         return self.bottom - self.top
+
+    @property
+    def size(self) -> Size:
+        """Both."""
+        return Size(self.width, self.height)
 
 
 def pad_to_multiple(array: _ArrayT, multiple: int) -> tuple[_ArrayT, Box]:

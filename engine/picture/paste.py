@@ -176,5 +176,10 @@ for _info in (
 
 
 def list_pastes() -> list[str]:
-    """The names that ``paste=`` accepts."""
+    """The names that ``paste=`` accepts.
+
+    Example:
+        >>> "poisson" in list_pastes()
+        True
+    """
     return PASTES.names()

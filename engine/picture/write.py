@@ -92,6 +92,7 @@ def write_image(
     *,
     metadata: Mapping[str, str] | None = None,
     name: FilePath,
+    warn: bool = True,
 ) -> None:
     """Write an image into an open file, as :func:`save_image` does into one of a path.
 
@@ -101,6 +102,7 @@ def write_image(
         format_: One of the values of :data:`FORMATS`.
         metadata: See :func:`save_image`.
         name: What error messages call the file.
+        warn: Name what the format has no place for.
 
     Raises:
         OutputError: The format cannot hold the image or the metadata.
@@ -129,7 +131,7 @@ def write_image(
         file.write(_deep_png(deep, written))
     else:
         image.save(file, format=format_, **_QUALITY[format_], **written.options)
-    if written.lost:
+    if written.lost and warn:
         warnings.warn(
             f"{Path(name).name} ({format_}) is written without {'; '.join(written.lost)}",
             stacklevel=2,

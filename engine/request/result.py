@@ -22,7 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class EditResult:
-    """The pictures of one edit and everything that was used to make them."""
+    """The pictures of one edit and everything that was used to make them.
+
+    Example:
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=4,
+        ...     seed=7,
+        ... )
+        >>> result.settings["strategy"], result.model_calls
+        ('differential', 4)
+        >>> result.save("out.png")  # with its record, as `softpaint edit` writes it
+        [PosixPath('out.png')]
+    """
 
     images: Any
     """A list of Pillow images; for ``output_type="np"`` a float32 array b h w 3 in [0, 1]; for
@@ -142,7 +156,20 @@ class Outcomes(list["EditResult | Exception"]):
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """The same picture, prompt and seed through several strategies."""
+    """The same picture, prompt and seed through several strategies.
+
+    Example:
+        >>> comparison = engine.compare(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=3,
+        ...     strategies=["blend", "remove"],
+        ... )
+        >>> list(comparison.results)
+        ['blend', 'remove']
+        >>> comparison.grid().save("sheet.png")
+    """
 
     outcomes: Mapping[str, EditResult | Exception]
     """By strategy, its result or the error that ended it; at least one result."""
@@ -168,8 +195,17 @@ class Comparison:
         return f"Comparison({', '.join(self.results)}, {self.seconds:.1f} s)"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+        """What a viewer of pictures shows."""
         return png_of([self.grid()])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sheet and the table."""
+        from base64 import b64encode
+        from html import escape
+
+        sheet = b64encode(self._repr_png_()).decode("ascii")
+        picture = f'<img alt="{escape(repr(self))}" src="data:image/png;base64,{sheet}">'
+        return f"{picture}\n<pre>{escape(self.table())}</pre>"
 
     def picture(self, name: str, index: int = 0) -> Image.Image:
         """Picture ``index`` of the result called ``name``."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from time import perf_counter
 from types import MappingProxyType
@@ -165,10 +165,25 @@ class Runtime:
         Raises:
             InputError: bad input in one of them; nothing was queued.
         """
-        several = prepare(self.backbone, requests, memory)
-        tickets = [Ticket(*each) for each in zip(requests, several, strict=True)]
-        self._queue.extend(tickets)
+        tickets = self.prepare(requests, memory)
+        self.queue(tickets)
         return tickets
+
+    def prepare(
+        self, requests: Sequence[EditRequest], memory: Memory | None = None
+    ) -> list[Ticket]:
+        """Tickets as :meth:`add_variants` makes them, which :meth:`queue` takes in later: for who
+        has a queue of his own.
+
+        Raises:
+            InputError: bad input in one of them.
+        """
+        several = prepare(self.backbone, requests, memory)
+        return [Ticket(*each) for each in zip(requests, several, strict=True)]
+
+    def queue(self, tickets: Iterable[Ticket]) -> None:
+        """Let prepared tickets wait for their turn."""
+        self._queue.extend(tickets)
 
     def step(self) -> list[Ticket]:
         """Let queued tickets start, take one step with all that run, and finish those that are

@@ -35,6 +35,19 @@ class Session:
     - ``feather`` and whatever else is done to the finished picture: no step.
 
     A cancelled render counts for the steps that it had.
+
+    Example:
+        >>> session = engine.session(
+        ...     image="photo.png",
+        ...     mask="mask.png",
+        ...     prompt="a red house",
+        ...     num_inference_steps=6,
+        ...     seed=7,
+        ... )
+        >>> first = session.render()
+        >>> again = session.render(feather=8)
+        >>> again.model_calls, again.reused_calls
+        (0, 6)
     """
 
     def __init__(
@@ -53,7 +66,8 @@ class Session:
         if arguments.get("generator") is None and arguments.get("seed") in (None, -1):
             self.arguments["seed"] = draw_seed()
         self._runtime = Runtime(backbone, model)
-        self._renders = Renders(max_bytes, None if store is None else torch.device(store))
+        self.memory = Renders(max_bytes, None if store is None else torch.device(store))
+        """The steps of its renders."""
         self._weights = backbone.fingerprint()
 
     def render(self, **changes: Any) -> EditResult:
@@ -66,43 +80,53 @@ class Session:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
+        request = self.request(changes)
+        ticket = self._runtime.add(request, self.memory)
+        try:
+            run(self._runtime, [ticket], progress=request.progress)
+        finally:
+            self.memory.keep()
+        return ticket.outcome()
+
+    def request(self, changes: Mapping[str, Any]) -> EditRequest:
+        """What :meth:`render` asks its runtime for. Who runs it in a runtime of his own gives it
+        :attr:`memory`, one render at a time, and calls ``memory.keep()`` when its ticket has left.
+
+        Raises:
+            InputError: bad input.
+        """
         arguments = self._changed(changes)
         _refuse_compat(arguments)
         request = EditRequest.read(arguments, self._runtime.backbone.pipe)
         if (weights := self._runtime.backbone.fingerprint()) != self._weights:
             self.clear()
             self._weights = weights
-        ticket = self._runtime.add(request, self._renders)
-        try:
-            run(self._runtime, [ticket], progress=request.progress)
-        finally:
-            self._renders.keep()
-        return ticket.outcome()
+        return request
 
     def clear(self) -> None:
         """Forget all renders: needed after changes to the model that are neither new weights nor
         adapters (FreeU, say).
         """
-        self._renders.clear()
+        self.memory.clear()
 
     @property
     def max_bytes(self) -> int:
         """Beyond this, the renders used longest ago are forgotten."""
-        return self._renders.max_bytes
+        return self.memory.max_bytes
 
     @max_bytes.setter
     def max_bytes(self, limit: int) -> None:
-        self._renders.max_bytes = limit
+        self.memory.max_bytes = limit
 
     @property
     def cached_bytes(self) -> int:
         """Memory that the steps of earlier renders take; at most ``max_bytes``."""
-        return self._renders.nbytes
+        return self.memory.nbytes
 
     @property
     def bytes_per_step(self) -> int:
         """What a step of the last render takes, latents and scheduler state; 0 before it."""
-        return self._renders.bytes_per_step
+        return self.memory.bytes_per_step
 
     def _changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The session's arguments with ``changes``, and generators that may be advanced."""

@@ -185,7 +185,12 @@ copy takes a quarter of the time in which diffusers reads a config."""
 
 
 def list_schedulers() -> list[str]:
-    """The names that ``scheduler=`` accepts."""
+    """The names that ``scheduler=`` accepts.
+
+    Example:
+        >>> "dpmpp-2m-karras" in list_schedulers()
+        True
+    """
     return SCHEDULERS.names()
 
 

@@ -13,6 +13,7 @@ from engine.denoise.strategy import Part, Strategy, StrategyContext
 from engine.edit.growth import fade_opacity, underlay
 from engine.evaluate import open_suite
 from engine.picture.fade import paste_alpha
+from engine.picture.geometry import Size
 from engine.picture.metrics import colour_inside
 from engine.request.request import EditRequest
 from engine.solvers.names import fresh_scheduler, list_schedulers
@@ -227,7 +228,7 @@ def the_papers_loop(engine, strength_map, *, scheduler, steps, strength):
         x0 = original_latents(engine)
         noise = torch.randn(x0.shape, generator=generator)
         keep = 1 - torch.from_numpy(strength_map)[None, None, ::8, ::8]
-        cond, uncond = backbone.encode_prompt("a red house", None, guided=True, size=(64, 64))
+        cond, uncond = backbone.encode_prompt("a red house", None, guided=True, size=Size(64, 64))
         rows = Conditioning.join([uncond, cond])
         # All levels from a scheduler that has not started: later add_noise ignores its timestep.
         other = fresh_scheduler(scheduler, engine.pipe.scheduler)

@@ -61,20 +61,27 @@ def test_a_training_without_one_stage_is_refused(arguments, message):
     assert message in done.stderr
 
 
-def test_the_readmes_python_runs(files, monkeypatch):
-    (code,) = blocks("README.md", "python")
+@pytest.mark.parametrize(
+    ("document", "made"),
+    [("README.md", {"out.png", "sheet.png"}), ("examples/using.md", {"out.png"})],
+)
+def test_the_documents_python_runs(document, made, files, pocket, monkeypatch):
+    (code,) = blocks(document, "python")
     monkeypatch.chdir(files.folder)
-    Path("readme.py").write_text(code, encoding="utf-8")
-    runpy.run_path("readme.py")
-    assert {path.name for path in files.folder.glob("*.png")} >= {"out.png", "sheet.png"}
+    monkeypatch.setattr("engine.InpaintEngine.from_pretrained", lambda: pocket)
+    Path("shown.py").write_text(code, encoding="utf-8")
+    runpy.run_path("shown.py")
+    assert {path.name for path in files.folder.glob("*.png")} >= made
 
 
 def test_the_documents_commands_have_the_options_they_show(capsys):
     """Each command is looked up in its own help; test_cli.py runs the commands themselves."""
     from engine.cli import run
 
-    shown = "\n".join(blocks("README.md", "bash")).replace("\\\n", " ")
-    commands = re.findall(r"^(?:uv run )?softpaint (.+)$", shown, re.MULTILINE)
+    documents = ("README.md", "examples/using.md", "examples/measured.md")
+    shown = "\n".join(each for name in documents for each in blocks(name, "bash"))
+    shown = shown.replace("\\\n", " ")
+    commands = re.findall(r"^(?:uv run |cat \S+ \| )?softpaint (.+)$", shown, re.MULTILINE)
     assert len(commands) >= 9
     for command in commands:
         name, *words = shlex.split(command, comments=True)

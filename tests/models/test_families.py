@@ -19,6 +19,7 @@ from engine.models.codec import KLCodec
 from engine.models.family import family_of
 from engine.models.formats.folders import load_pipeline
 from engine.models.formats.single_file import family_in
+from engine.picture.geometry import Size
 from strategies import get_strategy, list_strategies
 from tests.kit import tiny, toy_family
 
@@ -67,7 +68,7 @@ class TestAFamilyFromOutside:
         ones = np.ones((SIZE, SIZE), np.float32)
         settings = {"mask": None, "strength_map": ones, "guidance_scale": 1.0}
         latents = toy.edit(strategy="blend", output_type="latent", **request(**settings)).latents
-        cond, _ = toy.backbone.encode_prompt("teal wall", None, guided=False, size=(SIZE, SIZE))
+        cond, _ = toy.backbone.encode_prompt("teal wall", None, guided=False, size=Size(SIZE, SIZE))
         # x0 = .7 colour + .3 x has the colour itself as its fixed point.
         colour = cond.text.mean(1)[0]
         assert (latents.mean((0, 2, 3)) - colour).abs().max() < 0.3

@@ -13,7 +13,7 @@ from PIL import Image
 from controls.canvas import cut
 from engine.errors import InputError, UnknownNameError
 from engine.picture.crop import COARSEST, MAX_GATHERED, REFINED, STRETCH, Cutter, Region
-from engine.picture.geometry import Box, crop
+from engine.picture.geometry import Box, Size, crop
 from engine.picture.read import load_image
 from tests.kit import tiny
 
@@ -49,7 +49,7 @@ def covered(regions, strength_map):
 
 def test_small_mask_gets_a_native_box_around_its_middle():
     (region,) = CUTTER.regions(mask_of((100, 120, 120, 130)))
-    assert region == Region(Box(78, 93, 142, 157), (64, 64))
+    assert region == Region(Box(78, 93, 142, 157), Size(64, 64))
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (236, 0), (0, 246), (236, 246)])
@@ -84,12 +84,12 @@ def test_zoom_enlarges_small_ones():
 
 def test_auto_cuts_out_where_it_saves_half():
     drawable = mask_of((0, 0, 90, 90), size=(96, 96))
-    assert CUTTER.regions(drawable) == [Region.whole((96, 96))]
+    assert CUTTER.regions(drawable) == [Region.whole(Size(96, 96))]
     small = mask_of((10, 10, 20, 20), size=(80, 80))
-    assert CUTTER.regions(small) == [Region.whole((80, 80))]
+    assert CUTTER.regions(small) == [Region.whole(Size(80, 80))]
     (forced,) = CUTTER.regions(small, "mask")
     assert forced.size == (64, 64)
-    assert CUTTER.regions(mask_of((9, 9, 19, 19)), "full") == [Region.whole((SIZE, SIZE))]
+    assert CUTTER.regions(mask_of((9, 9, 19, 19)), "full") == [Region.whole(Size(SIZE, SIZE))]
 
 
 @pytest.mark.parametrize("side", [100, 256, 1000])
@@ -105,19 +105,19 @@ def test_what_is_larger_than_the_model_can_draw_is_never_drawn_at_its_own_size(s
 
 @pytest.mark.parametrize("rule", ["auto", "full", "mask"])
 def test_nothing_to_repaint_is_the_full_frame(rule):
-    assert CUTTER.regions(mask_of(), rule) == [Region.whole((SIZE, SIZE))]
+    assert CUTTER.regions(mask_of(), rule) == [Region.whole(Size(SIZE, SIZE))]
 
 
 def test_picture_smaller_than_a_cut_out():
     (region,) = CUTTER.regions(mask_of((3, 3, 9, 9), size=(41, 23)), "mask")
-    assert region == Region.whole((41, 23))
+    assert region == Region.whole(Size(41, 23))
 
 
 def test_full_mask_is_the_whole_picture_at_a_size_that_the_model_can_draw():
     (region,) = CUTTER.regions(mask_of((0, 0, SIZE, SIZE)), "mask")
-    assert region == Region(Box(0, 0, SIZE, SIZE), (SIZE, SIZE), coarse=64 / SIZE)
+    assert region == Region(Box(0, 0, SIZE, SIZE), Size(SIZE, SIZE), coarse=64 / SIZE)
     (plain,) = replace(CUTTER, refine=False).regions(mask_of((0, 0, SIZE, SIZE)), "mask")
-    assert plain == Region(Box(0, 0, SIZE, SIZE), (96, 96))
+    assert plain == Region(Box(0, 0, SIZE, SIZE), Size(96, 96))
 
 
 def test_islands_apart_and_together():

@@ -380,7 +380,7 @@ def test_thresholds(threshold: float) -> None:
         Image.fromarray(np.full((8, 8), 70000, np.int32)),
         Image.new("L", (0, 8)),
     ],
-    ids=str,
+    ids=lambda source: f"{type(source).__name__} {getattr(source, 'shape', '')}",
 )
 def test_shapes_and_types(source: Any) -> None:
     with pytest.raises(InputError):

@@ -84,6 +84,9 @@ def test_results_show_themselves(engine):
     assert repr(comparison).startswith("Comparison(blend, ")
     with Image.open(BytesIO(comparison._repr_png_())) as shown:
         assert shown.size == comparison.grid().size
+    page = comparison._repr_html_()
+    assert page.startswith('<img alt="Comparison(blend, ')
+    assert "seam" in page
     latents = engine.edit(**arguments, num_inference_steps=1, output_type="latent")
     assert latents._repr_png_() is None
     assert "\n" not in repr(latents)

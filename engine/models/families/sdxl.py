@@ -13,6 +13,8 @@ from engine.types import Conditioning
 if TYPE_CHECKING:
     import torch
 
+    from engine.picture.geometry import Size
+
 
 class SDXLText(ClipText):
     """The embeddings of two CLIPs, one's pooled, and the picture's size."""
@@ -40,7 +42,7 @@ class SDXLText(ClipText):
         return told(embeds, pooled, ids), uncond
 
     def _time_ids(
-        self, size: tuple[int, int], dtype: torch.dtype, device: torch.device
+        self, size: Size, dtype: torch.dtype, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """SDXL's micro-conditioning (section 2.2 of its paper): original size, crop, target size;
         the refiner's has an aesthetic score in place of the target size.
@@ -48,9 +50,9 @@ class SDXLText(ClipText):
         import torch
 
         if self.pipe.config.get("requires_aesthetics_score", False):
-            ids, negative = [*size, 0, 0, 6.0], [*size, 0, 0, 2.5]
+            ids, negative = [*size.shape, 0, 0, 6.0], [*size.shape, 0, 0, 2.5]
         else:
-            ids = negative = [*size, 0, 0, *size]
+            ids = negative = [*size.shape, 0, 0, *size.shape]
         rows = torch.tensor([ids, negative], dtype=dtype).to(device)
         return rows[:1], rows[1:]
 

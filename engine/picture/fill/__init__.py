@@ -76,7 +76,12 @@ FILLS.register(FillInfo("gan", "drawn by an inpainting network", gan, argument="
 
 
 def list_prefills() -> list[str]:
-    """The names that ``prefill=`` accepts, beside ``"auto"`` and ``"gan:PATH"``."""
+    """The names that ``prefill=`` accepts, beside ``"auto"`` and ``"gan:PATH"``.
+
+    Example:
+        >>> "telea" in list_prefills()
+        True
+    """
     return FILLS.names()
 
 

@@ -1,0 +1,309 @@
+"""Settings and pictures as they come in requests.
+
+Nothing that a request says is a path or an address to this machine: pictures come as bytes, and
+settings are numbers, flags, texts and names out of those that are registered. A setting of a kind
+that is not known here is not taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal, get_origin
+
+import numpy as np
+from PIL import Image
+
+from controls import list_annotators, list_controls
+from engine.errors import InputError, UnknownNameError
+from engine.picture.opening import DECODE_ERRORS
+from engine.picture.source import OWN_ALPHA, STANDARD_INPUT, Source
+from engine.request.aliases import ALIASES
+from engine.request.field import Field, Group, Names, fields_of
+from engine.request.fields import Fields
+from engine.serve.errors import TooLargeError
+from strategies import list_strategies
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from engine.serve.limits import Limits
+
+FIELDS: Mapping[str, Field] = {
+    name: field for name, field in fields_of(Fields).items() if field.group is not Group.OUTPUT
+}
+"""The settings that a request may give."""
+IMAGES = tuple(
+    name
+    for name, field in FIELDS.items()
+    if field.json is not None and "contentMediaType" in field.json.schema
+)
+"""Those that are pictures."""
+FORMATS = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "MPO", "PPM"})
+"""Pillow's names of the picture files that are read."""
+_PLAIN = re.compile(r"[\w+,= -]*")
+"""An option's text that cannot name a file or an address."""
+_NAMED = {"strategy", "options", "controls"}
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def picture(data: bytes, what: str, limits: Limits) -> tuple[Source, tuple[int, int]]:
+    """A picture's bytes as the engine takes them, and (width, height) as it will be seen.
+
+    Only the header is read.
+
+    Raises:
+        InputError: no picture, or of a format that is not read.
+        TooLargeError: too many pixels.
+    """
+    if not data:
+        raise InputError(f"{what} is empty.")
+    size, format_ = _header(data, what)
+    if format_ not in FORMATS:
+        raise InputError(f"{what} is a {format_} file; PNG, JPEG, WebP, TIFF or AVIF are read.")
+    check_pixels(*size, what, limits)
+    return Source(STANDARD_INPUT, data), size
+
+
+def _header(data: bytes, what: str) -> tuple[tuple[int, int], str]:
+    """Size (upright) and Pillow's name of a file's format."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+            return (height, width) if turned else (width, height), str(image.format)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooLargeError(f"{what} has far too many pixels.") from None
+    except DECODE_ERRORS:
+        raise InputError(f"{what} is not a picture that can be read (PNG, JPEG, ...).") from None
+
+
+def check_pixels(width: int, height: int, what: str, limits: Limits) -> None:
+    """Raise ``TooLargeError`` for a size beyond the limit."""
+    if width * height > limits.pixels:
+        raise TooLargeError(
+            f"{what} has {width} x {height} px; at most {limits.pixels} pixels are taken."
+        )
+
+
+def decoded(source: Source, what: str) -> Image.Image:
+    """A picture that :func:`picture` has let pass, decoded.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        image = Image.open(BytesIO(source.data))
+        image.load()
+    except (*DECODE_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{what} is damaged.") from None
+    return image
+
+
+def grey_map(source: Source, what: str = "map") -> NDArray[np.float32]:
+    """The values of a grey picture of 8 or 16 bits, H W in [0, 1].
+
+    Raises:
+        InputError: it is damaged.
+    """
+    image = decoded(source, what)
+    if image.mode.startswith("I"):
+        return (np.asarray(image).astype(np.float32) / np.float32(65535)).clip(0, 1)
+    return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
+
+
+def from_base64(text: str, what: str) -> bytes:
+    """The bytes of base64, or of a ``data:`` address.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise InputError(f"{what} is a data: address without base64.")
+    elif "://" in text[:16]:
+        raise InputError(f"{what} is an address; nothing is fetched: send the picture itself.")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f"{what} is not base64.") from None
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def settings(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """The engine's arguments of a request's settings. Names that are no setting are options of the
+    strategy.
+
+    Raises:
+        InputError: a setting that is not taken, or a value that is not accepted.
+        TooLargeError: one that is beyond the limits.
+    """
+    taken: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in FIELDS:
+            if value is not None:
+                taken[name] = _value(FIELDS[name], value, limits)
+        elif name in fields_of(Fields):
+            raise InputError(f"{name} is a setting of Python's callers, not of the service.")
+        else:
+            taken[name] = _option(name, value)
+    _check_limits(taken, limits)
+    return taken
+
+
+def from_text(given: Mapping[str, str], limits: Limits) -> dict[str, Any]:
+    """The same of a form's fields, which are texts."""
+    return settings({name: _read(name, text) for name, text in given.items()}, limits)
+
+
+def from_json(text: str, what: str = "settings") -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{what} is not JSON.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{what} must be a JSON object.")
+    return value
+
+
+def _read(name: str, text: str) -> Any:
+    """A form's text as the value that its setting takes."""
+    field = FIELDS.get(name)
+    if field is not None and (field.kind is str or name in {"prompt", "strategy", *IMAGES}):
+        return text
+    if field is not None and (get_origin(field.kind) is Literal or field.names is not None):
+        return text
+    try:
+        return json.loads(text.lower() if text in {"True", "False", "None"} else text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _value(field: Field, value: Any, limits: Limits) -> Any:
+    """A setting's value, of a kind that is known to name nothing of this machine."""
+    name = field.name
+    if name in IMAGES:
+        return _image(name, value, limits)
+    if name in {"prompt", "negative_prompt"}:
+        return _text(name, value, limits)
+    if name in _NAMED:
+        return {"strategy": _strategy, "options": _options, "controls": _controls}[name](value)
+    if field.names is not None:
+        return _listed(field.names, value)
+    kind = field.kind
+    if get_origin(kind) is tuple and isinstance(value, list):
+        value = tuple(value)
+    elif kind not in {bool, int, float} and get_origin(kind) not in {Literal, tuple}:
+        raise InputError(f"{name} is not taken by the service.")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    field.check(value)
+    return value
+
+
+def _image(name: str, value: Any, limits: Limits) -> Source | str:
+    """A picture among the settings: base64, or for the mask the word alpha."""
+    if isinstance(value, Source):
+        return value
+    if name == "mask" and value == OWN_ALPHA:
+        return OWN_ALPHA
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a picture.")
+    return picture(from_base64(value, name), name, limits)[0]
+
+
+def _listed(names: Names, value: Any) -> Any:
+    """A name that is listed: what else its setting takes may be a file of this machine."""
+    listed = list(names.listed())
+    if value not in listed:
+        raise UnknownNameError(names.kind, str(value), listed)
+    return value
+
+
+def _text(name: str, value: Any, limits: Limits) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be one string.")
+    if len(value) > limits.prompt:
+        raise InputError(f"{name} has {len(value)} characters; at most {limits.prompt} are taken.")
+    return value
+
+
+def _strategy(value: Any) -> str:
+    """A strategy's name, of registered parts and controls only."""
+    if not isinstance(value, str):
+        raise InputError("strategy must be a name.")
+    known = {*list_strategies(), *list_controls()}
+    for part in value.split("+"):
+        if part.strip() not in known:
+            raise UnknownNameError("strategy", part.strip(), list_strategies())
+    return value
+
+
+def _options(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError("options must be an object.")
+    return {str(name): _option(str(name), each) for name, each in value.items()}
+
+
+def _option(name: str, value: Any) -> Any:
+    if name in ALIASES and not isinstance(value, int | float | None):
+        raise InputError(f"{name} is diffusers' name of a setting; use this service's own.")
+    if value is not None and not isinstance(value, str | int | float):
+        raise InputError(f"{name} must be a number, a flag or a text.")
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        raise InputError(f"{name} holds characters that no option needs: {value[:40]!r}.")
+    return value
+
+
+def _controls(value: Any) -> list[Any]:
+    """Controls by name, or as objects: ``{"name", "scale", "start", "end", "annotator"}``."""
+    from controls import Control
+    from controls.control import HOLES
+
+    several = value if isinstance(value, list) else [value]
+    known, readers = list_controls(), {*list_annotators(), *HOLES}
+    taken = []
+    for each in several:
+        told = {"name": each} if isinstance(each, str) else each
+        if not isinstance(told, Mapping) or told.get("name") not in known:
+            name = told.get("name") if isinstance(told, Mapping) else each
+            raise UnknownNameError("control", str(name), known)
+        if unknown := set(told) - {"name", "scale", "start", "end", "annotator"}:
+            raise InputError(f"a control takes name, scale, start, end, annotator: {min(unknown)}.")
+        own: dict[str, Any] = {k: told[k] for k in ("scale", "start", "end") if k in told}
+        for key, number in own.items():
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise InputError(f"a control's {key} must be a number.")
+        if (annotator := told.get("annotator")) is not None and annotator not in readers:
+            raise UnknownNameError("annotator", str(annotator), readers)
+        taken.append(Control(told["name"], image=annotator, **own))
+    return taken
+
+
+def _check_limits(taken: Mapping[str, Any], limits: Limits) -> None:
+    """Raise for what is valid and too much."""
+    for name, most in (("num_inference_steps", limits.steps), ("num_images", limits.n)):
+        if (value := taken.get(name)) is not None and value > most:
+            raise InputError(f"{name} is {value}; this server takes at most {most}.")
+    if (side := taken.get("native_size")) is not None:
+        check_pixels(side, side, "native_size", limits)
+
+
+def check_canvas(size: Sequence[int], taken: Mapping[str, Any], limits: Limits) -> None:
+    """Raise ``TooLargeError`` where an edit's canvas grows beyond the limits."""
+    left, top, right, bottom = taken.get("expand") or (0, 0, 0, 0)
+    check_pixels(size[0] + left + right, size[1] + top + bottom, "the canvas", limits)
