@@ -140,7 +140,7 @@ class ClipText(PipelineText):
                 "negative_prompt": prompt.negative,
                 "clip_skip": prompt.reading.clip_skip,
             }
-        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        given: dict[str, Any] = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
         self._check(given)
         texts: dict[str, str] = {}
         if "prompt_embeds" not in given:
@@ -183,16 +183,13 @@ class ClipText(PipelineText):
     def _check(self, given: Mapping[str, Any]) -> None:
         width = self.pipe.unet.config.cross_attention_dim
         for name, each in given.items():
+            shape: tuple[int, ...] = tuple(getattr(each, "shape", ()))
             flat = name.endswith("pooled_prompt_embeds")
-            shape = getattr(each, "shape", ())
-            if (
-                len(shape) != (2 if flat else 3)
-                or shape[0] != 1
-                or (not flat and shape[2] != width)
-            ):
+            fits = len(shape) == 2 if flat else len(shape) == 3 and shape[-1] == width
+            if not fits or shape[0] != 1:
                 wanted = "1 p" if flat else f"1 n {width}"
                 raise InputError(
-                    f"{name} must be a tensor of {wanted}, not {tuple(shape)}; several prompts are "
+                    f"{name} must be a tensor of {wanted}, not {shape}; several prompts are "
                     "several edits."
                 )
         for sign in ("", "negative_"):

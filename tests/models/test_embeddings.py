@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from engine import InpaintEngine, InputError, ModelError
 from engine.errors import SoftpaintWarning
+from engine.picture.geometry import Size
 from tests.kit import tiny, tiny_adapters
 
-SIZE = (tiny.SIZE, tiny.SIZE)
+SIZE = Size(tiny.SIZE, tiny.SIZE)
 
 
 def made(*, sdxl: bool = True) -> InpaintEngine:
@@ -44,13 +45,13 @@ def text(engine: InpaintEngine, prompt: str) -> torch.Tensor:
 def forms(vectors: torch.Tensor) -> dict:
     """Of SD 1.5's files: stable-diffusion-webui's two, and diffusers'."""
     return {
-        "a.pt": {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "a"},
-        "b.safetensors": {"emb_params": vectors},
+        "aa.pt": {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "aa"},
+        "bb.safetensors": {"emb_params": vectors},
         "c.bin": {"<c>": vectors[0]},
     }
 
 
-@pytest.mark.parametrize("name", ["a.pt", "b.safetensors", "c.bin"])
+@pytest.mark.parametrize("name", ["aa.pt", "bb.safetensors", "c.bin"])
 def test_sds_files(tmp_path, name):
     engine = made(sdxl=False)
     vectors = tiny_adapters.embeddings(engine.pipe)["clip_l"]

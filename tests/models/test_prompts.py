@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from engine import InpaintEngine, InputError
 from engine.models.syntax import Piece, has_marks, parse
 from engine.models.text import Embeds, Reading
+from engine.picture.geometry import Size
 from tests.kit import tiny
 from tests.kit.tiny import both, difference
 
-SIZE = (tiny.SIZE, tiny.SIZE)
+SIZE = Size(tiny.SIZE, tiny.SIZE)
 WEIGHTS = Reading("weights")
 LONG = " ".join("abcdefgh" * 12)  # 96 tokens of the tiny vocabulary
 
