@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.strategies import build_strategy
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
-from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
+from engine.models.checkpoints import find_checkpoint
 from engine.models.formats.adapters import Adapters, Embedding, Lora, several
 from engine.models.formats.devices import resolve_device, resolve_dtype
 from engine.models.formats.folders import (
@@ -21,6 +20,7 @@ from engine.models.formats.folders import (
     load_pipeline,
     load_preview_vae,
 )
+from engine.models.formats.places import portable
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
 from engine.request.fields import check_settings
@@ -78,6 +78,7 @@ class InpaintEngine:
         dtype: Any = None,
         device: Any = None,
         *,
+        inpaint_patch: Any = None,
         lora: Any = None,
         embedding: Any = None,
     ) -> InpaintEngine:
@@ -89,6 +90,9 @@ class InpaintEngine:
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; float16 on a GPU and float32 on the CPU if None.
             device: a torch device or its name; the best that is there if None.
+            inpaint_patch: in ``inpaint_model``'s place, Fooocus' patch, which makes one of any SDXL
+                checkpoint: ``inpaint_v26.fooocus.patch``, beside which
+                ``fooocus_inpaint_head.pth`` lies, or both files as (patch, head).
             lora: ``"FILE[:WEIGHT]"``, a (file, weight) pair, or a list of such: see
                 :meth:`load_lora`.
             embedding: ``"FILE[:TOKEN]"``, a (file, token) pair, or a list of such: see
@@ -100,16 +104,24 @@ class InpaintEngine:
                 embedding is missing or made for another.
         """
         loras, embeddings = several(lora, Lora.of), several(embedding, Embedding.of)
+        if inpaint_patch and inpaint_model:
+            raise InputError("give either inpaint_model= or inpaint_patch=, not both.")
         given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
+        given["inpaint_patch"] = inpaint_patch
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         inpaint_model = inpaint_model or default_inpaint_model(model)
         pipe = load_pipeline(model, dtype, device)
-        inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
+        if inpaint_patch:
+            from engine.models.formats.patch import patched_unet
+
+            inpaint = patched_unet(pipe.unet, inpaint_patch)
+        else:
+            inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
         backbone = backbone_for(pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
         engine = cls(backbone, str(model))
-        engine._load = _portable(given)
+        engine._load = portable(given)
         for each in embeddings:
             engine.adapters.add_embedding(each)
         for each in loras:
@@ -399,20 +411,6 @@ def _outcome(tickets: Sequence[Ticket]) -> EditResult | Exception:
     """The result of an edit's prompts, or the first error."""
     error = next((ticket.error for ticket in tickets if ticket.error), None)
     return error or EditResult.joined([ticket.outcome() for ticket in tickets])
-
-
-def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``from_pretrained`` for a record that holds from everywhere: folders as
-    absolute paths, defaults left out.
-    """
-    load = {}
-    for name, value in given.items():
-        if value is None or (name, value) == ("model", "pocket"):
-            continue
-        text = str(value).removeprefix("torch.")
-        is_place = name in {"model", "inpaint_model"} and text not in CHECKPOINTS
-        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
-    return load
 
 
 def _build_each(

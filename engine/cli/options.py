@@ -72,6 +72,14 @@ Dtype = Annotated[
         help="float32, float16 or bfloat16. [default: the device's]", rich_help_panel=MODEL
     ),
 ]
+InpaintPatch = Annotated[
+    str | None,
+    typer.Option(
+        help="In its place, Fooocus' patch for SDXL, its head's file beside it.",
+        metavar="FILE",
+        rich_help_panel=MODEL,
+    ),
+]
 LoraOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,6 +102,7 @@ EmbeddingOption = Annotated[
 LOAD: dict[str, Any] = {
     "model": Model,
     "inpaint_model": InpaintModel,
+    "inpaint_patch": InpaintPatch,
     "lora": LoraOption,
     "embedding": EmbeddingOption,
     "device": Device,

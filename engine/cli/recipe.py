@@ -20,6 +20,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from controls import Control
     from engine.picture.source import Source
+    from engine.request.foreign import ForeignRecord
     from engine.request.record import EditRecord, InputFile, RecordedControl
 
 _OF_THE_DEVICE = {"device", "dtype"}
@@ -31,6 +32,8 @@ class Recipe:
 
     record: EditRecord
     name: Path
+    foreign: ForeignRecord | None = None
+    """Another program's, which ``record`` was made of."""
 
     @classmethod
     def read(cls, path: Path, files: Files) -> Recipe:
@@ -39,12 +42,12 @@ class Recipe:
         Raises:
             InputError: there is none.
         """
-        from engine.request.record import EditRecord
+        from engine.request.foreign import record_of
 
-        record = EditRecord.read(files.read("--from result", path))
+        record, foreign = record_of(files.read("--from result", path))
         if strange := sorted(record.load.keys() - LOAD.keys()):
             raise InputError(f"{str(path)!r} holds damaged Softpaint settings: {strange[0]!r}.")
-        return cls(record, path)
+        return cls(record, path, foreign)
 
     def applied(self, asked: Asked, files: Files, *, trust: bool) -> tuple[Asked, int | None]:
         """The recorded edit with what is asked for in its place, and which of several pictures is
@@ -109,6 +112,8 @@ class Recipe:
         if "num_images" not in asked.settings:
             settings.pop("num_images", None)
         left = ["its image", *(f"its {kind.replace('_', ' ')}" for kind in record.region)]
+        if self.foreign is not None:
+            left = list(self.foreign.left)
         if record.region and "invert" not in asked.settings and settings.pop("invert", False):
             left.append("--invert")
         controls = asked.controls
@@ -119,7 +124,8 @@ class Recipe:
                 f"control {each.model} (its files)" for each in record.controls if each not in fit
             ]
         note(
-            f"settings of {self.name} on {photo.path}; not taken over: {', '.join(left)}",
+            f"settings of {self.name} on {photo.path}; not taken over: "
+            f"{', '.join(left) or 'nothing'}",
             quiet=asked.quiet,
         )
         return replace(asked, photo=photo, controls=controls, **changed)

@@ -40,7 +40,10 @@ def _layers(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _own_weights(module: Any) -> list[torch.Tensor]:
-    return [weight for name, weight in module.named_parameters() if ".lora_" not in name]
+    """What a LoRA may be fused into: not LoRAs themselves, nor IP-Adapters."""
+    others = (".lora_", ".processor.", "encoder_hid_proj.")
+    named = module.named_parameters()
+    return [weight for name, weight in named if not any(other in name for other in others)]
 
 
 @dataclass
