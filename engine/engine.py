@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Any
 from engine.edit.strategies import build_strategy
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
-from engine.models.checkpoints import find_checkpoint
 from engine.models.formats.adapters import Adapters, Embedding, Lora, several
-from engine.models.formats.devices import resolve_device, resolve_dtype
-from engine.models.formats.folders import (
-    default_inpaint_model,
-    load_inpaint_unet,
-    load_pipeline,
-    load_preview_vae,
-)
 from engine.models.formats.places import portable
+from engine.models.formats.vaes import load_preview_vae
+from engine.models.opening import open_model
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
 from engine.request.fields import check_settings
@@ -70,6 +64,11 @@ class InpaintEngine:
         """The diffusers pipeline underneath, for LoRA, textual inversion, offload and the like."""
         return self.backbone.pipe
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found out or decided when the model was loaded: a sentence each."""
+        return self.backbone.notes
+
     @classmethod
     def from_pretrained(
         cls,
@@ -77,19 +76,26 @@ class InpaintEngine:
         inpaint_model: str | os.PathLike[str] | None = None,
         dtype: Any = None,
         device: Any = None,
+        vae: str | os.PathLike[str] | None = None,
+        prediction_type: str | None = None,
         *,
         inpaint_patch: Any = None,
         lora: Any = None,
         embedding: Any = None,
     ) -> InpaintEngine:
-        """Load a model.
+        """Load a model. No hub is asked for what is in a file: configs and vocabulary of SD 1.x,
+        SD 2.x and SDXL are part of this package.
 
         Args:
             model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
-                single ``.safetensors`` checkpoint. SDXL, SD 1.x and SD 2.x.
+                single ``.safetensors`` or ``.gguf`` checkpoint. SDXL, SD 1.x and SD 2.x.
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; float16 on a GPU and float32 on the CPU if None.
             device: a torch device or its name; the best that is there if None.
+            vae: where the VAE is that takes the place of the model's own: a folder, a hub id or a
+                file; an ``AutoencoderTiny`` too.
+            prediction_type: ``"epsilon"`` or ``"v_prediction"``, where the model does not say, or
+                says otherwise.
             inpaint_patch: in ``inpaint_model``'s place, Fooocus' patch, which makes one of any SDXL
                 checkpoint: ``inpaint_v26.fooocus.patch``, beside which
                 ``fooocus_inpaint_head.pth`` lies, or both files as (patch, head).
@@ -99,29 +105,22 @@ class InpaintEngine:
                 :meth:`load_embedding`.
 
         Raises:
-            InputError: a dtype or device that cannot be used.
+            InputError: a dtype, device or prediction type that cannot be used.
             ModelError: the model is missing, unreachable or of an unsupported family; a LoRA or an
                 embedding is missing or made for another.
         """
         loras, embeddings = several(lora, Lora.of), several(embedding, Embedding.of)
-        if inpaint_patch and inpaint_model:
-            raise InputError("give either inpaint_model= or inpaint_patch=, not both.")
-        given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
-        given["inpaint_patch"] = inpaint_patch
-        device = resolve_device(device)
-        dtype = resolve_dtype(dtype, device)
-        inpaint_model = inpaint_model or default_inpaint_model(model)
-        pipe = load_pipeline(model, dtype, device)
-        if inpaint_patch:
-            from engine.models.formats.patch import patched_unet
-
-            inpaint = patched_unet(pipe.unet, inpaint_patch)
-        else:
-            inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
-        backbone = backbone_for(pipe, inpaint)
-        backbone.checkpoint = find_checkpoint(model)
-        engine = cls(backbone, str(model))
-        engine._load = portable(given)
+        opened = {
+            "model": model,
+            "inpaint_model": inpaint_model,
+            "inpaint_patch": inpaint_patch,
+            "dtype": dtype,
+            "device": device,
+            "vae": vae,
+            "prediction_type": prediction_type,
+        }
+        engine = cls(open_model(**opened), str(model))
+        engine._load = portable(opened)
         for each in embeddings:
             engine.adapters.add_embedding(each)
         for each in loras:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from engine.request.foreign import ForeignRecord
     from engine.request.record import EditRecord, InputFile, RecordedControl
 
-_OF_THE_DEVICE = {"device", "dtype"}
+_HARMLESS = {"device", "dtype", "prediction_type"}
+"""What a record says of loading that names nothing to load."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Recipe:
         from engine.models.checkpoints import CHECKPOINTS
 
         for name, place in self.record.load.items():
-            named = name in asked.load or name in _OF_THE_DEVICE
+            named = name in asked.load or name in _HARMLESS
             for each in place if isinstance(place, list) else [place]:
                 if not named and each is not None and each not in CHECKPOINTS:
                     yield f"--{name.replace('_', '-')} {each}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from engine.models.formats.layouts import original_names
+from engine.models.formats.original_names import original_names
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from engine import InpaintEngine, InputError, ModelError
 from engine.errors import SoftpaintWarning
-from engine.models.formats.layouts import original_names
+from engine.models.formats.original_names import original_names
 from engine.models.formats.patch import HEAD, patched_unet
 from tests.kit import tiny, tiny_adapters
 

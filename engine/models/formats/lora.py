@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
-from engine.models.formats.layouts import original_names
+from engine.models.formats.original_names import original_names
 
 if TYPE_CHECKING:
     import torch

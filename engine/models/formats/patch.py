@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
-from engine.models.formats.layouts import original_names
+from engine.models.formats.original_names import original_names
 
 HEAD = "fooocus_inpaint_head.pth"
 """The head's file, which is looked for beside the patch."""

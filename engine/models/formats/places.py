@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.models.checkpoints import CHECKPOINTS
 
-PLACES = {"model", "inpaint_model", "inpaint_patch"}
+PLACES = {"model", "inpaint_model", "inpaint_patch", "vae"}
 """The arguments of ``InpaintEngine.from_pretrained`` that may be files or folders."""
 
 
