@@ -213,8 +213,10 @@ def _comfy(graph: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         }
     )
     kinds = {str(node.get("class_type")) for node in nodes.values()}
-    known = ("KSampler", "CLIPTextEncode", "CheckpointLoader", "LoraLoader", "LoadImage")
-    known += ("VAE", "SaveImage", "EmptyLatentImage", "PreviewImage")
+    known = (
+        *("KSampler", "CLIPTextEncode", "CheckpointLoader", "LoraLoader", "LoadImage"),
+        *("VAE", "SaveImage", "EmptyLatentImage", "PreviewImage"),
+    )
     if rest := sorted(kind for kind in kinds if not kind.startswith(known)):
         left["other nodes"] = ", ".join(rest)
     return settings, left

@@ -120,7 +120,7 @@ def test_what_is_refused(tmp_path, engine, capsys):
     wide = saved({"emb_params": torch.zeros(1, 999)}, "wide.safetensors")
     lora = saved({"a.lora_down.weight": torch.zeros(2), "b": torch.zeros(2)}, "lora.safetensors")
     for path, message in (
-        (tmp_path / "evil.pt", "more than tensors"),
+        (tmp_path / "evil.pt", "as tensors alone"),
         (tmp_path / "no.safetensors", "not a readable file"),
         (wide, "for text encoders of 999 dimensions; this model's have 32, 32"),
         (lora, "holds no embedding"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -220,8 +219,9 @@ def test_it_is_written_where_it_is_asked_for(tmp_path, result, suffix):
 def test_the_photos_own_are_kept(tmp_path):
     photo = with_text(tmp_path / "in.png", tiny.picture(), parameters=A1111, Title="mine")
     engine = tiny.engine(inpaint=False)
-    mask = np.ones((tiny.SIZE, tiny.SIZE), np.float32)
-    result = engine.edit(image=photo, mask=mask, prompt="a tent", num_inference_steps=1, seed=1)
+    result = engine.edit(
+        image=photo, mask=tiny.box_mask(), prompt="a tent", num_inference_steps=1, seed=1
+    )
     result.save(tmp_path / "auto.png")
     assert texts_of(tmp_path / "auto.png") == {"parameters": A1111, "Title": "mine"}
     result.save(tmp_path / "asked.png", metadata="a1111")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
+from engine.models.formats.pickled import read_pickled
 from engine.models.formats.sources import first_line
 
 if TYPE_CHECKING:
@@ -38,24 +39,17 @@ def read_embedding(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     from safetensors.torch import load_file
 
     held: Any
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix != ".safetensors":
+        held = read_pickled(path)
+    else:
+        try:
             held = load_file(path)
-        else:
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a readable file: {first_line(error)}") from error
-    except Exception as error:  # pickle's errors are of many kinds
-        raise ModelError(
-            f"{path} holds more than tensors, which is not loaded from a pickled file: save it as "
-            ".safetensors."
-        ) from error
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is not a readable file: {first_line(error)}") from error
     token = None
-    if isinstance(held, dict) and "string_to_param" in held:  # stable-diffusion-webui's
+    if "string_to_param" in held:  # stable-diffusion-webui's
         token = held.get("name") if isinstance(held.get("name"), str) else None
         held = dict(held["string_to_param"])
-    if not isinstance(held, dict) or not held:
-        raise ModelError(f"{path} holds no embedding.")
     vectors = {
         str(name): each.reshape(-1, each.shape[-1])
         for name, each in held.items()

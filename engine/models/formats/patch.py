@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import os
-import pickle
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,37 @@ from torch.nn import functional as F
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.models.formats.original_names import original_names
+from engine.models.formats.pickled import read_pickled
 
 HEAD = "fooocus_inpaint_head.pth"
 """The head's file, which is looked for beside the patch."""
 _PREFIX = "diffusion_model."
 
 
-class HeadedConv(nn.Conv2d):
-    """The first convolution with the head beside it: latents, mask and masked picture as an
-    inpainting checkpoint's UNet takes them.
-
-    Args:
-        conv: the base network's.
-        head: out n 3 3.
+@dataclass(frozen=True, eq=False)
+class _Headed:
+    """The forward of a first convolution with the head beside it: latents, mask and masked picture
+    as an inpainting checkpoint's UNet takes them.
     """
 
-    def __init__(self, conv: nn.Conv2d, head: torch.Tensor) -> None:
-        more = head.shape[1]
-        super().__init__(conv.in_channels + more, conv.out_channels, 3, padding=1)
-        self.own = conv.in_channels
-        joined = torch.cat([conv.weight.detach(), head.to(conv.weight)], dim=1)
-        self.weight = nn.Parameter(joined, requires_grad=False)
-        self.bias = conv.bias
+    conv: nn.Conv2d
+    own: int
+    """Channels of the latents; the head's come after them."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
-        latents, told = input[:, : self.own], input[:, self.own :]
-        own = F.conv2d(latents, self.weight[:, : self.own], self.bias, padding=1)
-        edges = F.pad(told, (1, 1, 1, 1), mode="replicate")
-        return own + F.conv2d(edges, self.weight[:, self.own :])
+    def __call__(self, given: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.conv.weight, self.conv.bias
+        latents = F.conv2d(given[:, : self.own], weight[:, : self.own], bias, padding=1)
+        edges = F.pad(given[:, self.own :], (1, 1, 1, 1), mode="replicate")
+        return latents + F.conv2d(edges, weight[:, self.own :])
+
+
+def _with_head(conv: nn.Conv2d, head: torch.Tensor) -> nn.Conv2d:
+    """``conv`` and the head (out n 3 3) as one. It stays a ``Conv2d``, which LoRAs know."""
+    made = nn.Conv2d(conv.in_channels + head.shape[1], conv.out_channels, 3, padding=1)
+    joined = torch.cat([conv.weight.detach(), head.to(conv.weight)], dim=1)
+    made.weight, made.bias = nn.Parameter(joined, requires_grad=False), conv.bias
+    made.forward = _Headed(made, conv.in_channels)  # type: ignore[method-assign]
+    return made
 
 
 def patched_unet(unet: Any, given: Any) -> Any:
@@ -71,15 +74,15 @@ def patched_unet(unet: Any, given: Any) -> Any:
             f"{unet.config.in_channels} channels."
         )
     own = copy.deepcopy(unet, {id(each): each for each in _shared(unet)})
-    _add(own, _read(patch), patch)
-    weight = _read(head).get("head")
+    _add(own, read_pickled(patch), patch)
+    weight = read_pickled(head).get("head")
     needed = (own.conv_in.out_channels, unet.config.out_channels + 1, 3, 3)
     if not isinstance(weight, torch.Tensor) or tuple(weight.shape) != needed:
         raise ModelError(
             f"{head} holds no inpaint head for this model: {HEAD} holds a convolution of "
             f"{' x '.join(map(str, needed))} values named head."
         )
-    own.conv_in = HeadedConv(own.conv_in, weight)
+    own.conv_in = _with_head(own.conv_in, weight)
     own.register_to_config(in_channels=own.conv_in.in_channels)
     return own.eval()
 
@@ -100,17 +103,6 @@ def _files(given: Any) -> tuple[Path, Path]:
     if not beside.is_file():
         raise ModelError(f"{path} needs its head: there is no file {beside}.")
     return path, beside
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A pickled file's tensors; no code of it is run."""
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} cannot be read as tensors alone, and is not loaded.") from error
-    if not isinstance(held, dict):
-        raise ModelError(f"{path} is no Fooocus inpaint patch.")
-    return held
 
 
 def _add(unet: Any, changes: dict[str, Any], path: Path) -> None:
