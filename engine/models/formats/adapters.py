@@ -15,7 +15,7 @@ from typing import Any
 from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.models.formats.embeddings import insert_embedding, remove_embedding
 from engine.models.formats.lora import COMPONENTS, matched, read_lora, state_dict_of
-from engine.models.formats.sources import guarded, no_loading_bars
+from engine.models.formats.sources import guarded, hub_file, no_loading_bars
 from engine.models.lora import adding_adapters
 from engine.models.state import dtype_of
 
@@ -249,10 +249,9 @@ def find_file(place: str, suffixes: tuple[str, ...]) -> Path:
     found = _ON_HUB.fullmatch(place)
     if found is None or (path.suffix in suffixes and found["file"] is None):
         raise ModelError(f"there is no file {place}.")
-    from huggingface_hub import hf_hub_download
-
     name = found["file"] or WEIGHTS
-    return Path(guarded(lambda: hf_hub_download(found["repository"], name), place))
+    path = guarded(lambda: hub_file(found["repository"], name), place)
+    return Path(path)
 
 
 def _portable(held: Lora | Embedding) -> str:
