@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -89,7 +90,7 @@ def test_sd2_has_no_controls_of_sd1():
         checkpoint=None,
     )
     with pytest.raises(InputError, match=r"no ControlNet for SD 2.x models .*'canny'"):
-        network_of(Control("canny"), model)  # type: ignore[arg-type]
+        network_of(Control("canny"), model)
 
 
 def test_a_hub_that_is_out_of_reach_is_asked_once(monkeypatch):
@@ -113,7 +114,7 @@ def test_a_hub_that_is_out_of_reach_is_asked_once(monkeypatch):
 class TestIPAdapters:
     def test_plus_reaches_the_inpainting_network(self):
         """Its projections have attentions of their own, which are not the network's."""
-        pipe = StableDiffusionXLPipeline(**tiny.modules(), **tiny_controls.image_reader())
+        pipe: Any = StableDiffusionXLPipeline(**tiny.modules(), **tiny_controls.image_reader())
         weights = tiny_controls.ip_adapter_plus(pipe.unet)
         pipe.load_ip_adapter([weights], subfolder=[""], weight_name=[""])
         engine = InpaintEngine.from_pipe(pipe, tiny.unet(9, seed=1))
@@ -129,7 +130,7 @@ class TestIPAdapters:
         assert not torch.equal(*edited)
 
     def test_a_face_id_is_told_what_it_reads(self):
-        pipe = StableDiffusionXLPipeline(**tiny.modules(), **tiny_controls.image_reader())
+        pipe: Any = StableDiffusionXLPipeline(**tiny.modules(), **tiny_controls.image_reader())
         pipe.load_ip_adapter(
             [tiny_controls.ip_adapter(pipe.unet)], subfolder=[""], weight_name=[""]
         )

@@ -51,7 +51,7 @@ def _with_head(conv: nn.Conv2d, head: torch.Tensor) -> nn.Conv2d:
     made = nn.Conv2d(conv.in_channels + head.shape[1], conv.out_channels, 3, padding=1)
     joined = torch.cat([conv.weight.detach(), head.to(conv.weight)], dim=1)
     made.weight, made.bias = nn.Parameter(joined, requires_grad=False), conv.bias
-    made.forward = _Headed(made, conv.in_channels)  # type: ignore[method-assign]
+    made.forward = _Headed(made, conv.in_channels)  # type: ignore[method-assign, assignment]
     return made
 
 
