@@ -62,7 +62,7 @@ def test_a_single_file_is_what_its_folder_is(tmp_path, engine, unet, layout, kin
 )
 def test_other_files_are_refused_by_what_they_are(tmp_path, engine, keys, message):
     path = tmp_path / "net.safetensors"
-    save_file(dict.fromkeys(keys, ONE), path)
+    save_file({key: torch.rand(1) for key in keys}, path)
     with pytest.raises(ModelError, match=f"{message}.*, and a ControlNet or ControlNet-Union"):
         engine.backbone.controlnet(path)
 
