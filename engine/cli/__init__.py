@@ -4,7 +4,7 @@ Nothing heavy is imported before a command needs it, so ``softpaint --help`` sta
 """
 
 from engine.cli import demo, edit, compare, evaluate  # isort: skip - the order of --help
-from engine.cli import annotate, mapping, info, serve  # isort: skip
+from engine.cli import annotate, mapping, info, serve, doctor  # isort: skip
 from engine.cli.app import app, main, run
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "app",
     "compare",
     "demo",
+    "doctor",
     "edit",
     "evaluate",
     "info",
