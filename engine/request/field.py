@@ -94,15 +94,15 @@ class Recorded:
 
 @dataclass(frozen=True, init=False)
 class Option:
-    """The setting's form on the command line. ``softpaint edit`` and ``compare`` have it."""
+    """The setting's form on the command line. ``softpaint edit``, ``compare`` and ``batch`` have it."""
 
     flags: tuple[str, ...]
     """As typer takes them; none is ``--name-with-dashes``."""
     metavar: str | None
     default: str
     """What the help calls the default where it is not a value."""
-    only: str
-    """The one command that has it, if only one does."""
+    unless: str
+    """The one command that does not have it."""
     file: bool
     """It takes a picture's file."""
 
@@ -111,13 +111,13 @@ class Option:
         *flags: str,
         metavar: str | None = None,
         default: str = "",
-        only: str = "",
+        unless: str = "",
         file: bool = False,
     ) -> None:
         object.__setattr__(self, "flags", flags)
         object.__setattr__(self, "metavar", metavar)
         object.__setattr__(self, "default", default)
-        object.__setattr__(self, "only", only)
+        object.__setattr__(self, "unless", unless)
         object.__setattr__(self, "file", file)
 
 

@@ -142,7 +142,7 @@ class Fields:
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
-        Option("--strategy", metavar="NAME", only="edit"),
+        Option("--strategy", metavar="NAME", unless="compare"),
         Recorded(resolved=True),
         Json({"type": "string"}),
     ] = "differential"
