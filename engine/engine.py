@@ -18,8 +18,8 @@ from engine.models.formats.folders import (
     default_inpaint_model,
     load_inpaint_unet,
     load_pipeline,
-    load_preview_vae,
 )
+from engine.models.formats.vaes import load_preview_vae
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
 from engine.request.fields import check_settings
@@ -64,6 +64,11 @@ class InpaintEngine:
         """The diffusers pipeline underneath, for LoRA, textual inversion, offload and the like."""
         return self.backbone.pipe
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found out or decided when the model was loaded: a sentence each."""
+        return self.backbone.notes
+
     @classmethod
     def from_pretrained(
         cls,
@@ -71,28 +76,45 @@ class InpaintEngine:
         inpaint_model: str | os.PathLike[str] | None = None,
         dtype: Any = None,
         device: Any = None,
+        vae: str | os.PathLike[str] | None = None,
+        prediction_type: str | None = None,
     ) -> InpaintEngine:
-        """Load a model.
+        """Load a model. No hub is asked for what is in a file: configs and vocabulary of SD 1.x,
+        SD 2.x and SDXL are part of this package.
 
         Args:
             model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
-                single ``.safetensors`` checkpoint. SDXL, SD 1.x and SD 2.x.
+                single ``.safetensors`` or ``.gguf`` checkpoint. SDXL, SD 1.x and SD 2.x.
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; float16 on a GPU and float32 on the CPU if None.
             device: a torch device or its name; the best that is there if None.
+            vae: where the VAE is that takes the place of the model's own: a folder, a hub id or a
+                file; an ``AutoencoderTiny`` too.
+            prediction_type: ``"epsilon"`` or ``"v_prediction"``, where the model does not say, or
+                says otherwise.
 
         Raises:
-            InputError: a dtype or device that cannot be used.
+            InputError: a dtype, device or prediction type that cannot be used.
             ModelError: the model is missing, unreachable or of an unsupported family.
         """
-        given = {"model": model, "inpaint_model": inpaint_model, "dtype": dtype, "device": device}
+        given = {
+            "model": model,
+            "inpaint_model": inpaint_model,
+            "dtype": dtype,
+            "device": device,
+            "vae": vae,
+            "prediction_type": prediction_type,
+        }
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         inpaint_model = inpaint_model or default_inpaint_model(model)
-        pipe = load_pipeline(model, dtype, device)
-        inpaint = load_inpaint_unet(inpaint_model, dtype, device) if inpaint_model else None
-        backbone = backbone_for(pipe, inpaint)
+        loaded = load_pipeline(model, dtype, device, vae=vae, prediction_type=prediction_type)
+        inpaint = None
+        if inpaint_model:
+            inpaint = load_inpaint_unet(inpaint_model, loaded.pipe.unet, dtype, device)
+        backbone = backbone_for(loaded.pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
+        backbone.notes = loaded.notes
         engine = cls(backbone, str(model))
         engine.load = _portable(given)
         return engine
@@ -343,7 +365,7 @@ def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or (name, value) == ("model", "pocket"):
             continue
         text = str(value).removeprefix("torch.")
-        is_place = name in {"model", "inpaint_model"} and text not in CHECKPOINTS
+        is_place = name in {"model", "inpaint_model", "vae"} and text not in CHECKPOINTS
         load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
     return load
 

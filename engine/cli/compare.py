@@ -57,7 +57,7 @@ def compare(
         raise InputError("--html is a file; only the sheet can go to standard output (-o -).")
     if html is not None:
         files.writes("--html", html, image=False)
-    comparison = load(asked.load).compare(
+    comparison = load(asked.load, quiet=asked.quiet).compare(
         image=asked.photo,
         strategies=names or None,
         controls=controls,

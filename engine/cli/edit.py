@@ -149,7 +149,7 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
     outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
         watch.announce(files, count)
-    engine = load(asked.load)
+    engine = load(asked.load, quiet=asked.quiet)
     if watch is not None and watch.model is not None:
         engine.preview_with(watch.model)
     result = engine.edit(

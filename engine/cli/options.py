@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from engine.cli.app import note
 from engine.errors import InputError
 from engine.request.field import REQUIRED, Field, Group, fields_of
 from engine.request.fields import Fields
@@ -52,7 +53,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summ
 Model = Annotated[
     str | None,
     typer.Option(
-        help="pocket, a diffusers folder, a hub id or a .safetensors file. [default: pocket]",
+        help="pocket, a diffusers folder, a hub id, or a .safetensors or .gguf file. "
+        "[default: pocket]",
         rich_help_panel=MODEL,
     ),
 ]
@@ -73,9 +75,28 @@ Dtype = Annotated[
     ),
 ]
 
+VAE = Annotated[
+    str | None,
+    typer.Option(
+        "--vae",
+        help="Where the VAE is that takes the place of the model's own.",
+        rich_help_panel=MODEL,
+    ),
+]
+PredictionType = Annotated[
+    str | None,
+    typer.Option(
+        help="epsilon or v_prediction, where the model does not say. [default: the model's]",
+        metavar="NAME",
+        rich_help_panel=MODEL,
+    ),
+]
+
 LOAD: dict[str, Any] = {
     "model": Model,
     "inpaint_model": InpaintModel,
+    "vae": VAE,
+    "prediction_type": PredictionType,
     "device": Device,
     "dtype": Dtype,
 }
@@ -253,11 +274,14 @@ def needed(value: Any, what: str) -> Any:
     return value
 
 
-def load(arguments: dict[str, Any]) -> InpaintEngine:
-    """The engine around the model that the arguments name."""
+def load(arguments: dict[str, Any], *, quiet: bool = False) -> InpaintEngine:
+    """The engine around the model that the arguments name; says what was found out about it."""
     from engine.engine import InpaintEngine
 
-    return InpaintEngine.from_pretrained(**arguments)
+    engine = InpaintEngine.from_pretrained(**arguments)
+    for told in engine.notes:
+        note(f"softpaint: {told}", quiet=quiet)
+    return engine
 
 
 def parse_options(pairs: Sequence[str], where: str = "--option") -> dict[str, Any]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from engine.picture.source import Source
     from engine.request.record import EditRecord, InputFile, RecordedControl
 
-_OF_THE_DEVICE = {"device", "dtype"}
+_HARMLESS = {"device", "dtype", "prediction_type"}
+"""What a record says of loading that names nothing to load."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Recipe:
         from engine.models.checkpoints import CHECKPOINTS
 
         for name, place in self.record.load.items():
-            named = name in asked.load or name in _OF_THE_DEVICE
+            named = name in asked.load or name in _HARMLESS
             if not named and place is not None and place not in CHECKPOINTS:
                 yield f"--{name.replace('_', '-')} {place}"
         if not asked.controls:

@@ -51,6 +51,8 @@ class Backbone:
         self.networks = {network.kind: network for network in networks}
         self.checkpoint: Checkpoint | None = None
         """What is known of the model under its name, if it was loaded by one."""
+        self.notes: tuple[str, ...] = ()
+        """What was found out or decided when it was loaded, for the user: a sentence each."""
         self.text = family.text(pipe)
         self.codec = family.codec(pipe)
         self._own = networks[0].kind

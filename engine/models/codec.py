@@ -101,9 +101,14 @@ class KLCodec(Codec):
             pixels = pixels.to(device, precise)
             # A draw is for diffusers' sake: it has the last bits of diffusers' own layout.
             laid = pixels if sample else _laid_out(pixels)
-            posterior = self.pipe.vae.encode(laid).latent_dist
-            latents: torch.Tensor = posterior.sample(generator) if sample else posterior.mode()
+            latents = self._encoded(laid, generator, sample=sample)
         return self._scaled(latents.to(dtype).contiguous())
+
+    def _encoded(self, pixels: torch.Tensor, generator: Any, *, sample: bool) -> torch.Tensor:
+        """The VAE's own latents, before scale and shift."""
+        posterior = self.pipe.vae.encode(pixels).latent_dist
+        latents: torch.Tensor = posterior.sample(generator) if sample else posterior.mode()
+        return latents
 
     def decode(self, latents: torch.Tensor, *, parity: bool = False) -> torch.Tensor:
         with self.precision() as dtype:
@@ -176,6 +181,26 @@ class KLCodec(Codec):
             return None
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
         return mean, std
+
+
+class TinyCodec(KLCodec):
+    """Diffusers' ``AutoencoderTiny`` in the VAE's place: small and quick, with losses that show. It
+    has no distribution to draw latents from.
+    """
+
+    @property
+    def cell(self) -> int:
+        return int(2 ** (len(self.pipe.vae.config.encoder_block_out_channels) - 1))
+
+    def _encoded(self, pixels: torch.Tensor, generator: Any, *, sample: bool) -> torch.Tensor:
+        latents: torch.Tensor = self.pipe.vae.encode(pixels).latents
+        return latents
+
+
+def codec_of(pipe: Any) -> KLCodec:
+    """The codec of a pipeline's ``vae``."""
+    tiny = type(pipe.vae).__name__ == "AutoencoderTiny"
+    return TinyCodec(pipe) if tiny else KLCodec(pipe)
 
 
 def _laid_out(images: torch.Tensor) -> torch.Tensor:

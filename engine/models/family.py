@@ -6,16 +6,17 @@ entry-point group ``softpaint.families``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
-from engine.models.codec import Codec, KLCodec
+from engine.models.codec import Codec, codec_of
 from engine.registry import Registry
 
 if TYPE_CHECKING:
+    from engine.models.header import Header
+    from engine.models.layout import Layout
     from engine.models.network import Network
     from engine.models.text import TextEncoder
 
@@ -28,8 +29,7 @@ class Family:
     description: str
     """As messages name it."""
     pipelines: tuple[str, ...]
-    """Class names of its pipelines, diffusers' or others. The first makes a model of a single file
-    (``from_single_file``)."""
+    """Class names of its pipelines, diffusers' or others."""
     denoiser: str
     """The pipeline's name for the module that denoises, such as ``"unet"``."""
     network: Callable[[Any], Network]
@@ -40,13 +40,16 @@ class Family:
     """
     text: Callable[[Any], TextEncoder]
     """Of a loaded pipeline."""
-    codec: Callable[[Any], Codec] = KLCodec
+    codec: Callable[[Any], Codec] = codec_of
     """Of a loaded pipeline."""
     fits: Callable[[Any], bool] | None = None
     """Whether a loaded pipeline of a class that is not among ``pipelines`` is of the family all the
     same, from its parts and their configs."""
-    marks: Callable[[AbstractSet[str]], bool] | None = None
-    """Whether a single file is, from the names of its tensors."""
+    may_have: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    """Whether a pipeline of a class that is not among ``pipelines`` is of the family all the same,
+    from its ``model_index.json``: before anything of it is loaded."""
+    layouts: tuple[Layout, ...] = ()
+    """How its whole models stand in one file; the first that fits is taken."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
 
@@ -71,9 +74,10 @@ def family_of(pipe: Any) -> Family:
     raise ModelError(unsupported(type(pipe).__name__))
 
 
-def family_of_file(tensors: AbstractSet[str]) -> Family | None:
-    """The family of a single file with these names of ``tensors``; None if it is of none."""
-    return next((each for each in FAMILIES if each.marks is not None and each.marks(tensors)), None)
+def layout_of(header: Header) -> tuple[Family, Layout] | None:
+    """The family of a single file and how it stands there; None if it is of none."""
+    every = ((family, layout) for family in FAMILIES for layout in family.layouts)
+    return next((each for each in every if each[1].marks(header)), None)
 
 
 def unsupported(what: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.models.family import Family
+from engine.models.layout import CONFIGS, Layout, Text
 from engine.models.text import PipelineText, Prompt
 from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
 from engine.types import Conditioning
@@ -32,16 +33,48 @@ class SDText(PipelineText):
         return Conditioning({TEXT: embeds}, masks), uncond
 
 
+def _may_have(index: Mapping[str, Any]) -> bool:
+    parts = {name: part[-1] for name, part in index.items() if isinstance(part, list)}
+    unet = parts.get("unet") == "UNet2DConditionModel"
+    return unet and parts.get("text_encoder") == "CLIPTextModel"
+
+
 def _fits(pipe: Any) -> bool:
     parts = all(getattr(pipe, name, None) is not None for name in ("unet", "vae", "text_encoder"))
     return parts and getattr(pipe.unet.config, "addition_embed_type", None) is None
 
 
-def _marks(tensors: AbstractSet[str]) -> bool:
-    unet = any(name.startswith("model.diffusion_model.input_blocks.") for name in tensors)
-    return unet and any(name.startswith("cond_stage_model.") for name in tensors)
-
-
+_UNCHECKED = (
+    ("safety_checker", None),
+    ("feature_extractor", None),
+    ("requires_safety_checker", False),
+)
+SD1 = Layout(
+    name="sd1",
+    description="SD 1.x",
+    pipeline="StableDiffusionPipeline",
+    texts=(Text("text_encoder", "cond_stage_model.transformer.", "CLIPTextModel"),),
+    configs=CONFIGS / "sd1",
+    settings=_UNCHECKED,
+)
+SD2 = Layout(
+    name="sd2",
+    description="SD 2.x",
+    pipeline="StableDiffusionPipeline",
+    texts=(
+        Text(
+            "text_encoder",
+            "cond_stage_model.model.",
+            "CLIPTextModel",
+            pad="!",
+            open_clip=True,
+            unused=1,
+        ),
+    ),
+    configs=CONFIGS / "sd2",
+    settings=_UNCHECKED,
+    measured=True,
+)
 SD = Family(
     name="sd",
     description="SD 1.x, SD 2.x",
@@ -50,6 +83,7 @@ SD = Family(
     network=UNetNetwork,
     text=SDText,
     fits=_fits,
-    marks=_marks,
+    may_have=_may_have,
+    layouts=(SD2, SD1),
     inpaint_pipeline="StableDiffusionInpaintPipeline",
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.models.family import Family
+from engine.models.layout import CONFIGS, Layout, Text
 from engine.models.text import PipelineText, Prompt
 from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
 from engine.types import Conditioning
@@ -55,17 +56,41 @@ class SDXLText(PipelineText):
         return rows[:1], rows[1:]
 
 
+def _may_have(index: Mapping[str, Any]) -> bool:
+    parts = {name: part[-1] for name, part in index.items() if isinstance(part, list)}
+    unet = parts.get("unet") == "UNet2DConditionModel"
+    return unet and parts.get("text_encoder_2") == "CLIPTextModelWithProjection"
+
+
 def _fits(pipe: Any) -> bool:
     names = ("unet", "vae", "text_encoder_2")
     parts = all(getattr(pipe, name, None) is not None for name in names)
     return parts and getattr(pipe.unet.config, "addition_embed_type", None) == "text_time"
 
 
-def _marks(tensors: AbstractSet[str]) -> bool:
-    unet = any(name.startswith("model.diffusion_model.input_blocks.") for name in tensors)
-    return unet and any(name.startswith("conditioner.embedders.") for name in tensors)
+def _big_g(prefix: str) -> Text:
+    """OpenCLIP's bigG, which gives the pooled embedding too."""
+    return Text("text_encoder_2", prefix, "CLIPTextModelWithProjection", pad="!", open_clip=True)
 
 
+BASE = Layout(
+    name="sdxl",
+    description="SDXL",
+    pipeline="StableDiffusionXLPipeline",
+    texts=(
+        Text("text_encoder", "conditioner.embedders.0.transformer.", "CLIPTextModel"),
+        _big_g("conditioner.embedders.1.model."),
+    ),
+    configs=CONFIGS / "sdxl",
+)
+REFINER = Layout(
+    name="refiner",
+    description="SDXL's refiner",
+    pipeline="StableDiffusionXLImg2ImgPipeline",
+    texts=(_big_g("conditioner.embedders.0.model."),),
+    configs=CONFIGS / "refiner",
+    settings=(("requires_aesthetics_score", True), ("force_zeros_for_empty_prompt", False)),
+)
 SDXL = Family(
     name="sdxl",
     description="SDXL",
@@ -78,6 +103,7 @@ SDXL = Family(
     network=UNetNetwork,
     text=SDXLText,
     fits=_fits,
-    marks=_marks,
+    may_have=_may_have,
+    layouts=(BASE, REFINER),
     inpaint_pipeline="StableDiffusionXLInpaintPipeline",
 )

@@ -12,66 +12,115 @@ from typing import Any
 from engine.errors import ModelError
 from engine.models.checkpoints import find_checkpoint
 from engine.models.family import FAMILIES, unsupported
+from engine.models.formats.assemble import unet_of
+from engine.models.formats.kinds import ALONE, kind_of
+from engine.models.formats.loaded import Loaded
+from engine.models.formats.prediction import check_prediction_type
 from engine.models.formats.single_file import load_single_file
 from engine.models.formats.sources import config_file, guarded, locate
+from engine.models.formats.vaes import load_vae
+from engine.models.formats.variants import variant_of
+from engine.models.formats.weights import open_weights
+from engine.models.layout import UNET
 
 INDEX = "model_index.json"
+Place = str | os.PathLike[str]
 
 
-def load_pipeline(model: str | os.PathLike[str], dtype: Any, device: Any) -> Any:
+def load_pipeline(
+    model: Place,
+    dtype: Any,
+    device: Any,
+    *,
+    vae: Place | None = None,
+    prediction_type: str | None = None,
+) -> Loaded:
     """A pipeline from a known name, a folder, a hub id or a single checkpoint file.
 
+    Args:
+        model: where it is.
+        dtype: of its weights.
+        device: where it goes.
+        vae: where the VAE is that takes the place of its own.
+        prediction_type: what its network predicts, in place of what it says itself.
+
     Raises:
+        InputError: a ``prediction_type`` that does not exist.
         ModelError: nothing usable is there, the hub cannot be reached, or its family is not
             supported, which is said before anything is loaded.
     """
+    check_prediction_type(prediction_type)
+    source = locate(model)
+    own_vae = None if vae is None else partial(load_vae, vae, dtype=dtype)
+    if isinstance(source, Path) and source.is_file():
+        loaded = load_single_file(source, dtype, load_vae=own_vae, prediction_type=prediction_type)
+        return Loaded(loaded.pipe.to(device), loaded.notes)
+    pipe = _from_folder(model, source, dtype, own_vae)
+    if prediction_type is not None:
+        told = pipe.scheduler
+        pipe.scheduler = type(told).from_config(told.config, prediction_type=prediction_type)
+    return Loaded(pipe.to(device))
+
+
+def _from_folder(model: Place, source: Path | str, dtype: Any, own_vae: Any) -> Any:
     import diffusers
 
-    source = locate(model)
-    if isinstance(source, Path) and source.is_file():
-        return load_single_file(source, dtype).to(device)
     index = guarded(lambda: json.loads(config_file(source, INDEX).read_text("utf-8")), model)
     _check_supported(model, index)
-    settings = {"dtype": dtype, **_variant(source)}
-    load = partial(diffusers.DiffusionPipeline.from_pretrained, str(source), **settings)
-    return guarded(load, model).to(device)
+    if "unet" in index:
+        _check_channels(model, index, source)
+    parts = {}
+    if own_vae is not None:
+        known = guarded(
+            lambda: json.loads(config_file(source, "vae/config.json").read_text("utf-8")), model
+        )
+        parts["vae"] = own_vae(known)
+    settings = {"dtype": dtype, **variant_of(source, "*/*"), **parts}
+    return guarded(
+        partial(diffusers.DiffusionPipeline.from_pretrained, str(source), **settings), model
+    )
 
 
 def _check_supported(model: Any, index: Mapping[str, Any]) -> None:
     """Raise ``ModelError`` if no registered family has pipelines of the ``index``'s kind, nor its
-    denoiser.
+    parts.
     """
     name = str(index.get("_class_name"))
-    known = any(name in family.pipelines for family in FAMILIES)
-    # Community pipelines of a known family have names of their own, and its denoiser among parts.
-    if not known and not any(index.get(family.denoiser) for family in FAMILIES):
+    # Community pipelines of a known family have names of their own.
+    if not any(name in family.pipelines or family.may_have(index) for family in FAMILIES):
         raise ModelError(unsupported(f"{model} ({name})"))
 
 
-def _variant(folder: Path | str) -> dict[str, str]:
-    """The arguments that load a folder in which every part's weights are there as ``fp16`` only."""
-    if not isinstance(folder, Path):
-        return {}
-    weights = [path.name for path in folder.glob("*/*.safetensors")]
-    return {"variant": "fp16"} if weights and all(".fp16." in name for name in weights) else {}
+def _check_channels(model: Any, index: Mapping[str, Any], source: Path | str) -> None:
+    """Raise ``ModelError`` if the UNet takes neither latents alone nor the inpainting layout."""
+    path = "unet/config.json"
+    config = guarded(lambda: json.loads(config_file(source, path).read_text("utf-8")), model)
+    channels, latents = config.get("in_channels", 4), config.get("out_channels", 4)
+    if channels not in {latents, 2 * latents + 1}:
+        raise ModelError(
+            f"{model} ({index.get('_class_name')}) has a UNet with {channels} input channels; "
+            f"{latents} (text to image) and {2 * latents + 1} (inpainting) are supported."
+        )
 
 
-def load_inpaint_unet(model: str | os.PathLike[str], dtype: Any, device: Any) -> Any:
-    """The 9-channel UNet of an inpainting checkpoint: its pipeline folder or hub id, or a folder
-    that holds only the UNet.
+def load_inpaint_unet(model: Place, like: Any, dtype: Any, device: Any) -> Any:
+    """The 9-channel UNet of an inpainting checkpoint: of its pipeline's folder or hub id, of a
+    folder that holds only the UNet, or of a single file, whole or with the UNet alone.
+
+    Args:
+        model: where it is.
+        like: the UNet of the model that it is loaded beside.
+        dtype: of its weights.
+        device: where it goes.
 
     Raises:
-        ModelError: there is none, or it does not have 9 input channels.
+        ModelError: there is none, it does not have 9 input channels, or is of another family.
     """
-    from diffusers import UNet2DConditionModel
-
     source = locate(model, index="config.json")
-    folder = isinstance(source, Path) and (source / "config.json").is_file()
-    kwargs: dict[str, Any] = {} if folder else {"subfolder": "unet"}
-    unet = guarded(
-        lambda: UNet2DConditionModel.from_pretrained(str(source), dtype=dtype, **kwargs),
-        model,
-    )
+    if isinstance(source, Path) and source.is_file():
+        unet = _unet_in_file(source, like, dtype)
+    else:
+        unet = _unet_in_folder(model, source, dtype)
     if unet.config.in_channels != 9:
         raise ModelError(
             f"{model} is no inpainting checkpoint: its UNet has {unet.config.in_channels} input "
@@ -80,27 +129,33 @@ def load_inpaint_unet(model: str | os.PathLike[str], dtype: Any, device: Any) ->
     return unet.to(device)
 
 
-def load_preview_vae(model: str | os.PathLike[str], channels: int, dtype: Any, device: Any) -> Any:
-    """The ``AutoencoderTiny`` in a folder or behind a hub id.
-
-    Raises:
-        ModelError: there is none, or it is made for latents of other than ``channels`` channels.
-    """
-    from diffusers import AutoencoderTiny
-
-    source = locate(model, index="config.json")
-    if "AutoencoderTiny" not in guarded(lambda: config_file(source).read_text("utf-8"), model):
-        raise ModelError(f"{model} holds no AutoencoderTiny (such as madebyollin/taesdxl does).")
-    vae = guarded(lambda: AutoencoderTiny.from_pretrained(str(source), dtype=dtype), model)
-    if vae.config.latent_channels != channels:
-        raise ModelError(
-            f"{model} is for latents of {vae.config.latent_channels} channels; this model's have "
-            f"{channels}."
-        )
-    return vae.to(device).eval()
+def _unet_in_file(path: Path, like: Any, dtype: Any) -> Any:
+    weights = open_weights(path)
+    if not weights.header.has(UNET, "conv_in.") or kind_of(weights.header) not in {ALONE, None}:
+        kind = kind_of(weights.header)
+        what = kind.what if kind else "no checkpoint of a known kind"
+        raise ModelError(f"{path} is {what}, not an inpainting checkpoint.")
+    known = {key: each for key, each in like.config.items() if not key.startswith("_")}
+    # An IP-Adapter in the UNet is noted in its config; it is lent when it is used.
+    plain = {**known, "encoder_hid_dim_type": None, "encoder_hid_dim": None}
+    return unet_of(weights, plain, dtype)
 
 
-def default_inpaint_model(model: str | os.PathLike[str]) -> Path | None:
+def _unet_in_folder(model: Place, source: Path | str, dtype: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    alone = isinstance(source, Path) and (source / "config.json").is_file()
+    if alone:
+        kind = json.loads((Path(source) / "config.json").read_text("utf-8")).get("_class_name")
+        if kind not in {None, "UNet2DConditionModel"}:
+            raise ModelError(f"{model} holds a {kind}, not an inpainting UNet.")
+    settings: dict[str, Any] = {} if alone else {"subfolder": "unet"}
+    settings |= variant_of(source, "*" if alone else "unet/*")
+    load = partial(UNet2DConditionModel.from_pretrained, str(source), dtype=dtype, **settings)
+    return guarded(load, model)
+
+
+def default_inpaint_model(model: Place) -> Path | None:
     """Where the 9-channel UNet of ``model`` is, as far as that is known."""
     checkpoint = find_checkpoint(model)
     return checkpoint.inpaint_model if checkpoint else None

@@ -1,43 +1,122 @@
-"""Whole models in one ``.safetensors`` file."""
+"""Whole models in one file, put together without a hub: weights from the file, all else from the
+configs of its layout.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import ModelError
-from engine.models.family import Family, family_of_file, unsupported
-from engine.models.formats.sources import guarded
+from engine.errors import ModelError, setting
+from engine.models.family import Family, layout_of, unsupported
+from engine.models.formats.assemble import (
+    read_config,
+    text_encoder_of,
+    tokenizer_for,
+    unet_of,
+    vae_of,
+)
+from engine.models.formats.kinds import kind_of
+from engine.models.formats.loaded import Loaded
+from engine.models.formats.prediction import noise_share, prediction_in
+from engine.models.formats.weights import Weights, open_weights
+from engine.models.layout import CONV_IN, VAE, Layout
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.models.header import Header
+
+LoadVAE = Callable[[Mapping[str, Any]], Any]
 
 
-def load_single_file(path: Path, dtype: Any) -> Any:
-    """A checkpoint in one file, by the pipeline of its family.
+def load_single_file(
+    path: Path,
+    dtype: torch.dtype,
+    *,
+    load_vae: LoadVAE | None = None,
+    prediction_type: str | None = None,
+) -> Loaded:
+    """A whole model in a file, on the CPU.
+
+    Args:
+        path: of a ``.safetensors`` or ``.gguf`` file.
+        dtype: of all its weights.
+        load_vae: loads the VAE that takes the place of the file's, given the config of the
+            layout's own; None is the one in the file.
+        prediction_type: what its network predicts; None is what the file says, or what is measured.
 
     Raises:
-        ModelError: it is of no family that is registered, or cannot be loaded.
+        ModelError: it is no whole model of a registered family.
     """
     import diffusers
 
-    pipeline: Any = getattr(diffusers, family_in(path).pipelines[0])
-    return guarded(lambda: pipeline.from_single_file(str(path), dtype=dtype), path)
+    weights = open_weights(path)
+    family, layout = family_in(weights.header)
+    known = read_config(layout.configs, "vae")
+    if load_vae is None and not weights.header.has(VAE):
+        raise ModelError(f"{path} holds no VAE; give one with {setting('vae')}.")
+    unet = unet_of(weights, read_config(layout.configs, "unet"), dtype)
+    parts: dict[str, Any] = {"unet": unet, "text_encoder": None, "tokenizer": None}
+    for text in layout.texts:
+        parts[text.part] = text_encoder_of(weights, text, layout, dtype)
+        parts[text.tokenizer] = tokenizer_for(text)
+    prediction = prediction_in(
+        weights.header,
+        layout,
+        read_config(layout.configs, "scheduler", "scheduler_config.json"),
+        prediction_type if weights.header.shapes[CONV_IN][1] == 4 else prediction_type or "epsilon",
+        partial(_share, parts, layout),
+    )
+    if prediction.sample_size is not None:
+        unet.register_to_config(sample_size=prediction.sample_size)
+    own = {**known, **prediction.vae, **_statistics(weights)}
+    parts["vae"] = vae_of(weights, own, dtype) if load_vae is None else load_vae(own)
+    parts["scheduler"] = getattr(diffusers, prediction.scheduler)(**prediction.config)
+    kind = layout.pipeline if unet.config.in_channels == 4 else family.inpaint_pipeline
+    pipe = getattr(diffusers, str(kind))(**parts, **dict(layout.settings))
+    return Loaded(pipe, tuple(_notes(weights, layout, prediction.note)))
 
 
-def family_in(path: Path) -> Family:
-    """The family of a file, from the names of its tensors, which stand in its header.
+def family_in(header: Header) -> tuple[Family, Layout]:
+    """The family and layout of a file.
 
     Raises:
-        ModelError: the file cannot be read, is no whole model or of no registered family.
+        ModelError: it is no whole model, or of no registered family; the message says what it is.
     """
-    from safetensors import SafetensorError, safe_open
+    found = layout_of(header)
+    if found is not None:
+        return found
+    kind = kind_of(header)
+    if kind is None:
+        raise ModelError(unsupported(f"{header.path} holds tensors of an unknown kind; it"))
+    if kind.use:
+        raise ModelError(f"{header.path} is {kind.what}; {kind.use}.")
+    raise ModelError(unsupported(f"{header.path} is {kind.what}: it"))
 
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = set(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a readable .safetensors file: {error}") from error
-    family = family_of_file(names)
-    if family is None:
-        if not any(name.startswith("model.diffusion_model.") for name in names):
-            raise ModelError(f"{path} is no full Stable Diffusion checkpoint: it holds no UNet.")
-        raise ModelError(unsupported(str(path)))
-    return family
+
+def _share(parts: Mapping[str, Any], layout: Layout) -> float:
+    """:func:`noise_share` under the empty prompt."""
+    (text,) = layout.texts
+    tokens = parts[text.tokenizer]("", padding="max_length", max_length=77, return_tensors="pt")
+    encoded = parts[text.part](tokens.input_ids)[0]
+    return noise_share(parts["unet"], encoded)
+
+
+def _statistics(weights: Weights) -> dict[str, Any]:
+    """Mean and deviation of the latents that an EDM model's file holds."""
+    import torch
+
+    names = {"edm_mean": "latents_mean", "edm_std": "latents_std"}
+    found = weights.read(names.__contains__, torch.float32)
+    return {names[name]: tensor.flatten().tolist() for name, tensor in found.items()}
+
+
+def _notes(weights: Weights, layout: Layout, prediction: str) -> list[str]:
+    """What is unusual about a file, for the user."""
+    packed = f"unpacked from {weights.packed}" if weights.packed else ""
+    told = [each for each in (prediction, packed) if each]
+    name = weights.header.path.name
+    return [f"{name} ({layout.description}): {'; '.join(told)}"] if told else []

@@ -27,8 +27,6 @@ def locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Pa
         return checkpoint.folder
     path = Path(model).expanduser()
     if path.is_file():
-        if path.suffix != ".safetensors":
-            raise ModelError(f"{model} is not a .safetensors checkpoint.")
         return path
     if path.is_dir():
         if not any((path / name).is_file() for name in {index, "model_index.json"}):

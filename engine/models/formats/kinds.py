@@ -1,0 +1,114 @@
+"""Files of weights that are no checkpoint of a family, by what they are: refused by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.models.layout import CONV_IN, UNET, VAE
+
+if TYPE_CHECKING:
+    from engine.models.header import Header
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file, and what becomes of one."""
+
+    what: str
+    """With its article."""
+    marks: Callable[[Header], bool]
+    use: str = ""
+    """Where it belongs."""
+
+
+def _inside(*parts: str) -> Callable[[Header], bool]:
+    """Whether a name holds one of these."""
+    return lambda header: any(part in name for name in header.shapes for part in parts)
+
+
+def _begins(*beginnings: str) -> Callable[[Header], bool]:
+    """Whether a name begins with one of these, behind the prefix of whole models or without."""
+    every = [prefix + each for each in beginnings for prefix in ("", UNET, "diffusion_model.")]
+    return lambda header: header.has(*every)
+
+
+def _channels(count: int) -> Callable[[Header], bool]:
+    """Whether a whole model's UNet takes so many channels."""
+    return lambda header: header.shapes.get(CONV_IN, (0, 0))[1:2] == (count,)
+
+
+def _vae_alone(header: Header) -> bool:
+    coder = ("encoder.conv_in.", "decoder.conv_in.", "encoder.layers.", "decoder.layers.", VAE)
+    return header.has(*coder) and not header.has(UNET)
+
+
+def _unet_alone(header: Header) -> bool:
+    return header.has("input_blocks.0.0.", "down_blocks.0.", UNET)
+
+
+CHECKPOINT = "give a whole checkpoint as the model"
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "a LoRA",
+        _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
+        f"it changes a checkpoint and is none: {CHECKPOINT}",
+    ),
+    Kind(
+        "an IP-Adapter",
+        _begins("image_proj.", "ip_adapter."),
+        f"{CHECKPOINT}, and load_ip_adapter loads this",
+    ),
+    Kind(
+        "a ControlNet",
+        _inside("control_model.", "controlnet_", "input_hint_block", "lllite_", "control_all_"),
+        f"it steers an edit as a control: {CHECKPOINT}",
+    ),
+    Kind(
+        "a T2I-Adapter",
+        _begins("adapter.body.", "body.0.resnets", "body.0.block"),
+        f"it steers an edit: {CHECKPOINT}",
+    ),
+    Kind(
+        "an embedding (textual inversion)",
+        _begins("emb_params", "clip_g", "string_to_param", "*"),
+        f"it is a word of a prompt: {CHECKPOINT}",
+    ),
+    Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
+    Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
+    Kind("Flux.2", _begins("single_stream_modulation.", "early_stream_modulations.")),
+    Kind("Chroma", _begins("distilled_guidance_layer.")),
+    Kind("Flux", _begins("double_blocks.", "single_transformer_blocks.")),
+    Kind("Stable Diffusion 3", _begins("joint_blocks.")),
+    Kind("AuraFlow", _begins("double_layers.")),
+    Kind("HiDream", _begins("double_stream_blocks.")),
+    Kind("Qwen-Image", _begins("txt_norm.", "txt_in.text_norm.")),
+    Kind("Z-Image or Lumina 2", _begins("cap_embedder.")),
+    Kind("PixArt", _begins("y_embedder.y_proj.", "caption_projection.", "adaln_single.")),
+    Kind("Hunyuan-DiT", _begins("mlp_t5.", "text_embedding_padding")),
+    Kind("Wan, a model of video", _begins("head.modulation")),
+    Kind("Stable Cascade", _begins("clip_txt_mapper.", "clip_txt_pooled_mapper.")),
+    Kind("Kolors", _begins("encoder_hid_proj.")),
+    Kind("weights in bitsandbytes' 4 bits", _inside("quant_state.bitsandbytes"), CHECKPOINT),
+    Kind("an upscaler", _begins("conv_first.", "model.0.weight", "body.0.rdb1.")),
+    Kind("SD 2.1 unCLIP", _begins("noise_augmentor.", "embedder.model.visual.")),
+    Kind(
+        "an instruct-pix2pix model (8 input channels)",
+        _channels(8),
+        "it edits whole pictures as a sentence says, without a map",
+    ),
+    Kind("the SD 2 upscaler (7 input channels)", _channels(7)),
+    Kind("the SD 2 depth model (5 input channels)", _channels(5)),
+    Kind("a VAE", _vae_alone, f"{CHECKPOINT}, and this as its VAE"),
+)
+ALONE = Kind(
+    "a UNet alone, without text encoders and VAE",
+    _unet_alone,
+    f"{CHECKPOINT}, and this beside it as the inpainting model if it has 9 input channels",
+)
+
+
+def kind_of(header: Header, kinds: Iterable[Kind] = (*KINDS, ALONE)) -> Kind | None:
+    """Which of the ``kinds`` a file is; None if none."""
+    return next((kind for kind in kinds if kind.marks(header)), None)

@@ -1,0 +1,409 @@
+// @ts-check
+/** The studio: its parts put together. */
+
+import { colour } from "../arithmetic/heat.js";
+import { Refused } from "../work/api.js";
+import { percent } from "../work/live.js";
+import { canvasOf, mapOf } from "../work/pictures.js";
+import { Canvas } from "./canvas.js";
+import { askToken, compare, help } from "./dialogs.js";
+import { byId } from "./dom.js";
+import { Hand } from "./hand.js";
+import { History } from "./history.js";
+import { Judge } from "./judge.js";
+import { listen } from "./keys.js";
+import { Menus } from "./menus.js";
+import { Opening } from "./opening.js";
+import { Progress } from "./progress.js";
+import { Settings } from "./settings.js";
+import { Stage } from "./stage.js";
+import { TOOLS, Tools } from "./tools.js";
+
+/** @typedef {import("../work/keep.js").Entry} Entry */
+/** @typedef {import("../types.js").Result} Result */
+
+export class Studio {
+  /**
+   * @param {object} given
+   * @param {import("../work/api.js").Api} given.api
+   * @param {import("../work/desk.js").Desk} given.desk
+   * @param {import("../work/helper.js").Helper} given.helper
+   * @param {import("../work/live.js").Live} given.live
+   * @param {import("../work/keep.js").Keep} given.keep
+   */
+  constructor({ api, desk, helper, live, keep }) {
+    this.api = api;
+    this.desk = desk;
+    this.helper = helper;
+    this.live = live;
+    this.keep = keep;
+    this.stage = new Stage(desk, live);
+    this.tools = new Tools(desk, this.stage, helper);
+    this.hand = new Hand(this.stage, this.tools);
+    this.canvas = new Canvas(desk, this.stage);
+    this.menus = new Menus(desk, this.stage, helper);
+    this.settings = new Settings(desk, api);
+    this.judge = new Judge(desk, api);
+    this.history = new History(desk, keep);
+    this.progress = new Progress(api, live, this.stage);
+    this.opening = new Opening({ api, desk, keep, notice: (text) => this.progress.notice(text) });
+    this.liveSwitch = /** @type {HTMLInputElement} */ (byId("live"));
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.saving = undefined;
+    this.#wire();
+  }
+
+  async start() {
+    this.tools.made.expand = () => this.canvas.options();
+    this.tools.use("brush");
+    this.#theme(localStorage.getItem("softpaint-theme") ?? "system");
+    await this.history.load();
+    await this.#restore();
+    await this.connect();
+    document.body.dataset.ready = "true";
+  }
+
+  /** Learn what the service is and what it can do. */
+  async connect() {
+    try {
+      const about = await this.api.about();
+      this.progress.about = `${about.model} on ${about.device}`;
+      this.canvas.multiple = about.multiple || 8;
+      if (about.token_required && !this.api.token) await askToken(this.api);
+      this.settings.show(await this.api.settings());
+      this.opening.welcome(about.samples ?? []);
+      this.progress.there();
+    } catch (error) {
+      if (error instanceof Refused && error.status === 401) {
+        await askToken(this.api);
+        if (this.api.token) await this.connect();
+        return;
+      }
+      this.progress.notice(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  // --- wiring ----------------------------------------------------------------------------------
+
+  #wire() {
+    const { desk, live, stage, tools, hand, menus, judge, history, canvas, progress } = this;
+    const stroke = () => this.#stroke();
+    tools.onstroke = menus.onstroke = stroke;
+    tools.onbegin = () => live.stop();
+    menus.onerror = judge.onerror = (message) => progress.notice(message);
+    menus.oninstant = (on) => {
+      live.instant = on;
+      live.rest();
+    };
+    stage.onview = () => this.#viewed();
+    hand.onplace = (place) => this.#placed(place);
+    judge.onnext = () => void this.next();
+    judge.onpick = history.ongo = (entry) => void this.go(entry);
+    this.opening.onopened = (render) => render && this.liveSwitch.checked && this.#render();
+    desk.addEventListener("picture", () => {
+      byId("welcome").hidden = true;
+      this.settings.fill();
+      canvas.clear();
+      this.#edited();
+    });
+    desk.addEventListener("map", () => this.#edited());
+    desk.addEventListener("settings", () => this.#settings());
+    desk.addEventListener("shown", () => this.#edited());
+    live.addEventListener("began", () => this.settings.forgive());
+    live.addEventListener("finished", (event) => void this.#finished(/** @type {CustomEvent} */ (event).detail));
+    live.addEventListener("failed", (event) => this.#failed(/** @type {CustomEvent} */ (event).detail));
+    this.api.addEventListener("found", () => void this.#found());
+    this.#buttons();
+    this.#keys();
+    document.addEventListener("visibilitychange", () => document.hidden && void this.#save());
+    window.addEventListener("pagehide", () => void this.#save());
+  }
+
+  #buttons() {
+    const { desk, stage } = this;
+    const middle = () => ({ x: stage.pane.clientWidth / 2, y: stage.pane.clientHeight / 2 });
+    const turned = (/** @type {number} */ factor, turn = 0) => {
+      stage.view.change(middle(), factor, turn);
+      stage.apply();
+    };
+    this.zoom = turned;
+    /** @type {Record<string, () => void>} */
+    const acts = {
+      undo: () => this.#undo(() => desk.undoOne()),
+      redo: () => this.#undo(() => desk.redoOne()),
+      render: () => (this.live.busy ? this.live.stop() : this.#render()),
+      compare: () => this.#compare(),
+      "zoom-in": () => turned(1.5),
+      "zoom-out": () => turned(1 / 1.5),
+      zoom: () => turned(1 / stage.view.scale),
+      fit: () => stage.fit(),
+      turn: () => turned(1, Math.PI / 12),
+      help,
+      theme: () => this.#nextTheme(),
+      open: () => this.opening.ask(),
+    };
+    for (const [id, act] of Object.entries(acts)) byId(id).addEventListener("click", act);
+    for (const kind of ["began", "stopped"]) this.live.addEventListener(kind, () => this.#edited());
+  }
+
+  #keys() {
+    const { tools, stage, menus, desk } = this;
+    const { brush } = tools;
+    /** @type {Record<string, (event: KeyboardEvent) => void>} */
+    const actions = {
+      "[": () => tools.set("size", Math.min(brush.size - 1, Math.round(brush.size / 1.2))),
+      "]": () => tools.set("size", Math.max(brush.size + 1, Math.round(brush.size * 1.2))),
+      "{": () => tools.set("hardness", Math.round(10 * brush.hardness - 1) / 10),
+      "}": () => tools.set("hardness", Math.round(10 * brush.hardness + 1) / 10),
+      "Ctrl+z": () => this.#undo(() => desk.undoOne()),
+      "Ctrl+Shift+z": () => this.#undo(() => desk.redoOne()),
+      "Ctrl+y": () => this.#undo(() => desk.redoOne()),
+      "Ctrl+o": () => this.opening.ask(),
+      "Ctrl+Enter": () => this.#render(),
+      Escape: () => this.#escape(),
+      n: () => void this.next(),
+      s: () => menus.setLook("slider"),
+      d: () => menus.setLook("difference"),
+      p: () => menus.setLook("side"),
+      h: () => menus.nextHeat(),
+      c: () => menus.toggleContours(),
+      i: () => void menus.change("invert"),
+      f: () => stage.fit(),
+      "+": () => this.zoom?.(1.25),
+      "=": () => this.zoom?.(1.25),
+      "-": () => this.zoom?.(0.8),
+      ".": () => this.zoom?.(1, Math.PI / 36),
+      ",": () => this.zoom?.(1, -Math.PI / 36),
+      "?": () => help(),
+    };
+    for (const { name, key } of TOOLS) actions[key] = () => tools.use(name);
+    for (let digit = 0; digit <= 9; digit++) {
+      actions[String(digit)] = () => tools.set("strength", digit === 0 ? 1 : digit / 10);
+    }
+    /** @type {import("./stage.js").Look} */
+    let look = "result";
+    listen(actions, (held, key) => {
+      if (key === " ") this.hand.spaceHeld = held;
+      else if (held && stage.look !== "before") {
+        look = stage.look;
+        stage.setLook("before");
+      } else if (!held) stage.setLook(look);
+    });
+  }
+
+  // --- what happens ----------------------------------------------------------------------------
+
+  #stroke() {
+    if (this.liveSwitch.checked) this.#render();
+  }
+
+  #render() {
+    if (!this.desk.picture) {
+      this.progress.notice("Open a picture first.");
+      return;
+    }
+    const grows = this.desk.settings.expand !== undefined;
+    if (this.desk.map.empty && !grows) {
+      // Nothing is to be repainted: the picture is its own result.
+      this.live.stop();
+      this.stage.showResult(null, null);
+      if (this.desk.shown) this.desk.show(null);
+      return;
+    }
+    this.stage.began();
+    void this.live.render();
+  }
+
+  /** @param {() => void} act */
+  #undo(act) {
+    this.tools.abandon();
+    act();
+    this.#stroke();
+  }
+
+  #escape() {
+    this.tools.abandon();
+    this.live.stop();
+  }
+
+  /**
+   * @param {{made: {result: Result, blob: Blob}[], told: import("../types.js").JobTold, asked:
+   *   {settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap},
+   *   picture: import("../work/desk.js").Picture}} done
+   */
+  async #finished({ made, told, asked, picture }) {
+    if (!made.length) return;
+    const first = await canvasOf(made[0].blob);
+    this.stage.showResult(first, asked.map, asked.settings.expand ?? null);
+    performance.mark("softpaint:exact");
+    const map = await this.helper.png(asked.map);
+    const entries = made.map(({ result, blob }) => entryOf(result, blob, { picture, map, asked }));
+    this.judge.batch = entries;
+    for (const entry of entries) await this.history.add(entry);
+    if (this.desk.picture === picture) this.desk.show(entries[0]);
+    if (told.warnings?.length) this.progress.notice(told.warnings.join(" "), true);
+  }
+
+  /** @param {Error} error */
+  #failed(error) {
+    this.stage.endPreview();
+    if (error instanceof Refused && error.status === 400 && this.settings.blame(error.message)) return;
+    if (error instanceof Refused) this.progress.notice(error.message);
+  }
+
+  /** The service is there again: what was painted meanwhile is rendered. */
+  async #found() {
+    await this.connect();
+    if (this.desk.changed && this.desk.picture && !this.desk.map.empty) this.#stroke();
+  }
+
+  /** Go back to a result. @param {Entry} entry */
+  async go(entry) {
+    this.live.stop();
+    if (this.desk.picture?.key !== entry.picture) {
+      const blob = await this.keep.picture(entry.picture);
+      if (!blob) {
+        this.progress.notice("The picture that this result started from is not kept any more.");
+        return;
+      }
+      await this.opening.show(blob, entry.name, { key: entry.picture, kept: true });
+    }
+    this.desk.settings = structuredClone(entry.settings);
+    this.settings.fill();
+    this.live.dispatchEvent(new Event("stack"));
+    const map = await mapOf(entry.map, this.desk.map);
+    this.desk.changeAll(map);
+    this.stage.showResult(await canvasOf(entry.result), map, entry.settings.expand ?? null);
+    this.desk.show(entry);
+  }
+
+  /** The result that is shown becomes the picture to go on from. */
+  async next() {
+    const entry = this.desk.shown;
+    if (!entry) return;
+    this.live.stop();
+    delete this.desk.settings.expand;
+    await this.opening.show(entry.result, entry.name);
+    this.progress.announce("The result is the picture now.");
+  }
+
+  #compare() {
+    const strategies = this.settings.registry?.strategies ?? [];
+    const { api, desk, helper } = this;
+    if (!desk.picture || desk.map.empty) {
+      this.progress.notice("Open a picture and paint where it may change; then strategies can be compared.");
+      return;
+    }
+    const picture = desk.picture;
+    compare({
+      api, desk, helper, strategies,
+      take: (result, blob) => {
+        const asked = { settings: { ...desk.settings, strategy: result.label }, map: desk.map.copy() };
+        void this.#finished({ made: [{ result, blob }], told: { id: "", state: "", results: [] }, asked, picture });
+      },
+    });
+  }
+
+  #settings() {
+    this.canvas.draw();
+    this.#edited();
+  }
+
+  // --- what is seen of it ----------------------------------------------------------------------
+
+  /** Something about the work has changed: show what can be done, and keep it. */
+  #edited() {
+    const { desk, live } = this;
+    const button = (/** @type {string} */ id) => /** @type {HTMLButtonElement} */ (byId(id));
+    button("undo").disabled = !desk.undo.done.length;
+    button("redo").disabled = !desk.undo.undone.length;
+    button("render").textContent = live.busy ? "Cancel" : "Render";
+    button("render").title = live.busy ? "Cancel (Esc)" : "Render (Ctrl+Enter)";
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => void this.#save(), 400);
+  }
+
+  async #save() {
+    clearTimeout(this.saving);
+    const { picture, map, settings, shown } = this.desk;
+    if (!picture) return;
+    await this.keep.keepWork({
+      picture: picture.key, name: picture.name, map: await this.helper.png(map),
+      settings: structuredClone(settings), shown: shown?.id ?? null,
+    });
+  }
+
+  /** What was on the desk before the page was left. */
+  async #restore() {
+    const work = await this.keep.work();
+    const blob = work && (await this.keep.picture(work.picture));
+    if (!work || !blob) return;
+    this.desk.settings = work.settings;
+    await this.opening.show(blob, work.name, { key: work.picture, map: work.map, kept: true });
+    const entry = (await this.keep.entries()).find(({ id }) => id === work.shown);
+    if (!entry) return;
+    this.stage.showResult(await canvasOf(entry.result), await mapOf(entry.map, this.desk.map), entry.settings.expand ?? null);
+    this.desk.show(entry);
+  }
+
+  #viewed() {
+    byId("zoom").textContent = `${Math.round(100 * this.stage.view.scale)}%`;
+    this.canvas.active = this.tools.tool.name === "canvas";
+    this.canvas.clear();
+    this.#placed(this.place ?? null);
+  }
+
+  /** @param {{x: number, y: number} | null} place under the pen */
+  #placed(place) {
+    this.place = place;
+    const cursor = byId("cursor");
+    const { tool, brush } = this.tools;
+    const sized = tool.options.includes("size");
+    cursor.hidden = !place || !this.desk.picture || !sized;
+    const { map } = this.desk;
+    const inside = place && place.x >= 0 && place.y >= 0 && place.x < map.width && place.y < map.height;
+    const size = this.desk.picture ? `${map.width} × ${map.height}` : "";
+    if (place && inside) {
+      const level = map.at(place.x, place.y);
+      byId("readout").textContent = `${Math.floor(place.x)}, ${Math.floor(place.y)} · ${percent(level)}`;
+    } else {
+      byId("readout").textContent = size;
+    }
+    if (cursor.hidden || !place) return;
+    const at = this.stage.view.toScreen(place);
+    const side = Math.max(4, brush.size * this.stage.view.scale);
+    cursor.style.width = cursor.style.height = `${side}px`;
+    cursor.style.transform = `translate(${at.x - side / 2}px, ${at.y - side / 2}px)`;
+    cursor.style.borderColor = colour(Math.round(brush.strength * 65535));
+  }
+
+  // --- light and dark --------------------------------------------------------------------------
+
+  #nextTheme() {
+    const themes = ["system", "light", "dark"];
+    const now = document.documentElement.dataset.theme ?? "system";
+    this.#theme(themes[(themes.indexOf(now) + 1) % themes.length]);
+  }
+
+  /** @param {string} theme */
+  #theme(theme) {
+    if (theme === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    localStorage.setItem("softpaint-theme", theme);
+    byId("theme").ariaLabel = `Theme: ${theme === "system" ? "as the system" : theme}`;
+  }
+}
+
+/**
+ * @param {Result} result
+ * @param {Blob} blob
+ * @param {{picture: import("../work/desk.js").Picture, map: Blob, asked: {settings: Record<string, any>}}} made
+ * @returns {Entry}
+ */
+function entryOf(result, blob, { picture, map, asked }) {
+  return {
+    when: Date.now(), picture: picture.key, name: picture.name, map, settings: asked.settings, result: blob,
+    url: result.url, label: result.label, seed: result.seed, figures: result.figures ?? {}, used: result.settings ?? {},
+    width: result.width, height: result.height, seconds: result.seconds,
+  };
+}

@@ -1,0 +1,242 @@
+// @ts-check
+/**
+ * The picture follows the brush: a session of the service that renders anew what a stroke changed,
+ * and a stack of pictures at uniform strengths for an answer in the meantime.
+ */
+
+import { ONE } from "../arithmetic/levels.js";
+import { Stack } from "../arithmetic/stack.js";
+import { Cancelled, Lost, Refused } from "./api.js";
+import { canvasOf, pixels } from "./pictures.js";
+
+/** @typedef {import("../types.js").JobTold} JobTold */
+/** @typedef {import("../types.js").Result} Result */
+/** @typedef {import("./api.js").JobEvent} JobEvent */
+
+/** Settings with which a session cannot render, so that a job of its own has to. */
+const ALONE = ["expand", "num_images"];
+
+/** Pixels of the largest picture that a stack is made of: ten of them are held. */
+const STACKED = 2048 * 2048;
+
+/**
+ * Events: `began`, `event` (detail: what the job tells), `finished` (detail: what it made),
+ * `failed` (detail: error), `stopped`, `stack`.
+ */
+export class Live extends EventTarget {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {import("./desk.js").Desk} desk
+   * @param {import("./helper.js").Helper} helper
+   */
+  constructor(api, desk, helper) {
+    super();
+    this.api = api;
+    this.desk = desk;
+    this.helper = helper;
+    /** @type {{id: string, picture: string} | null} */
+    this.session = null;
+    /** Settings that the session has. @type {string} */
+    this.sent = "";
+    /** @type {AbortController | null} */
+    this.running = null;
+    /** @type {Stack | null} */
+    this.stack = null;
+    /** What the stack was made of. */
+    this.stacked = "";
+    /** @type {AbortController | null} */
+    this.stacking = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.idle = undefined;
+    this.instant = true;
+    desk.addEventListener("picture", () => this.forget());
+    desk.addEventListener("settings", () => this.#dropStack());
+    api.addEventListener("lost", () => (this.session = null));
+  }
+
+  get busy() {
+    return this.running !== null;
+  }
+
+  /** Another picture: the session and its stack mean nothing any more. */
+  forget() {
+    this.stop();
+    const session = this.session;
+    this.session = null;
+    this.sent = "";
+    this.#dropStack();
+    if (session) void this.api.remove(`/api/sessions/${session.id}`).catch(() => {});
+  }
+
+  /** Cancel what runs. */
+  stop() {
+    const { running } = this;
+    this.running = null;
+    clearTimeout(this.idle);
+    if (!running) return;
+    running.abort();
+    this.dispatchEvent(new Event("stopped"));
+  }
+
+  /** Make the picture that map and settings ask for; what ran before is cancelled. */
+  async render() {
+    const { picture, map } = this.desk;
+    if (!picture) return;
+    this.stop();
+    const control = (this.running = new AbortController());
+    performance.mark("softpaint:asked"); // examples/benchmarks/studio.py reads these marks
+    this.dispatchEvent(new Event("began"));
+    /** @type {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} */
+    const asked = { settings: { prompt: "", ...this.desk.settings }, map: map.copy() };
+    try {
+      const alone = ALONE.some((name) => asked.settings[name] !== undefined);
+      const job = alone ? await this.#job(asked) : await this.#render(asked);
+      const told = await this.api.follow(job, {
+        signal: control.signal,
+        on: (detail) => this.#tell("event", control, detail),
+      });
+      const made = await Promise.all(
+        told.results.map(async (result) => ({ result, blob: await this.api.blob(result.url) })),
+      );
+      this.#tell("finished", control, { told, made, asked, picture });
+    } catch (error) {
+      // What the session has of the map is not known now: it gets all of it the next time.
+      this.desk.changed = map.bounds;
+      if (!(error instanceof Cancelled)) this.#tell("failed", control, error);
+    } finally {
+      if (this.running === control) {
+        this.running = null;
+        this.dispatchEvent(new Event("stopped"));
+        this.rest();
+      }
+    }
+  }
+
+  /** @param {string} kind @param {AbortController} control @param {any} detail */
+  #tell(kind, control, detail) {
+    // A run that was cancelled has nothing more to say.
+    if (this.running === control) this.dispatchEvent(new CustomEvent(kind, { detail }));
+  }
+
+  /** @param {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} asked */
+  async #job({ settings, map }) {
+    return this.api.post("/api/jobs", {
+      picture: this.desk.picture?.blob,
+      map: await this.helper.png(map),
+      settings,
+    });
+  }
+
+  /**
+   * @param {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} asked
+   * @param {boolean} [again] after the session was dropped
+   * @returns {Promise<{id: string}>}
+   */
+  async #render({ settings, map }, again = false) {
+    const session = await this.#opened(settings);
+    const changed = this.desk.takeChanged();
+    /** @type {Record<string, any>} */
+    const parts = {};
+    const whole = changed && changed.width * changed.height > 0.5 * map.width * map.height;
+    if (changed && !whole) {
+      parts.patch = await this.helper.png(map, 16, changed);
+      parts.rect = [changed.x, changed.y, changed.width, changed.height].join(",");
+    } else if (changed) {
+      parts.map = await this.helper.png(map);
+    }
+    const words = JSON.stringify(settings);
+    if (words !== this.sent) parts.settings = settings;
+    try {
+      const job = await this.api.post(`/api/sessions/${session.id}/render`, parts);
+      this.sent = words;
+      return job;
+    } catch (error) {
+      const dropped = error instanceof Refused && [404, 410].includes(error.status);
+      if (!dropped || again) throw error;
+      this.session = null;
+      this.desk.changed = map.bounds;
+      return this.#render({ settings, map }, true);
+    }
+  }
+
+  /** @param {Record<string, any>} settings @returns {Promise<{id: string}>} */
+  async #opened(settings) {
+    const picture = /** @type {import("./desk.js").Picture} */ (this.desk.picture);
+    // What is no longer set goes back to its default: that needs a session anew.
+    const gone = Object.keys(JSON.parse(this.sent || "{}")).some((name) => !(name in settings));
+    if (this.session?.picture === picture.key && !gone) return this.session;
+    if (this.session) void this.api.remove(`/api/sessions/${this.session.id}`).catch(() => {});
+    const { id } = await this.api.post("/api/sessions", { picture: picture.blob, settings });
+    this.session = { id, picture: picture.key };
+    this.sent = JSON.stringify(settings);
+    this.desk.changed = this.desk.map.bounds;
+    return this.session;
+  }
+
+  // --- the stack -----------------------------------------------------------------------------
+
+  /** When nothing has happened for a while, make the stack. */
+  rest() {
+    clearTimeout(this.idle);
+    if (!this.instant || !this.session || this.stack) return;
+    this.idle = setTimeout(() => void this.#makeStack(), 800);
+  }
+
+  #dropStack() {
+    this.stacking?.abort();
+    this.stacking = null;
+    this.stack = null;
+    clearTimeout(this.idle);
+    this.dispatchEvent(new Event("stack"));
+  }
+
+  async #makeStack() {
+    const { session, stacking } = this;
+    const { width, height } = this.desk.map;
+    if (!session || stacking || this.stack || this.busy || width * height > STACKED) return;
+    const control = (this.stacking = new AbortController());
+    try {
+      const job = await this.api.post("/api/stack", { session: session.id });
+      const told = await this.api.follow(job, { signal: control.signal });
+      const stack = await this.#stackOf(told.results);
+      if (this.stacking === control) this.stack = stack;
+    } catch (error) {
+      // Only an answer in the meantime is missing; a lost server is told elsewhere.
+      if (!(error instanceof Cancelled || error instanceof Lost || error instanceof Refused)) {
+        throw error;
+      }
+    } finally {
+      if (this.stacking === control) this.stacking = null;
+      this.dispatchEvent(new Event("stack"));
+    }
+  }
+
+  /** @param {Result[]} results @returns {Promise<Stack | null>} */
+  async #stackOf(results) {
+    const picture = this.desk.picture;
+    if (!picture) return null;
+    const layers = await Promise.all(
+      results.map(async ({ url, label }) => ({
+        strength: Number.parseFloat(label),
+        canvas: await canvasOf(await this.api.blob(url)),
+      })),
+    );
+    layers.push({ strength: 0, canvas: picture.canvas });
+    const usable = layers
+      .filter(({ strength, canvas }) => strength >= 0 && canvas.width === picture.width)
+      .sort((one, two) => one.strength - two.strength)
+      .filter(({ strength }, at, all) => !at || strength > all[at - 1].strength);
+    if (usable.length < 2) return null;
+    return new Stack(
+      picture.width,
+      picture.height,
+      usable.map(({ strength }) => strength),
+      usable.map(({ canvas }) => new Uint32Array(pixels(canvas).buffer)),
+    );
+  }
+}
+
+/** @param {number} level @returns {string} in percent */
+export function percent(level) {
+  return `${Math.round((100 * level) / ONE)}%`;
+}

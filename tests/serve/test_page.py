@@ -1,0 +1,415 @@
+"""The page in a real browser, in front of the real server with the pocket model."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.serve.kit import CHROMIUM, serving, stroke
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python package")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's will do)")
+
+WIDTH, HEIGHT = 96, 80
+BRUSH = {"Size": 20, "Strength": 80, "Hardness": 40, "Spacing": 15}
+PATH = [(300, 300), (420, 380), (500, 350), (560, 470)]
+"""px from the left upper corner of the pane."""
+
+
+@pytest.fixture(scope="module")
+def server(pocket):
+    with serving(pocket) as (url, service):
+        yield url, service
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def victim():
+    """A server in a process of its own, to be killed. It starts while other tests run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "engine.cli", "serve", "--port", str(port)]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        yield process, port
+        process.kill()
+
+
+@pytest.fixture
+def page(browser, server):
+    """The page with a picture on its desk and quick settings. At the end no request has left for
+    another machine, and nothing was said on the console.
+    """
+    with _visit(browser, server[0]) as page:
+        _open(page, _picture())
+        yield page
+
+
+@contextmanager
+def _visit(browser, url):
+    """A visit to the page in a browser without memory."""
+    asked: list[str] = []
+    said: list[str] = []
+
+    def hear(message):
+        if message.type == "error":
+            said.append(message.text)
+
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    context.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", hear)
+    page.goto(url)
+    page.wait_for_selector("body[data-ready]")
+    yield page
+    context.close()
+    assert [each for each in asked if not each.startswith((url, "blob:"))] == []
+    # A server that is away or refuses is said so by the browser itself.
+    assert [text for text in said if not text.startswith("Failed to load")] == []
+
+
+def _picture(seed: int = 0) -> bytes:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
+    return _png(np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT))))
+
+
+def _png(pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def _open(page, data: bytes, steps: int = 2) -> None:
+    page.set_input_files("#file", {"name": "scene.png", "mimeType": "image/png", "buffer": data})
+    page.wait_for_selector("#welcome", state="hidden")
+    page.uncheck("#live", force=True)
+    page.fill("#prompt", "a red house")
+    page.get_by_label("Inference steps").fill(str(steps))
+    page.get_by_label("Seed").fill("7")
+    page.keyboard.press("Tab")
+
+
+def _until(page, true: str, seconds: float = 60) -> None:
+    """Wait for an expression. Playwright's own way evaluates text, which the policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(true):
+        assert time.monotonic() < deadline, true
+        page.wait_for_timeout(30)
+
+
+def _set_brush(page) -> None:
+    for name, value in BRUSH.items():
+        page.get_by_role("spinbutton", name=name, exact=True).fill(str(value))
+    page.keyboard.press("Tab")
+
+
+def _reference(page, points: Sequence[tuple[float, float]], pressure: float = 1.0):
+    """What a stroke through points of the pane covers of the map, (H, W) in [0, 1]."""
+    x, y, shown = page.evaluate(
+        """() => { const pane = document.querySelector("#pane").getBoundingClientRect();
+          const base = document.querySelector("#world .base").getBoundingClientRect();
+          return [base.x - pane.x, base.y - pane.y, base.width]; }"""
+    )
+    scale = shown / WIDTH
+    places = [((px - x) / scale, (py - y) / scale, pressure) for px, py in points]
+    return stroke(
+        (WIDTH, HEIGHT),
+        places,
+        diameter=BRUSH["Size"],
+        strength=1,
+        hardness=BRUSH["Hardness"] / 100,
+        spacing=BRUSH["Spacing"] / 100,
+    )
+
+
+def _paint(page, points: Sequence[tuple[float, float]] = PATH) -> None:
+    """With the real mouse."""
+    left, top = _corner(page)
+    page.mouse.move(left + points[0][0], top + points[0][1])
+    page.mouse.down()
+    for x, y in points[1:]:
+        page.mouse.move(left + x, top + y)
+    page.mouse.up()
+
+
+def _paint_with_pen(page, points: Sequence[tuple[float, float]], force: float) -> None:
+    session = page.context.new_cdp_session(page)
+    left, top = _corner(page)
+    kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
+    for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
+        up = kind == "mouseReleased"
+        session.send(
+            "Input.dispatchMouseEvent",
+            {
+                "type": kind, "x": left + x, "y": top + y, "pointerType": "pen",
+                "button": "left", "buttons": 0 if up else 1, "clickCount": 1,
+                "force": 0 if up else force,
+            },
+        )  # fmt: skip
+
+
+def _corner(page) -> tuple[float, float]:
+    box = page.locator("#pane").bounding_box()
+    return box["x"], box["y"]
+
+
+def _render(page) -> None:
+    """To the exact picture."""
+    before = page.locator("#strip .shot").count()
+    page.click("#render")
+    _until(page, f"document.querySelectorAll('#strip .shot canvas').length > {before}")
+
+
+def _exported(page, bits: int = 16):
+    """The page's map as a file, in [0, 1]."""
+    page.click("#map-menu")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=f"Export {bits} bit").click()
+    page.keyboard.press("Escape")
+    with Image.open(waiting.value.path()) as image:
+        return np.asarray(image) / (2**bits - 1)
+
+
+def _result(page):
+    """The result that is shown, as its PNG holds it."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download PNG").click()
+    with Image.open(waiting.value.path()) as image:
+        return np.asarray(image.convert("RGB")), image.info
+
+
+def _posted(service):
+    """The map that the server has of the page's last render."""
+    return list(service.sessions._open.values())[-1].strength_map
+
+
+def test_what_mouse_and_pen_paint_is_what_the_server_gets(page, server):
+    _set_brush(page)
+    strength = BRUSH["Strength"] / 100
+    _paint(page)
+    expected = strength * _reference(page, PATH)
+    assert expected.max() > 0.7
+    assert np.abs(_exported(page) - expected).max() <= 1e-4
+    _render(page)
+    assert np.abs(_posted(server[1]) - expected).max() <= 1 / 255
+
+    line = [(700, 120), (560, 240), (380, 150)]
+    _paint_with_pen(page, line, force=0.4)
+    cover = _reference(page, line, pressure=0.4)
+    expected += (strength - expected) * cover
+    _render(page)  # only the rectangle that changed was sent
+    assert np.abs(_posted(server[1]) - expected).max() <= 1 / 255
+    assert np.abs(_exported(page, 8) - expected).max() <= 1 / 255
+
+
+def test_undo_to_the_empty_map_and_redo(page):
+    for shift in (0, 40, 80):
+        _paint(page, [(x, y - shift) for x, y in PATH])
+    painted = _exported(page)
+    assert painted.max() == 1
+    while page.locator("#undo").is_enabled():
+        page.keyboard.press("Control+z")
+    assert not _exported(page).any()
+    while page.locator("#redo").is_enabled():
+        page.click("#redo")
+    assert np.array_equal(_exported(page), painted)
+
+
+def test_a_reload_keeps_desk_and_history_and_n_goes_on_from_a_result(page):
+    first = np.asarray(Image.open(io.BytesIO(_picture())))
+    _paint(page, [(300, 200)])
+    _render(page)
+    painted, (result, info) = _exported(page), _result(page)
+    assert "a red house" in str(info)  # its recipe
+    _paint(page, [(500, 500)])  # not rendered
+    later = _exported(page)
+    page.wait_for_timeout(700)
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert np.array_equal(_exported(page), later)
+    assert page.input_value("#prompt") == "a red house"
+    page.locator("#strip .shot").first.click()
+    page.wait_for_selector("#judge:not([hidden])")
+    assert np.array_equal(_exported(page), painted)
+    assert np.array_equal(_result(page)[0], result)
+
+    page.focus("#stage")
+    page.keyboard.press("n")
+    page.wait_for_selector("#judge", state="hidden")
+    assert not _exported(page).any()
+    page.uncheck("#live", force=True)
+    _paint(page, [(600, 450)])
+    touched = (painted > 0) | (_exported(page) > 0)
+    _render(page)
+    second = _result(page)[0]
+    assert np.array_equal(second[~touched], first[~touched])
+    assert (second != first)[touched].any()
+
+
+def test_live_pictures_follow_the_brush_and_previews_are_marked(page, server):
+    page.check("#live", force=True)
+    _paint(page)
+    page.wait_for_selector("#strip .shot canvas")
+    _until(page, "document.querySelector('#badge').hidden")
+    deadline = time.monotonic() + 30
+    job = None
+    while not (job and job.over) and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+        stacks = [each for each in server[1]._jobs.values() if each.background]
+        job = stacks[-1] if stacks else None
+    page.wait_for_timeout(500)
+    _paint(page, [(200, 450), (300, 520)])
+    # The stack's answer is there before anything was rendered, and is called what it is.
+    assert page.locator("#world .instant").is_visible()
+    assert page.locator("#badge").is_visible()
+    _until(page, "document.querySelectorAll('#strip .shot canvas').length > 1")
+    _until(page, "document.querySelector('#badge').hidden")
+    assert page.locator("#world .instant").is_hidden()
+
+
+def test_cancel_stops_within_one_step(page, server, monkeypatch):
+    service = server[1]
+    seen = []
+    cancel = service.cancel
+
+    def watched(job):
+        seen.append((job, job.done))
+        return cancel(job)
+
+    monkeypatch.setattr(service, "cancel", watched)
+    page.get_by_label("Inference steps").fill("200")
+    page.keyboard.press("Tab")
+    _paint(page)
+    page.click("#render")
+    _until(page, "document.querySelector('#progress').ariaValueNow > 0")
+    page.click("#render")
+    page.wait_for_selector("#progress", state="hidden")
+    deadline = time.monotonic() + 20
+    while not (seen and seen[0][0].over) and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    job, done = seen[0]
+    assert job.state == "cancelled"
+    assert job.done - done <= 1
+    assert job.done < job.total
+    assert page.locator("#strip .shot").count() == 0
+
+
+def test_maps_of_16_bits_come_in_and_go_out_to_the_bit(page):
+    given = np.random.default_rng(3).integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
+    file = {"name": "map.png", "mimeType": "image/png", "buffer": _png(given)}
+    page.set_input_files("#map-file", file)
+    _until(page, "!document.querySelector('#undo').disabled")
+    assert np.array_equal(np.rint(_exported(page) * 65535), given)
+    small = file | {"buffer": _png(given[:40])}
+    page.set_input_files("#map-file", small)
+    page.wait_for_selector("#notice:not([hidden])")
+    assert "96 x 40" in page.inner_text("#notice")
+
+
+def test_the_form_is_the_registrys_and_errors_stand_at_their_setting(page):
+    known = page.evaluate("fetch('/api/settings').then(answer => answer.json())")
+    shown = {part.get_attribute("data-setting") for part in page.locator("[data-setting]").all()}
+    asked = {
+        field["name"]
+        for field in known["fields"]
+        if field["type"] in {"string", "integer", "number", "boolean"} or field["choices"]
+    }
+    assert shown == asked - {"prompt"} | {"controls"}
+    page.get_by_label("Inference steps").fill("1000")
+    page.keyboard.press("Tab")
+    _paint(page)
+    page.click("#render")
+    field = page.locator("[data-setting=num_inference_steps]")
+    field.locator(".error").wait_for()
+    assert "num_inference_steps" in field.locator(".error").inner_text()
+    assert field.locator("input").get_attribute("aria-invalid") == "true"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(page, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    if theme == "light":
+        _paint(page, [(300, 300)])
+        _render(page)
+    for button in (None, "#view-menu", "#map-menu", "#help", "#compare"):
+        if button:
+            page.click(button)
+            page.wait_for_timeout(50)
+        found = Axe().run(page).response["violations"]
+        serious = [
+            (fault["id"], [node["html"] for node in fault["nodes"]][:3])
+            for fault in found
+            if fault["impact"] in {"serious", "critical"}
+        ]
+        assert serious == [], (button, serious)
+        page.keyboard.press("Escape")
+
+
+def test_nothing_is_cut_off_from_360_px_to_4k(page):
+    for width, height in ((360, 640), (390, 844), (768, 1024), (1440, 900), (3840, 2160)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(60)
+        wide, cut = page.evaluate(
+            """() => [document.documentElement.scrollWidth,
+              [...document.querySelectorAll("button, label, h2, summary, .slider")]
+                .filter(part => part.checkVisibility() && part.clientWidth
+                  && !part.classList.contains("hidden") && part.scrollWidth > part.clientWidth + 1)
+                .map(part => part.id || part.textContent)]"""
+        )
+        assert wide <= width
+        assert cut == [], width
+        stage = page.locator("#stage").bounding_box()
+        assert stage["height"] >= 0.25 * height
+
+
+def test_a_killed_server_is_noticed_and_nothing_painted_is_lost(browser, pocket, victim):
+    process, port = victim
+    url = f"http://127.0.0.1:{port}/"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    with _visit(browser, url) as page:
+        _open(page, _picture(), steps=100)
+        _set_brush(page)
+        page.check("#live", force=True)
+        _paint(page, [(300, 300)])
+        _until(page, "document.querySelector('#progress').ariaValueNow > 0")
+        process.kill()  # SIGKILL
+        page.wait_for_selector("#server.lost")
+        assert re.search("kept", page.inner_text("#notice"))
+        page.get_by_label("Inference steps").fill("2")
+        page.keyboard.press("Tab")
+        _paint(page)
+        painted = _exported(page)
+        with serving(pocket, port) as (_, service):
+            page.wait_for_selector("#server.there")
+            page.wait_for_selector("#strip .shot canvas")
+            assert np.abs(_posted(service) - painted).max() <= 1 / 255
+        assert painted.max() > 0.7
