@@ -94,7 +94,7 @@ class Recorded:
 
 @dataclass(frozen=True, init=False)
 class Option:
-    """The setting's form on the command line. ``softpaint edit``, ``compare`` and ``batch`` have it."""
+    """The setting's form on the command line. ``edit``, ``compare`` and ``batch`` have it."""
 
     flags: tuple[str, ...]
     """As typer takes them; none is ``--name-with-dashes``."""

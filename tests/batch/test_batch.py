@@ -44,7 +44,7 @@ def photos(tmp_path, files):
 
 def batch(photos, out, pocket, **changes):
     settings = {"prompt": "a red house", "num_inference_steps": STEPS, "seed": 5}
-    told = []
+    told: list[str] = []
     given = {"workers": 1, "tries": 2, **changes}
     plan = Plan(out, settings | given.pop("settings", {}), {}, 4)
     engine = pocket if callable(pocket) else lambda: pocket

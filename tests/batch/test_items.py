@@ -54,7 +54,7 @@ def test_one_mask_for_all_or_the_photos_own(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_manifest(tmp_path, suffix):
-    rows = [
+    rows: list[dict[str, object]] = [
         {"file_name": "p/a.png", "mask": "m/a.png", "prompt": "a boat", "seed": 3},
         {"image": "p/a.png", "strength_map": "alpha", "prompt": "2 boats", "output": "other.png"},
         {"image": "p/a.png", "mask": "m/a.png", "hard_mask": True},
