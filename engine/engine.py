@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from engine.edit.strategies import build_strategy
+from engine.edit.strategies import build_each
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
 from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
@@ -22,12 +22,12 @@ from engine.models.formats.folders import (
 from engine.models.formats.vaes import load_preview_vae
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
-from engine.request.fields import check_settings
 from engine.request.request import EditRequest
 from engine.request.result import Comparison, EditResult, Outcomes
 from engine.request.signature import takes
-from engine.runtime.core import Runtime, Ticket
-from engine.runtime.progress import run
+from engine.runtime.contest import Contest
+from engine.runtime.core import Runtime
+from engine.runtime.progress import Running, run
 from engine.runtime.session import SESSION_BYTES, Session
 from strategies import get_strategy, list_strategies
 
@@ -187,7 +187,7 @@ class InpaintEngine:
             calls are shared; ``timings`` hold the shared calls in full.
         """
         runtime = self.runtime()
-        added: list[list[Ticket] | SoftpaintError] = []
+        added: list[list[Running] | SoftpaintError] = []
         for edit in edits:
             try:
                 asked = edit if isinstance(edit, EditRequest) else EditRequest.read(edit, self.pipe)
@@ -313,23 +313,24 @@ class InpaintEngine:
             f"{strategy.name}, {label}" if label else strategy.name: replace(
                 request, strategy=strategy, options={}, controls=own
             )
-            for strategy in _build_each(chosen, request.options)
+            for strategy in build_each(chosen, request.options)
             for label, own in sets.items()
         }
 
     # --------------------------------------------------------------------------------------------
 
-    def _add(self, runtime: Runtime, asked: EditRequest) -> list[Ticket]:
-        """A ticket for each prompt of an edit; none where one of them is refused."""
-        tickets: list[Ticket] = []
+    def _add(self, runtime: Runtime, asked: EditRequest) -> list[Running]:
+        """What runs for each prompt of an edit; nothing where one of them is refused."""
+        added: list[Running] = []
         try:
             for request in asked.split():
-                tickets.append(runtime.add(request))  # noqa: PERF401 - an error leaves the others
+                chooses = request.chooses
+                added.append(Contest(runtime, request) if chooses else runtime.add(request))
         except BaseException:
-            for ticket in tickets:
+            for ticket in (ticket for each in added for ticket in each.tickets):
                 runtime.abort(ticket)
             raise
-        return tickets
+        return added
 
     def _compare(self, requests: Mapping[str, EditRequest], *, per_row: int | None) -> Comparison:
         """Requests for the same picture, by the names of their results."""
@@ -351,7 +352,7 @@ class InpaintEngine:
         )
 
 
-def _outcome(tickets: Sequence[Ticket]) -> EditResult | Exception:
+def _outcome(tickets: Sequence[Running]) -> EditResult | Exception:
     """The result of an edit's prompts, or the first error."""
     error = next((ticket.error for ticket in tickets if ticket.error), None)
     return error or EditResult.joined([ticket.outcome() for ticket in tickets])
@@ -369,20 +370,3 @@ def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
         is_place = name in {"model", "inpaint_model", "vae"} and text not in CHECKPOINTS
         load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
     return load
-
-
-def _build_each(
-    strategies: Sequence[str | AnyStrategy], options: Mapping[str, Any]
-) -> list[AnyStrategy]:
-    """Strategies to be compared; an option goes to those that have it.
-
-    Raises:
-        InputError: a name that is unknown or given twice, or an option that none has.
-    """
-    built = [build_strategy(strategy, options, partial=True) for strategy in strategies]
-    if len({strategy.name for strategy in built}) < len(built):
-        raise InputError("strategies must not be named twice.")
-    if unused := set(options) - {name for strategy in built for name in strategy.options}:
-        check_settings(unused)
-        raise InputError(f"no compared strategy has the option {min(unused)!r}.")
-    return built

@@ -32,6 +32,10 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sd": "engine.models.families.sd:SD",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
+    "softpaint.judges": {
+        "clip": "engine.evaluate.judges:CLIP",
+        "pocket": "engine.pocket.plugin:JUDGE",
+    },
     "softpaint.metrics": {"prompt": "engine.pocket.plugin:PROMPT"},
 }
 """Group -> name -> ``module:record``: what rooms of this package bring to registries of rooms that

@@ -171,6 +171,8 @@ class Checkpoint:
     where its family's fit it."""
     background_fill: str = "patch"
     """The ``prefill`` that knows best what stands behind things."""
+    judge: str = ""
+    """Name of the judge that knows what its pictures show; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from strategies.registry import (
 from strategies.remove import remove
 from strategies.soft_blend import SoftBlend
 from strategies.staged import staged
+from strategies.think import Think
 
 __all__ = [
     "DifferentialDiffusion",
@@ -27,6 +28,7 @@ __all__ = [
     "LatentBlend",
     "SoftBlend",
     "StrategyInfo",
+    "Think",
     "create_strategy",
     "get_strategy",
     "list_strategies",
@@ -64,6 +66,16 @@ register(
         cost="1 model call a step",
         paper="A1111 and Forge, soft inpainting",
         build=SoftBlend,
+    )
+)
+register(
+    StrategyInfo(
+        name="think",
+        description="samples what is repainted given what is held, by Langevin steps; for things "
+        "that must fit their surroundings, alone or as think+differential, think+blend",
+        cost="3 to 4 model calls a step",
+        paper="Zheng et al. 2025, LanPaint",
+        build=Think,
     )
 )
 register(

@@ -67,6 +67,9 @@ class LatentBlend(Part):
             mask = torch.nn.functional.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
         return Known(context.init_latents, context.noise, mask)
 
+    def holds(self, state: Known, step: Step) -> torch.Tensor:
+        return 1 - state.mask
+
     def after_step(self, state: Known, latents: torch.Tensor, step: Step) -> torch.Tensor:
         if not step.ends:
             return latents

@@ -122,6 +122,9 @@ class DifferentialDiffusion(Part):
         known = step.level.noise_to(state.init_latents, state.noise)
         return latents.where(state.last_held < step.position, known)
 
+    def holds(self, state: Hold, step: Step) -> torch.Tensor:
+        return (state.last_held >= step.position).to(state.init_latents.dtype)
+
     def resets(self, state: Hold, step: Step) -> bool:
         return step.starts and step.position <= state.first_free
 

@@ -137,6 +137,7 @@ class Watch:
 
 def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
+    from engine.edit.strategies import named_in
     from engine.request.save import write_pictures
 
     asked = opened(asked, files)
@@ -144,11 +145,12 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
     strategy = settings.pop("strategy", "differential")
     controls = _one_each(asked.controls)
     output = asked.need()[1]
-    check(asked, [strategy], settings, output)
-    count = settings.get("num_images", 1)
+    check(asked, named_in(strategy), settings, output)
+    count = max(settings.get("num_images", 1), settings.get("keep", 1))
+    starts = max(count, settings.get("candidates", 1), len(named_in(strategy)))
     outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
-        watch.announce(files, count)
+        watch.announce(files, starts)
     engine = load(asked.load, quiet=asked.quiet)
     if watch is not None and watch.model is not None:
         engine.preview_with(watch.model)
@@ -159,10 +161,13 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
         **asked.region,
         **settings,
         **asked.options,
-        callback=watch.callback(count) if watch else None,
+        callback=watch.callback(starts) if watch else None,
         progress=False if asked.quiet else None,
     )
-    indices = range(count) if pick is None else [pick]
+    if result.candidates:
+        note(result.ranking(), quiet=asked.quiet)
+    indices = range(len(result.seeds)) if pick is None else [pick]
+    outputs = outputs[: len(indices)]
     write_pictures(result, indices, outputs, save)
     for index, path in zip(indices, outputs, strict=True):
         seconds = result.timings["total"]

@@ -50,7 +50,7 @@ class Batching:
         """
         groups: dict[Hashable, list[Job]] = {}
         for job in jobs:
-            if not job.done:  # else all of it was known when it entered
+            if not job.done and not job.waits:  # done: all of it was known when it entered
                 groups.setdefault(job.batch_key, []).append(job)
         batches = []
         for group in groups.values():

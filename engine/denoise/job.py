@@ -99,6 +99,12 @@ class Job:
     """Network evaluations so far, one for each row of its latents."""
     spared: int = field(default=0, init=False)
     """Network evaluations that a full run would have had before ``begin``."""
+    waits: bool = field(default=False, init=False)
+    """The loop passes it by until somebody lets it go on."""
+    judged: bool = field(default=False, init=False)
+    """Somebody looks at ``denoised`` while it runs."""
+    denoised: torch.Tensor | None = field(default=None, init=False)
+    """b c h w, the clean latents that the last step's prediction implied, where it is judged."""
 
     _started: bool = field(default=False, init=False)
     """The step of ``index`` has begun: its ``before_step`` is done."""
@@ -210,7 +216,7 @@ class Job:
         step, strategy = evaluation.step, self.strategy
         prediction = evaluation.prediction()
         denoised = None
-        if strategy.rewrites_denoised or self.observer is not None:
+        if strategy.rewrites_denoised or self.observer is not None or self.judged:
             denoised = self.schedule.to_denoised(prediction, self.latents, step)
             if strategy.rewrites_denoised:
                 denoised = strategy.denoised(self.state, denoised, self.latents, step)
@@ -219,6 +225,7 @@ class Job:
         self.latents = strategy.after_step(self.state, stepped, step)
         self.index += 1
         self._started = False
+        self.denoised = denoised if self.judged else None
         if self.trace is not None:
             self.trace.record(self, stepped)
         if self.observer is not None:
@@ -328,4 +335,4 @@ class Job:
         self._refinement = self.trace = self.follow = self.observer = self.generator = None
         self.state = self.controls = ()
         self.branches, self._blocks = {}, {}
-        self.latents = self.latents.new_empty(0)
+        self.latents, self.denoised = self.latents.new_empty(0), None

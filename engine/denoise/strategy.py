@@ -8,8 +8,8 @@ into it. States are not changed afterwards, so a run can be resumed from any ste
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from engine.errors import InputError
 
@@ -40,6 +40,8 @@ class StrategyContext:
     masked_image_latents: Callable[[], torch.Tensor]
     """Latents (b c h w or 1 c h w) of the image with mid grey where it is repainted, encoded on
     call."""
+    held: Holders | None = None
+    """The strategy's other parts that hold something, prepared; None where no other does."""
     map_levels: Callable[[], int] | None = None
     """Counts the distinct strengths of the map as it was given, before it was brought to the latent
     grid, whose edges have all strengths between; None where that is not known."""
@@ -85,6 +87,12 @@ class Part:
         """Rewrite the latents before the model sees them, at ``step.level``."""
         return latents
 
+    def holds(self, state: Any, step: Step) -> torch.Tensor:
+        """How strongly each position is held on the original's trajectory at this step (b 1 h w or
+        1 1 h w, in [0, 1]), for parts that go by it. Asked only where it is overridden.
+        """
+        raise NotImplementedError
+
     def resets(self, state: Any, step: Step) -> bool:
         """Whether :meth:`before_step` replaces all latents at this step, whatever they are: what
         was computed before it need not have been.
@@ -128,6 +136,26 @@ class Part:
 def rewrites_denoised(part: Part) -> bool:
     """Whether the part overrides :meth:`Part.denoised`."""
     return type(part).denoised is not Part.denoised
+
+
+def is_holder(part: Part) -> bool:
+    """Whether the part overrides :meth:`Part.holds`."""
+    return type(part).holds is not Part.holds
+
+
+class Holders(NamedTuple):
+    """Parts that hold something, with their states: a value, as states are."""
+
+    parts: tuple[Part, ...]
+    states: tuple[Any, ...]
+
+    def at(self, step: Step) -> torch.Tensor:
+        """How strongly each position is held at ``step`` (b 1 h w or 1 1 h w, in [0, 1])."""
+        held = [p.holds(own, step) for p, own in zip(self.parts, self.states, strict=True)]
+        strongest = held[0]
+        for other in held[1:]:
+            strongest = strongest.maximum(other)
+        return strongest
 
 
 def refines(part: Part) -> bool:
@@ -195,7 +223,15 @@ class Strategy:
         return any(refines(part) for part in self.parts)
 
     def prepare(self, context: StrategyContext) -> Sequence[Any]:
-        return tuple(part.prepare(context) for part in self.parts)
+        """Each part's state; those that hold something come first, as the others may go by it."""
+        holders = [part for part in self.parts if is_holder(part)]
+        ready = {id(part): part.prepare(context) for part in holders}
+        if holders:
+            held = Holders(tuple(holders), tuple(ready[id(part)] for part in holders))
+            context = replace(context, held=held)
+        return tuple(
+            ready[id(part)] if id(part) in ready else part.prepare(context) for part in self.parts
+        )
 
     def before_step(self, state: Sequence[Any], latents: torch.Tensor, step: Step) -> torch.Tensor:
         for part, own in zip(self.parts, state, strict=True):

@@ -17,6 +17,7 @@ from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
 from engine.edit.after import finish, own_row
+from engine.edit.look import sight
 from engine.edit.memory import Memory
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import divide
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from engine.edit.look import Sight
     from engine.edit.views import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
@@ -44,15 +46,15 @@ more, tiles put small copies of the scene into it. For the same reason the promp
 def prepare_edits(
     backbone: Backbone, requests: Sequence[EditRequest], memory: Memory | None = None
 ) -> list[PreparedEdit]:
-    """Read and check requests that differ in strategy, options and controls only. What they have in
-    common is made once; each starts from the same draws.
+    """Read and check requests that differ in strategy, options, controls and seed only. What they
+    have in common is made once; those of one seed start from the same draws.
 
     Raises:
         InputError: bad input in one of them; no network was called.
     """
     shared = Shared(backbone, requests[0], memory or Memory())
     alone = len(requests) == 1
-    return [PreparedEdit(shared, request, alone=alone) for request in requests]
+    return [PreparedEdit(shared.seeded(request), request, alone=alone) for request in requests]
 
 
 class PreparedEdit(Prepared):
@@ -117,6 +119,13 @@ class PreparedEdit(Prepared):
 
     def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
         return finish(self.shared, chains, self.clock, self.prefilled)
+
+    @property
+    def can_be_seen(self) -> bool:
+        return self.shared.inputs.pictures is not None
+
+    def sight(self, clean: Sequence[torch.Tensor]) -> Sight:
+        return sight(self.shared, [own_row(latents) for latents in clean])
 
     # Jobs --------------------------------------------------------------------------------------
 
@@ -193,6 +202,7 @@ class PreparedEdit(Prepared):
             output=output,
             follow=follow if number + 1 < len(stages) else None,
         )
+        job.judged = self.judged
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
 

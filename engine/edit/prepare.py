@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def prepare(
     backbone: Backbone, requests: Sequence[EditRequest], memory: Memory | None = None
 ) -> Sequence[Prepared]:
-    """Read and check requests that differ in strategy, options and controls only.
+    """Read and check requests that differ in strategy, options, controls and seed only.
 
     Args:
         backbone: the model.
@@ -29,6 +29,11 @@ def prepare(
     Raises:
         InputError: bad input in one of them; no network was called.
     """
+    if any(request.chooses for request in requests):
+        raise InputError(
+            "candidates are several edits, of which a Contest keeps the best: InpaintEngine.edit "
+            "and edit_many run one; sessions and comparisons do not."
+        )
     if not any(request.compat for request in requests):
         return prepare_edits(backbone, requests, memory)
     if len(requests) > 1 or memory is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from controls import Control
     from controls.place import Source
     from engine.denoise.job import Job, Observer
+    from engine.edit.look import Sight
     from engine.models import Backbone
     from engine.request.request import EditRequest
     from engine.types import Snapshot
@@ -54,6 +55,8 @@ class Prepared(ABC):
     """Of all its jobs together, those of later stages too."""
     prefilled: str | None = None
     """What its holes are filled with before the first step."""
+    judged: bool = False
+    """Its jobs keep their clean predictions, for :meth:`sight`."""
 
     @property
     @abstractmethod
@@ -70,6 +73,11 @@ class Prepared(ABC):
     def regions(self) -> list[list[int]]:
         """The first picture's: left, top, right, bottom, then width and height of editing."""
 
+    @property
+    def can_be_seen(self) -> bool:
+        """Whether :meth:`sight` shows what it is heading for."""
+        return False
+
     # What it does ------------------------------------------------------------------------------
 
     @abstractmethod
@@ -82,6 +90,15 @@ class Prepared(ABC):
 
         ``chains``: every job of :meth:`start` with those that followed it, in the same order.
         """
+
+    def sight(self, clean: Sequence[torch.Tensor]) -> Sight:
+        """What can be seen of its first picture, of the clean latents (b c h w, companions first)
+        that each job of :meth:`start` or a follower is heading for.
+
+        Raises:
+            NotImplementedError: :attr:`can_be_seen` is False.
+        """
+        raise NotImplementedError
 
     def result(
         self, jobs: Sequence[Job], model: str, load: Mapping[str, Any] = MappingProxyType({})

@@ -8,6 +8,7 @@ that are made of one. (Between requests the model remembers prompts and pictures
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,7 +65,17 @@ class Shared:
         self.references = ReferenceStack.of(references, backbone, self.canvas)
         self._made: dict[Hashable, Any] = {}
 
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+    def seeded(self, request: EditRequest) -> Shared:
+        """The same for ``request``, which may have another seed: what is made is shared."""
+        if request.seed == self.request.seed:
+            return self
+        other = copy.copy(self)
+        other.request = request
+        other.seeds, other.generators = generators_of(request, len(self.seeds))
+        return other
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for all that share this."""
         if key not in self._made:
             self._made[key] = make()
         made: T = self._made[key]
@@ -84,7 +95,7 @@ class Shared:
             rows: of the job.
         """
         embedded = scale if network.embeds_guidance else None
-        cond, uncond = self._once(
+        cond, uncond = self.remember(
             ("text", size, embedded), lambda: self._conditioning(network, embedded, size)
         )
         if rows == 1:
@@ -113,13 +124,13 @@ class Shared:
         def make() -> TiledNetwork:
             return TiledNetwork(network, side // cell, rows=TILES)
 
-        return self._once(("tiled", id(network)), make), Size(side, side)
+        return self.remember(("tiled", id(network)), make), Size(side, side)
 
     # Latents -----------------------------------------------------------------------------------
 
     def original(self, view: View, scale: float = 1.0) -> torch.Tensor:
         """Clean latents (1 c h w) of a view."""
-        return self._once(("original", view, scale), lambda: self._original(view, scale))
+        return self.remember(("original", view, scale), lambda: self._original(view, scale))
 
     def _original(self, view: View, scale: float) -> torch.Tensor:
         if self.inputs.latents is None:
@@ -133,7 +144,7 @@ class Shared:
         """Clean latents (1 c h w) of a view whose hole is prefilled."""
         if name == "original":
             return self.original(view, scale)
-        return self._once(("filled", name, view, scale), lambda: self._filled(name, view, scale))
+        return self.remember(("filled", name, view, scale), lambda: self._filled(name, view, scale))
 
     def _filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         pixels = self.inputs.filled(view, find_prefill(name))
@@ -192,6 +203,6 @@ class Shared:
 
     def round_trip(self, view: View) -> NDArray[np.uint8]:
         """A view's original encoded and decoded (H W 3, of its box)."""
-        return self._once(
+        return self.remember(
             ("round trip", view), lambda: self.decoded(self.original(view), view.region)
         )

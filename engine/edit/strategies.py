@@ -49,6 +49,30 @@ def build_strategy(
     return Strategy("+".join(one.name for one in built), tuple(parts))
 
 
+def named_in(strategy: Any) -> list[Any]:
+    """The strategies of an edit's candidates: names with commas between, or the one given."""
+    if not isinstance(strategy, str) or "," not in strategy:
+        return [strategy]
+    return [name.strip() for name in strategy.split(",") if name.strip()]
+
+
+def build_each(
+    strategies: Sequence[str | AnyStrategy], options: Mapping[str, Any]
+) -> list[AnyStrategy]:
+    """Strategies to be run beside each other; an option goes to those that have it.
+
+    Raises:
+        InputError: a name that is unknown or given twice, or an option that none has.
+    """
+    built = [build_strategy(strategy, options, partial=True) for strategy in strategies]
+    if len({strategy.name for strategy in built}) < len(built):
+        raise InputError("strategies must not be named twice.")
+    if unused := set(options) - {name for strategy in built for name in strategy.options}:
+        check_settings(unused)
+        raise InputError(f"no compared strategy has the option {min(unused)!r}.")
+    return built
+
+
 def _build(strategy: Any, options: Mapping[str, Any]) -> AnyStrategy:
     if isinstance(strategy, Strategy | StagedStrategy):
         return strategy

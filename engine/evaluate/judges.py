@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InputError, ModelError, UnknownNameError
+from engine.picture.judging import JudgeInfo
 from engine.picture.metrics import Sample, measure
 from engine.picture.opening import first_line
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from engine.evaluate.store import Row, Store
     from engine.evaluate.suites import Case
 
-__all__ = ["LPIPS_NETS", "ClipScore", "Judges", "Lpips", "judge"]
+__all__ = ["CLIP", "LPIPS_NETS", "ClipScore", "Judges", "Lpips", "judge"]
 
 LPIPS_NETS: Final[Mapping[Any, str]] = {
     "alex": "alexnet",
@@ -119,6 +120,19 @@ class ClipScore:
         with torch.no_grad():
             output = self._model(**given.to(self._device))
         return float((100 * (output.image_embeds * output.text_embeds).sum()).clamp(min=0))
+
+
+def _load_clip(folder: str) -> Callable[[NDArray[np.uint8], str], float]:
+    clip = ClipScore(folder)
+    return lambda picture, prompt: min(1.0, _CLIP_WEIGHT * clip(picture, prompt) / 100)
+
+
+_CLIP_WEIGHT: Final = 2.5
+"""Of CLIPScore (Hessel et al. 2021), which brings cosines to about 0 to 1."""
+
+CLIP = JudgeInfo(
+    "clip", "CLIPScore by a model of yours: a folder or hub id", _load_clip, argument="MODEL"
+)
 
 
 def _without_weights(net: str, error: Exception) -> str:

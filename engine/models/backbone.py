@@ -119,6 +119,11 @@ class Backbone:
         """
         return self.checkpoint.background_fill if self.checkpoint else "patch"
 
+    @property
+    def judge(self) -> str:
+        """Name of the judge that knows what this model's pictures show; empty for none."""
+        return self.checkpoint.judge if self.checkpoint else ""
+
     # Controls ----------------------------------------------------------------------------------
 
     @property

@@ -46,6 +46,7 @@ __all__ = [
     "classifier_path",
     "load_classifier",
     "predict",
+    "prompt_likelihood",
     "prompt_score",
 ]
 
@@ -154,6 +155,30 @@ def prompt_score(
         points = asked_and_found(attributes_from_caption(prompt), found)
         scores.append(sum(hit for _, hit in points) / len(points) if points else math.nan)
     return scores
+
+
+@torch.no_grad()
+def prompt_likelihood(image: npt.NDArray[np.uint8], prompt: str) -> float:
+    """How sure the classifier is, 0 to 1, of what ``prompt`` asks for: the mean probability of the
+    points that :func:`prompt_score` counts as found or not. ``nan`` for a prompt that names nothing
+    of this world.
+
+    ``image``: H W 3.
+    """
+    asked = attributes_from_caption(prompt)
+    (logits,) = _logits(image, load_classifier())
+    points = []
+    for name, values in (("time", TIMES), ("ground", GROUNDS), ("weather", WEATHERS)):
+        if (wish := getattr(asked, name)) is not None:
+            likely = np.exp(logits[name] - logits[name].max())
+            points.append(float(likely[values.index(wish)] / likely.sum()))
+    objects = 1 / (1 + np.exp(-logits["objects"]))
+    for kind, colour in asked.objects:
+        row = objects[KINDS.index(kind)]
+        points.append(float(row.max()))
+        if colour is not None:
+            points.append(float(row[_COLOUR_NAMES.index(colour)]))
+    return sum(points) / len(points) if points else math.nan
 
 
 def asked_and_found(asked: Attributes, found: Attributes) -> list[tuple[str, bool]]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.picture.fill import GanInfo
+from engine.picture.judging import JudgeInfo
 from engine.picture.metrics import Metric
 from engine.pocket import controlnet_paths, gan_path, inpaint_unet_path, model_folder
 from engine.types import Checkpoint
@@ -17,7 +18,7 @@ from engine.types import Checkpoint
 if TYPE_CHECKING:
     from engine.picture.metrics import Sample
 
-__all__ = ["CHECKPOINT", "GAN", "PROMPT"]
+__all__ = ["CHECKPOINT", "GAN", "JUDGE", "PROMPT"]
 
 CHECKPOINT = Checkpoint(
     name="pocket",
@@ -26,6 +27,7 @@ CHECKPOINT = Checkpoint(
     inpaint_model=inpaint_unet_path(),
     controlnets=controlnet_paths(),
     background_fill="gan" if gan_path() else "patch",
+    judge="pocket",
 )
 
 
@@ -55,4 +57,15 @@ PROMPT = Metric(
     "share",
     "what the pocket classifier finds of the prompt",
     ("prompt",),
+)
+
+
+def _load_judge(_: str) -> Any:
+    from engine.pocket.classifier import prompt_likelihood
+
+    return prompt_likelihood
+
+
+JUDGE = JudgeInfo(
+    "pocket", "how sure the pocket classifier is of what the prompt asks", _load_judge
 )

@@ -30,6 +30,7 @@ class Group(StrEnum):
     PICTURE = "What and where"
     STRATEGY = "Strategy"
     RUN = "Denoising"
+    CHOICE = "Candidates"
     STEERING = "Controls"
     REGION = "Canvas and cut-outs"
     FINISH = "Fill, colours and paste"

@@ -60,6 +60,18 @@ def _pastes() -> Iterable[str]:
     return list_pastes()
 
 
+def _judges() -> Iterable[str]:
+    from engine.picture.judging import list_judges
+
+    return list_judges()
+
+
+def _check_judge(judge: Any) -> None:
+    from engine.picture.judging import check_judge
+
+    check_judge(judge)
+
+
 SEEDS = 2**64
 """How many seeds there are: torch's and other programs' are from 0 to this less 1."""
 
@@ -220,6 +232,37 @@ class Fields:
         Option("--num-images"),
         Recorded(),
     ] = 1
+    candidates: Annotated[
+        int | None,
+        Group.CHOICE,
+        Help(
+            "So many starts share model calls; the worse half leaves at each fifth of the run.",
+            "Start i has seed + i; where ``strategy`` names several with commas between, each seed "
+            "is tried with each. None is 1, or one for each strategy. All scores are in the "
+            "result's ``candidates``.",
+        ),
+        Range(1, 256),
+        Option(only="edit"),
+    ] = None
+    keep: Annotated[
+        int | None,
+        Group.CHOICE,
+        Help("How many of them are finished, the best first.", "None is 1."),
+        Range(1, 256),
+        Option(only="edit"),
+    ] = None
+    judge: Annotated[
+        Any,
+        Group.CHOICE,
+        Help(
+            "Who tells what a picture shows: auto (the model's own), none, pocket or clip:MODEL.",
+            "Or callable: ``judge(picture, prompt)``, of a uint8 array H W 3 and a text, from 0 to "
+            "1. Seams, colours and the known region are measured in any case, see "
+            ":func:`engine.picture.judging.score`.",
+        ),
+        Names("judge", _judges, _check_judge),
+        Option(metavar="NAME", only="edit"),
+    ] = "auto"
     scheduler: Annotated[
         Any,
         Group.RUN,

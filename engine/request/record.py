@@ -135,6 +135,8 @@ class EditRecord:
         Raises:
             InputError: the result does not know its request, or a file of it is gone.
         """
+        if result.parts:
+            return cls.of(result.parts[index], index=0, beside=beside)
         request, used = result.request, result.settings
         if request is None:
             raise InputError("this result does not know its request, so it has no record.")

@@ -75,10 +75,23 @@ class EditRequest(Fields):
         self._check_run()
         self._check_region()
         self._check_compat()
+        self._check_candidates()
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
+
+    # --- candidates -------------------------------------------------------------------------
+
+    @property
+    def chooses(self) -> bool:
+        """Whether several starts are tried, and the best kept."""
+        several = isinstance(self.strategy, str) and "," in self.strategy
+        return several or (self.candidates or 1) > 1
+
+    def contenders(self, strategies: int) -> int:
+        """How many starts there are with so many strategies: each has at least one."""
+        return max(strategies, self.candidates or 1)
 
     # --- several prompts --------------------------------------------------------------------
 
@@ -139,7 +152,7 @@ class EditRequest(Fields):
 
     def _draws(self, count: int) -> list[dict[str, Any]]:
         """Seed or generators of each of ``count`` prompts. A generator draws a seed for each."""
-        each, generator = self.num_images, self.generator
+        each, generator = max(self.num_images, self.candidates or 1), self.generator
         if isinstance(generator, list | tuple):
             if len(generator) != count * each:
                 raise InputError(f"{len(generator)} generators for {count * each} pictures.")
@@ -232,6 +245,25 @@ class EditRequest(Fields):
         for name in ("grow_mask", "prefill", "prefill_mask", "paste", "paste_mask"):
             if getattr(self, name) not in (0, None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')
+
+    def _check_candidates(self) -> None:
+        if (self.keep or 1) > 1 and not self.chooses:
+            raise InputError("keep says how many of several candidates= are finished.")
+        if not self.chooses:
+            return
+        if self.candidates is not None and (self.keep or 1) > self.candidates:
+            raise InputError(f"keep ({self.keep}) must not be above candidates.")
+        excluded = {
+            "num_images= (keep= says how many are returned)": self.num_images > 1,
+            "generator= (seed= says where they begin)": self.generator is not None,
+            "latents=": self.latents is not None,
+            "denoising_end=": self.denoising_end is not None,
+            'output_type="latent"': self.output_type == "latent",
+            'compat="diffusers"': self.compat,
+        }
+        for name, given in excluded.items():
+            if given:
+                raise InputError(f"candidates cannot be combined with {name}.")
 
     # --- the record ---------------------------------------------------------------------------
 

@@ -20,6 +20,40 @@ if TYPE_CHECKING:
     from engine.request.request import EditRequest
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a candidate was worth at some point of its run."""
+
+    share: float
+    """Of its run, 0 to 1; 1 is the finished picture."""
+    scores: Mapping[str, float]
+    """``total`` (0 to 1, higher is better) and its terms, see
+    :class:`engine.picture.judging.Scores`."""
+    preview: Image.Image = field(repr=False)
+    """What it was heading for, at most 512 px a side."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several starts of an edit."""
+
+    number: int
+    seed: int | None
+    strategy: str
+    judged: tuple[Judged, ...]
+    """In the order of the run."""
+    left_at: float | None
+    """The share of its run after which it was thrown out; None for one that was finished."""
+    model_calls: int
+    error: Exception | None = None
+    """What ended it, if it failed."""
+
+    @property
+    def score(self) -> float:
+        """The last total; NaN for one that failed before it was judged."""
+        return self.judged[-1].scores["total"] if self.judged else float("nan")
+
+
 @dataclass(frozen=True, repr=False)
 class EditResult:
     """The pictures of one edit and everything that was used to make them.
@@ -62,6 +96,23 @@ class EditResult:
     """What was asked for; None where the result was made of parts."""
     load: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of ``InpaintEngine.from_pretrained``, where that made the engine."""
+    candidates: tuple[Candidate, ...] = ()
+    """Everybody who was tried, thrown-out ones too, where ``candidates`` were asked for."""
+    parts: tuple[EditResult, ...] = ()
+    """Then each picture as the result of its own edit, which is what its record repeats."""
+
+    def ranking(self) -> str:
+        """The candidates as a table, the best first."""
+        from engine.picture.sheet import text_table
+
+        terms = list(dict.fromkeys(k for c in self.candidates for j in c.judged for k in j.scores))
+        lines = [["candidate", "seed", "strategy", "judged at", *terms]]
+        for each in sorted(self.candidates, key=lambda c: (c.left_at or 1.0, c.score))[::-1]:
+            share = f"{each.judged[-1].share:.0%}" if each.judged else "failed"
+            scores = each.judged[-1].scores if each.judged else {}
+            told = [f"{scores[name]:.3f}" if name in scores else "" for name in terms]
+            lines.append([str(each.number), str(each.seed), each.strategy, share, *told])
+        return text_table(lines)
 
     def __repr__(self) -> str:
         strategy, seconds = self.settings.get("strategy"), self.timings.get("total", 0.0)
@@ -131,6 +182,8 @@ class EditResult:
             model_calls=sum(result.model_calls for result in results),
             skipped_calls=sum(result.skipped_calls for result in results),
             reused_calls=sum(result.reused_calls for result in results),
+            candidates=tuple(each for result in results for each in result.candidates),
+            parts=tuple(part for result in results for part in result.parts),
         )
 
 

@@ -75,7 +75,17 @@ class Ticket:
         """The first stage's, while it runs."""
         self.aborting = False
         """It leaves when the step that runs has ended."""
+        self.held = False
+        """It waits, see :meth:`Runtime.hold`."""
         self._progress = Progress(0, prepared.steps)
+
+    @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """Itself: an edit of one run."""
+        return (self,)
+
+    def advance(self) -> None:
+        """Called after each step for what is decided on the way: nothing is."""
 
     @property
     def left(self) -> bool:
@@ -167,8 +177,8 @@ class Runtime:
     def add_variants(
         self, requests: Sequence[EditRequest], memory: Memory | None = None
     ) -> list[Ticket]:
-        """Queue edits that differ in strategy, options and controls only. What they have in common
-        is read and encoded once, and each starts from the same draws.
+        """Queue edits that differ in strategy, options, controls and seed only. What they have in
+        common is read and encoded once, and those of one seed start from the same draws.
 
         Raises:
             InputError: bad input in one of them; nothing was queued.
@@ -231,6 +241,20 @@ class Runtime:
         self._queue = deque(queued for queued in self._queue if not queued.left)
         self._running = [running for running in self._running if not running.left]
 
+    def hold(self, ticket: Ticket) -> None:
+        """Let a running ticket wait, between two steps, until :meth:`let_go`. It keeps what it has
+        computed; the others go on.
+        """
+        ticket.held = True
+        for job in ticket.jobs:
+            job.chain[-1].waits = True
+
+    def let_go(self, ticket: Ticket) -> None:
+        """Let a ticket that was held go on."""
+        ticket.held = False
+        for job in ticket.jobs:
+            job.chain[-1].waits = False
+
     def close(self) -> None:
         """Abort all that has not left."""
         for ticket in [*self._running, *self._queue]:
@@ -243,7 +267,7 @@ class Runtime:
         the way leave.
         """
         left = []
-        while self._queue and (self.max_running is None or len(self._running) < self.max_running):
+        while self._queue and self._has_room():
             ticket = self._queue[0]  # it stays there until it runs: an interrupt may come
             assert ticket.prepared is not None  # noqa: S101 - it has not left
             try:
@@ -258,6 +282,11 @@ class Runtime:
             self._loop.submit(jobs)
             self._running.append(self._queue.popleft())
         return left
+
+    def _has_room(self) -> bool:
+        """Whether one more may run; those that wait for others take no place from them."""
+        running = sum(not ticket.held for ticket in self._running)
+        return self.max_running is None or running < self.max_running
 
     def _settle(self, ticket: Ticket) -> None:
         """Let a ticket leave if it is done."""

@@ -22,6 +22,7 @@ from engine.models.checkpoints import CHECKPOINTS
 from engine.models.speed.optimise import OPTIMISATIONS
 from engine.picture.colour import COLOURS, match_colours
 from engine.picture.fill import FILLS, GANS, find_prefill, prefilled
+from engine.picture.judging import JUDGES
 from engine.picture.metrics import METRICS
 from engine.picture.paste import PASTES, stitch
 from engine.registry import OWN, Registry
@@ -39,6 +40,7 @@ REGISTRIES: list[Registry[Any]] = [
     FAMILIES,
     FILLS,
     GANS,
+    JUDGES,
     METRICS,
     OPTIMISATIONS,
     PARAMETERISATIONS,

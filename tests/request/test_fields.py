@@ -127,6 +127,7 @@ def test_help_stands_under_headings(command, capsys):
     text = capsys.readouterr().out
     headings = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     wanted = ["Arguments", "What and where", "Strategy", "Model", "Denoising"]
+    wanted += ["Candidates"] * (command == "edit")
     wanted += ["Canvas and cut-outs", "Fill, colours and paste", "Controls", "Options"]
     assert headings == wanted
     for field in FIELDS.values():

@@ -1,0 +1,294 @@
+"""Candidates: an edit begun several times, of which the best go on.
+
+Successive halving (Jamieson & Talwalkar 2016): at set shares of the run everybody's clean
+prediction is judged, and the worse half leaves the loop. What a picture is heading for shows early;
+the order at the end mostly stands after the first fifth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.edit.seeds import draw_seed
+from engine.edit.strategies import build_each, named_in
+from engine.errors import CancelledError, InputError
+from engine.picture.judging import find_judge, score
+from engine.request.fields import SEEDS
+from engine.request.result import Candidate, EditResult, Judged
+
+if TYPE_CHECKING:
+    from engine.denoise.job import Job
+    from engine.edit.prepared import Prepared
+    from engine.picture.judging import Judge, Scores
+    from engine.request.request import EditRequest
+    from engine.runtime.core import Runtime, Ticket
+    from engine.types import Snapshot
+
+SHARES: Final = (0.2, 0.4, 0.6, 0.8)
+"""Of a run's steps, after which the candidates are judged while more than enough are left."""
+
+
+def halved(running: int, keep: int) -> int:
+    """How many of those that run go on."""
+    return max(keep, -(-running // 2))
+
+
+@dataclass(eq=False)
+class Entry:
+    """One candidate on its way."""
+
+    number: int
+    request: EditRequest
+    ticket: Ticket
+    prepared: Prepared
+    jobs: Sequence[Job] = ()
+    judged: list[Judged] = field(default_factory=list)
+    left_at: float | None = None
+    """The share of its run after which it was thrown out."""
+
+    @property
+    def share(self) -> float:
+        """How much of what it has to compute is done, 0 to 1."""
+        skipped = sum(job.begin for job in self.jobs)
+        done, total = self.ticket.progress
+        return (done - skipped) / max(total - skipped, 1)
+
+    @property
+    def calls(self) -> int:
+        return sum(job.calls for first in self.jobs for job in first.chain)
+
+    @property
+    def score(self) -> float:
+        """The last one."""
+        return self.judged[-1].scores["total"] if self.judged else -1.0
+
+    @property
+    def running(self) -> bool:
+        return not self.ticket.left
+
+    def watch(self) -> None:
+        """Keep hold of the jobs, which a ticket lets go of when it leaves."""
+        if self.ticket.jobs:
+            self.jobs = self.ticket.jobs
+
+    def told(self) -> Candidate:
+        """For the result."""
+        failed = self.ticket.error if self.left_at is None else None
+        return Candidate(
+            number=self.number,
+            seed=self.prepared.seeds[0],
+            strategy=self.prepared.strategy.name,
+            judged=tuple(self.judged),
+            left_at=self.left_at,
+            model_calls=self.calls,
+            error=failed,
+        )
+
+
+class Contest:
+    """The candidates of one edit in a runtime.
+
+    Step the runtime and call :meth:`advance` after each step, until it has :attr:`left`.
+
+    Args:
+        runtime: where they run.
+        request: the edit.
+        shares: after which they are judged.
+        cut: how many go on, of how many that run and are to be kept.
+
+    Raises:
+        InputError: bad input; nothing was queued.
+        ModelError: the judge's network is missing.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        request: EditRequest,
+        *,
+        shares: Sequence[float] = SHARES,
+        cut: Callable[[int, int], int] = halved,
+    ) -> None:
+        self.runtime, self.request = runtime, request
+        self.cut = cut
+        self.judge: Judge | None = find_judge(request.judge, runtime.backbone.judge)
+        self.seconds = 0.0
+        """That judging took."""
+        self._shares = list(shares)
+        several = [
+            replace(each, callback=self._callback(number))
+            for number, each in enumerate(contenders(request))
+        ]
+        tickets = runtime.add_variants(several)
+        self.entries = []
+        for number, (each, ticket) in enumerate(zip(several, tickets, strict=True)):
+            assert ticket.prepared is not None  # noqa: S101 - it has not left
+            ticket.prepared.judged = True
+            self.entries.append(Entry(number, each, ticket, ticket.prepared))
+        try:
+            self._check()
+        except InputError:
+            self.abort()
+            raise
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [entry.ticket for entry in self.entries]
+
+    @property
+    def left(self) -> bool:
+        """Whether everybody is finished, failed or thrown out."""
+        return all(ticket.left for ticket in self.tickets)
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the edit; None if there is a result, or will be."""
+        cancelled = self._cancelled
+        if cancelled is not None:
+            return cancelled
+        if not self.left or any(ticket.result for ticket in self.tickets):
+            return None
+        return next(e.ticket.error for e in self.entries if e.ticket.error and e.left_at is None)
+
+    def advance(self) -> None:
+        """Judge those that have come far enough, and let the worse leave."""
+        for entry in self.entries:
+            entry.watch()
+        if self._cancelled is not None:
+            self.abort()
+            return
+        for entry in self.entries:
+            if entry.ticket.result is not None and not self._is_finished(entry):
+                self._judge(entry, 1.0, [job.chain[-1].latents for job in entry.jobs])
+        self._halve()
+
+    def abort(self) -> None:
+        """End all of it."""
+        for ticket in self.tickets:
+            self.runtime.abort(ticket)
+
+    def outcome(self) -> EditResult:
+        """The best ``keep``, the best first.
+
+        Raises:
+            Exception: what ended the edit.
+            RuntimeError: it has not left yet.
+        """
+        if (error := self.error) is not None:
+            raise error
+        if not self.left:
+            raise RuntimeError("this edit's candidates are running: step its runtime")
+        finished = [entry for entry in self.entries if entry.ticket.result is not None]
+        best = sorted(finished, key=lambda entry: -entry.score)[: self.request.keep or 1]
+        parts = tuple(self._part(entry) for entry in best)
+        joined = EditResult.joined(parts)
+        timings = {**joined.timings, "judge": self.seconds}
+        several = [entry.prepared for entry in self.entries]
+        timings["total"] = max(each.clock.read()["total"] for each in several)
+        return replace(
+            joined,
+            parts=parts,
+            candidates=tuple(entry.told() for entry in self.entries),
+            timings=timings,
+            model_calls=sum(entry.calls for entry in self.entries),
+            request=self.request,
+        )
+
+    # --------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if any(len(entry.prepared.seeds) != 1 for entry in self.entries):
+            raise InputError("candidates are of one picture; give one image.")
+        if not all(entry.prepared.can_be_seen for entry in self.entries):
+            raise InputError("candidates are judged as pictures; latents were given as image.")
+
+    def _callback(self, number: int) -> Callable[[Snapshot], Any] | None:
+        """The caller's callback, told which candidate a snapshot is of."""
+        callback = self.request.callback
+        if callback is None:
+            return None
+        return lambda shot: callback(replace(shot, image=number))
+
+    @property
+    def _cancelled(self) -> Exception | None:
+        """A candidate's cancelling by the callback, which is the whole edit's."""
+        ended = [entry.ticket.error for entry in self.entries if entry.left_at is None]
+        return next((error for error in ended if isinstance(error, CancelledError)), None)
+
+    @staticmethod
+    def _is_finished(entry: Entry) -> bool:
+        return bool(entry.judged) and entry.judged[-1].share == 1.0
+
+    def _halve(self) -> None:
+        running = [entry for entry in self.entries if entry.running]
+        while self._shares and running:
+            share = self._shares[0]
+            going_on = self.cut(len(running), self.request.keep or 1)
+            if going_on >= len(running) and self.cut is halved:
+                return
+            for entry in running:
+                if entry.share >= share:
+                    self.runtime.hold(entry.ticket)
+            if not all(entry.ticket.held for entry in running):
+                return
+            for entry in running:
+                self._judge(entry, share, [_clean(job) for job in entry.jobs])
+            order = sorted(running, key=lambda entry: -entry.score)
+            for entry in order[going_on:]:
+                entry.left_at = share
+                self.runtime.abort(entry.ticket)
+            running = sorted(order[:going_on], key=lambda entry: entry.number)
+            for entry in running:
+                self.runtime.let_go(entry.ticket)
+            self._shares.pop(0)
+
+    def _judge(self, entry: Entry, share: float, clean: Sequence[Any]) -> None:
+        began = perf_counter()
+        seen = entry.prepared.sight(clean)
+        found: Scores = score(
+            seen.looks, seen.picture, self.request.text, self.judge, finished=share == 1
+        )
+        entry.judged.append(Judged(share, found.told(), seen.preview()))
+        self.seconds += perf_counter() - began
+
+    def _part(self, entry: Entry) -> EditResult:
+        """A candidate's own result, as its own edit makes it again."""
+        result = entry.ticket.outcome()
+        told = {
+            "number": entry.number,
+            "of": len(self.entries),
+            "judge": self.request.judge if isinstance(self.request.judge, str) else "given",
+            **entry.judged[-1].scores,
+        }
+        return replace(
+            result,
+            settings={**result.settings, "candidate": told},
+            request=replace(entry.request, callback=self.request.callback),
+        )
+
+
+def _clean(job: Job) -> Any:
+    """The clean latents that a job, or the one before it, is heading for."""
+    return next(each.denoised for each in reversed(job.chain) if each.denoised is not None)
+
+
+def contenders(request: EditRequest) -> list[EditRequest]:
+    """An edit's candidates, each by itself: every strategy with every seed, in turn."""
+    names = named_in(request.strategy)
+    count = request.contenders(len(names))
+    first = draw_seed() if request.seed is None else request.seed
+    alone = replace(request, candidates=None, keep=None, judge="auto")
+    if len(names) > 1:
+        variants = [
+            replace(alone, strategy=strategy, options={})
+            for strategy in build_each(names, request.options)
+        ]
+    else:
+        variants = [alone]
+    return [
+        replace(variants[number % len(variants)], seed=(first + number // len(variants)) % SEEDS)
+        for number in range(count)
+    ]

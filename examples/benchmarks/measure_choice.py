@@ -1,0 +1,165 @@
+"""Measure what choosing is worth, on the pocket model and held-out scenes.
+
+    python examples/benchmarks/measure_choice.py candidates --count 40 --json rows.json
+
+Every scene's candidates are judged on their way and all finished, so that successive halving, one
+run and the best of all are told from the same runs. Prints Markdown tables, which
+``examples/choosing.md`` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from engine import InpaintEngine
+from engine.evaluate import Case, open_suite
+from engine.picture.metrics import Sample, measure
+from engine.request.request import EditRequest
+from engine.runtime.contest import SHARES, Contest, halved
+from engine.runtime.progress import run
+
+FIRST_SEED = 1_050_000
+"""Held-out scenes, as ``softpaint evaluate`` has them."""
+TASKS = ("insertion", "recolour", "removal")
+
+
+def candidates(engine: InpaintEngine, case: Case, place: int, asked: argparse.Namespace) -> Any:
+    """The candidates of a case: what was thought of each at each share, and what it became."""
+    request = EditRequest(
+        image=case.image,
+        prompt=case.prompt,
+        mask=case.strength_map if case.strength_map.any() else None,
+        expand=case.expand,
+        strategy=asked.strategy,
+        num_inference_steps=asked.steps,
+        seed=1000 * place,
+        candidates=asked.candidates,
+        progress=False,
+    )
+    runtime = engine.runtime()
+    contest = Contest(runtime, request, cut=lambda running, _: running)
+    run(runtime, [contest], progress=False)
+    rows = []
+    for entry in contest.entries:
+        result = entry.ticket.outcome()
+        sample = Sample(
+            result=np.asarray(result.images[0]),
+            original=case.canvas,
+            strength_map=case.canvas_map,
+            truth=case.truth,
+            subject=case.subject,
+            prompt=case.prompt,
+        )
+        judged = [{"share": each.share, **each.scores} for each in entry.judged]
+        rows.append({"judged": judged, "calls": result.model_calls, "metrics": measure(sample)})
+    return {"task": case.task, "scene": case.scene, "candidates": rows, "judge_s": contest.seconds}
+
+
+def survivor(rows: Sequence[Any], shares: Sequence[float] = SHARES) -> tuple[int, float]:
+    """Who is left of a scene's candidates by successive halving, and for how many full runs."""
+    running, cost, before = list(range(len(rows))), 0.0, 0.0
+    for place, share in enumerate(shares):
+        going_on = halved(len(running), 1)
+        if going_on == len(running):
+            break
+        cost += len(running) * (share - before)
+        before = share
+        order = sorted(running, key=lambda i: -rows[i]["judged"][place]["total"])
+        running = sorted(order[:going_on])
+    cost += len(running) * (1 - before)
+    return max(running, key=lambda i: rows[i]["judged"][-1]["total"]), cost
+
+
+def table(scenes: Sequence[Any]) -> str:
+    """One run, successive halving and the best of all, by task."""
+    columns: Mapping[str, Callable[[Any], float]] = {
+        "score": lambda row: row["judged"][-1]["total"],
+        "prompt found": lambda row: row["metrics"].get("prompt", float("nan")),
+        "seam": lambda row: row["metrics"].get("seam", float("nan")),
+        "colour inside": lambda row: row["metrics"].get("colour_inside", float("nan")),
+    }
+    lines = [
+        "| task | | full runs | " + " | ".join(columns) + " | score, worst tenth |",
+        "|---|---|---:|" + "---:|" * (len(columns) + 1),
+    ]
+    for task in dict.fromkeys(scene["task"] for scene in scenes):
+        own = [scene["candidates"] for scene in scenes if scene["task"] == task]
+        halves = [survivor(rows) for rows in own]
+        chosen = {
+            "one run": (1.0, [[row] for rows in own for row in rows]),
+            "halving": (
+                fmean(cost for _, cost in halves),
+                [[rows[best]] for rows, (best, _) in zip(own, halves, strict=True)],
+            ),
+            "best of all": (
+                float(len(own[0])),
+                [[max(rows, key=lambda row: row["judged"][-1]["total"])] for rows in own],
+            ),
+        }
+        for name, (cost, picked) in chosen.items():
+            flat = [row for rows in picked for row in rows]
+            values = [np.nanmean([read(row) for row in flat]) for read in columns.values()]
+            scores = sorted(columns["score"](row) for row in flat)
+            worst = fmean(scores[: max(1, len(scores) // 10)])
+            shown = " | ".join(f"{value:.3g}" for value in [*values, worst])
+            lines.append(f"| {task} | {name} | {cost:.1f} | {shown} |")
+    return "\n".join(lines)
+
+
+def correlations(scenes: Sequence[Any]) -> str:
+    """How the order after each share goes with the order at the end, by task."""
+    lines = [
+        "| task | " + " | ".join(f"after {share:.0%}" for share in SHARES) + " |",
+        "|---|" + "---:|" * len(SHARES),
+    ]
+    for task in dict.fromkeys(scene["task"] for scene in scenes):
+        own = [scene["candidates"] for scene in scenes if scene["task"] == task]
+        values = []
+        for place in range(len(SHARES)):
+            ranks = [
+                spearmanr(
+                    [row["judged"][place]["total"] for row in rows],
+                    [row["judged"][-1]["total"] for row in rows],
+                ).statistic
+                for rows in own
+            ]
+            values.append(np.nanmean(ranks))
+        lines.append(f"| {task} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["candidates"])
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--count", type=int, default=40, help="scenes a task")
+    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--strategy", default="differential")
+    parser.add_argument("--json", type=Path, help="rows of earlier runs, and where they go")
+    asked = parser.parse_args()
+    suite = open_suite("pocket", first_seed=FIRST_SEED, size=128)
+    cases = {task: suite.cases(task, asked.count) for task in asked.tasks.split(",")}
+    known = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
+    done = {(scene["task"], scene["scene"]) for scene in known}
+    engine = InpaintEngine.from_pretrained("pocket")
+    for place in range(asked.count):  # all tasks of a scene, so that it can be stopped anywhere
+        for task, each in cases.items():
+            if place < len(each) and (task, each[place].scene) not in done:
+                known.append(candidates(engine, each[place], place, asked))
+                if asked.json:
+                    asked.json.write_text(json.dumps(known))
+    print(table(known), correlations(known), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
