@@ -29,20 +29,20 @@ class _RunsByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-batch = typer.Typer(
+batches = typer.Typer(
     cls=_RunsByDefault,
     help="Edit a folder of photos, or what a manifest lists: each once, whatever stops it.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
-app.add_typer(batch, name="batch")
+app.add_typer(batches, name="batch")
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The batch's folder.")]
 
 
-@batch.command(cls=PanelCommand)
+@batches.command("run", cls=PanelCommand)
 @editing
-def run(
+def batch(
     asked: Asked,
     masks: Annotated[
         str | None,
@@ -110,7 +110,7 @@ def run(
         raise typer.Exit(EXIT_FAILED)
 
 
-@batch.command()
+@batches.command()
 def status(folder: Folder) -> None:
     """Say how far a batch has come, and what failed.
 
@@ -126,7 +126,7 @@ def status(folder: Folder) -> None:
         say(f"{line['item']}: {line['error']}")
 
 
-@batch.command()
+@batches.command()
 def verify(folder: Folder) -> None:
     """Check every picture's bytes, and that each is there once.
 
@@ -144,7 +144,7 @@ def verify(folder: Folder) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-@batch.command()
+@batches.command()
 def retry(folder: Folder) -> None:
     """Let what failed be tried again, by the same `softpaint batch` as before.
 

@@ -102,8 +102,8 @@ class Option:
     metavar: str | None
     default: str
     """What the help calls the default where it is not a value."""
-    unless: str
-    """The one command that does not have it."""
+    only: tuple[str, ...]
+    """The commands that have it; empty is all."""
     file: bool
     """It takes a picture's file."""
 
@@ -112,13 +112,13 @@ class Option:
         *flags: str,
         metavar: str | None = None,
         default: str = "",
-        unless: str = "",
+        only: tuple[str, ...] = (),
         file: bool = False,
     ) -> None:
         object.__setattr__(self, "flags", flags)
         object.__setattr__(self, "metavar", metavar)
         object.__setattr__(self, "default", default)
-        object.__setattr__(self, "unless", unless)
+        object.__setattr__(self, "only", only)
         object.__setattr__(self, "file", file)
 
 
