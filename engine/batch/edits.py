@@ -176,7 +176,6 @@ class Edits:
         from engine.edit.prepare import prepare
         from engine.picture.geometry import check_canvas
         from engine.picture.write import check_fits
-        from engine.request.request import EditRequest
 
         if item.error:
             raise InputError(item.error)
@@ -185,7 +184,9 @@ class Edits:
         identity = identity_of(sources, settings, self._model)
         if settings.get("seed") in (None, -1):
             settings["seed"] = int(identity[:8], 16)
-        request = EditRequest.read({**settings, **sources}, self.engine.pipe)
+        request = self.engine.read({**settings, **sources})
+        if request.chooses or not isinstance(request.prompt, str):
+            raise InputError("a batch makes one picture of a prompt; give each its own row.")
         prepared = prepare(self.engine.backbone, [request])[0]
         size = check_canvas(prepared.original.size, None)
         check_fits(self.folder / item.name, size)

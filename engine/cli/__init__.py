@@ -4,7 +4,7 @@ Nothing heavy is imported before a command needs it, so ``softpaint --help`` sta
 """
 
 from engine.cli import demo, edit, batch, compare, evaluate  # isort: skip - the order of --help
-from engine.cli import annotate, mapping, info, serve  # isort: skip
+from engine.cli import annotate, mapping, info, serve, doctor  # isort: skip
 from engine.cli.app import app, main, run
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "batch",
     "compare",
     "demo",
+    "doctor",
     "edit",
     "evaluate",
     "info",

@@ -213,6 +213,16 @@ class Fields:
         Option(),
         Recorded(),
     ] = 1.0
+    exact_steps: Annotated[
+        bool,
+        Group.RUN,
+        Help(
+            "Run all of the steps below strength 1 too, over what it leaves of the noise levels.",
+            "For checkpoints of few steps, of which a strength would leave one or two.",
+        ),
+        Option("--exact-steps"),
+        Recorded(),
+    ] = False
     seed: Annotated[
         int | None,
         Group.RUN,
