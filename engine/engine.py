@@ -183,7 +183,7 @@ class InpaintEngine:
         joined = EditResult.joined([ticket.outcome() for ticket in tickets])
         return replace(joined, request=request)
 
-    def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> Outcomes:
+    def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
 
         One that fails leaves the others alone::
@@ -195,7 +195,7 @@ class InpaintEngine:
                     outcome.images[0].save(...)
 
         Args:
-            edits: the arguments of :meth:`edit`, once for each edit.
+            edits: the arguments of :meth:`edit`, once for each edit, or requests.
 
         Returns:
             For each edit, in the same order, its result or the error that it would have raised:
@@ -207,7 +207,8 @@ class InpaintEngine:
         added: list[list[Running] | SoftpaintError] = []
         for edit in edits:
             try:
-                added.append(self._add(runtime, self.read(edit)))
+                asked = edit if isinstance(edit, EditRequest) else self.read(edit)
+                added.append(self._add(runtime, asked))
             except SoftpaintError as error:
                 added.append(error)
         waiting = [ticket for each in added if isinstance(each, list) for ticket in each]

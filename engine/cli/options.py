@@ -246,7 +246,7 @@ def _settings_of(command: str) -> dict[str, Field]:
     return {
         name: field
         for name, field in FIELDS.items()
-        if field.option is not None and field.option.only in {"", command}
+        if field.option is not None and command in (field.option.only or (command,))
     }
 
 

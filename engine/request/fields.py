@@ -178,7 +178,7 @@ class Fields:
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
-        Option("--strategy", metavar="NAME", only="edit"),
+        Option("--strategy", metavar="NAME", only=("edit", "batch")),
         Recorded(resolved=True),
         Json({"type": "string"}),
     ] = "differential"
@@ -276,14 +276,14 @@ class Fields:
             "result's ``candidates``.",
         ),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit",)),
     ] = None
     keep: Annotated[
         int | None,
         Group.CHOICE,
         Help("How many of them are finished, the best first.", "None is 1."),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit",)),
     ] = None
     judge: Annotated[
         Any,
@@ -295,7 +295,7 @@ class Fields:
             ":func:`engine.picture.judging.score`.",
         ),
         Names("judge", _judges, _check_judge),
-        Option(metavar="NAME", only="edit"),
+        Option(metavar="NAME", only=("edit",)),
     ] = "auto"
     scheduler: Annotated[
         Any,
