@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from engine.edit.advice import Advice, advise
 from engine.edit.strategies import build_each
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
@@ -166,6 +167,19 @@ class InpaintEngine:
         joined = EditResult.joined([ticket.outcome() for ticket in tickets])
         return replace(joined, request=request)
 
+    def advise(self, **arguments: Any) -> Advice:
+        """What ``strategy="auto"`` would do with an edit, why, and what it costs. Nothing is
+        computed with the model.
+
+        Args:
+            **arguments: as for :meth:`edit`; of several prompts the first counts.
+
+        Raises:
+            InputError: bad input.
+        """
+        request = EditRequest.read({"prompt": "", **arguments}, self.pipe)
+        return advise(request.split()[0], self.backbone)
+
     def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
 
@@ -322,7 +336,8 @@ class InpaintEngine:
         """What runs for each prompt of an edit; nothing where one of them is refused."""
         added: list[Running] = []
         try:
-            for request in asked.split():
+            for each in asked.split():
+                request = advise(each, self.backbone).applied(each) if each.advised else each
                 chooses = request.chooses
                 added.append(Contest(runtime, request) if chooses else runtime.add(request))
         except BaseException:

@@ -150,7 +150,7 @@ class Fields:
         Any,
         Group.STRATEGY,
         Help(
-            "See `softpaint strategies`.",
+            "See `softpaint strategies`; auto takes what is best at the task (`softpaint advise`).",
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
@@ -232,6 +232,24 @@ class Fields:
         Option("--num-images"),
         Recorded(),
     ] = 1
+    task: Annotated[
+        Literal["auto", "remove", "add", "replace", "restyle", "extend"],
+        Group.STRATEGY,
+        Help(
+            "What the edit is for: remove, add, replace, restyle or extend; auto guesses it for "
+            "the strategy auto.",
+            'Named, it decides what ``prefill="auto"`` is with a 4-channel network: what is added, '
+            "replaced or restyled starts from the original.",
+        ),
+        Option(metavar="TASK"),
+        Recorded(),
+    ] = "auto"
+    prefer: Annotated[
+        Literal["balance", "quality", "speed"],
+        Group.STRATEGY,
+        Help("What the strategy auto spends steps on: quality, speed or balance."),
+        Option(metavar="WHAT", only="edit"),
+    ] = "balance"
     candidates: Annotated[
         int | None,
         Group.CHOICE,

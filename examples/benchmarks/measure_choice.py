@@ -20,10 +20,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from engine import InpaintEngine
+from engine.edit.halving import SHARES, halved
 from engine.evaluate import Case, open_suite
 from engine.picture.metrics import Sample, measure
 from engine.request.request import EditRequest
-from engine.runtime.contest import SHARES, Contest, halved
+from engine.runtime.contest import Contest
 from engine.runtime.progress import run
 
 FIRST_SEED = 1_050_000
