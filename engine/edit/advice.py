@@ -74,8 +74,12 @@ class Advice:
 
     def applied(self, request: EditRequest) -> EditRequest:
         """The edit as it is advised."""
-        strategy = ",".join(self.strategies)
-        return replace(request, strategy=strategy, candidates=self.candidates, task=self.task)
+        settings: dict[str, Any] = {
+            "strategy": ",".join(self.strategies),
+            "candidates": self.candidates,
+            "task": self.task,
+        }
+        return replace(request, **settings)
 
     def lines(self) -> list[str]:
         """For a person."""
@@ -97,7 +101,8 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     inputs = Inputs.of(request, backbone)
     if inputs.pictures is None:
         raise InputError("advice is about pictures; latents were given as image.")
-    task, reasons = request.task, list[str]()
+    reasons: list[str] = []
+    task: str = request.task
     if task == "auto":
         task, why = guess_task(request, inputs.pictures[0].rgb, inputs.maps[0])
         reasons.append(f"{why}: {task} (a task that is named is taken as it is)")

@@ -236,7 +236,7 @@ class Fields:
         Literal["auto", "remove", "add", "replace", "restyle", "extend"],
         Group.STRATEGY,
         Help(
-            "What the edit is for: remove, add, replace, restyle or extend; auto guesses it for "
+            "What the edit is for: remove, add, replace, restyle, extend, or auto: guessed for "
             "the strategy auto.",
             'Named, it decides what ``prefill="auto"`` is with a 4-channel network: what is added, '
             "replaced or restyled starts from the original.",
