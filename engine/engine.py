@@ -115,7 +115,8 @@ class InpaintEngine:
             inpaint = load_inpaint_unet(inpaint_model, loaded.pipe.unet, dtype, device)
         backbone = backbone_for(loaded.pipe, inpaint)
         backbone.checkpoint = find_checkpoint(model)
-        backbone.notes = loaded.notes
+        backbone.defaults = {**loaded.defaults, **backbone.defaults}
+        backbone.notes = (*loaded.notes, *backbone.notes)
         engine = cls(backbone, str(model))
         engine.load = _portable(given)
         return engine
@@ -143,6 +144,15 @@ class InpaintEngine:
         able = (each for each in infos if each.network in self.backbone.networks)
         return [each.name for each in able if not each.only]
 
+    def read(self, arguments: Mapping[str, Any]) -> EditRequest:
+        """A request from the arguments of :meth:`edit`, with this model's own defaults for what
+        they leave open.
+
+        Raises:
+            InputError: an argument that is missing or not accepted.
+        """
+        return EditRequest.read(arguments, self.pipe, self.backbone.defaults)
+
     @takes(EditRequest)
     def edit(self, **arguments: Any) -> EditResult:
         """Repaint part of a picture.
@@ -160,7 +170,7 @@ class InpaintEngine:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
-        request = EditRequest.read(arguments, self.pipe)
+        request = self.read(arguments)
         runtime = self.runtime()
         tickets = self._add(runtime, request)
         run(runtime, tickets, progress=request.progress)
@@ -177,10 +187,10 @@ class InpaintEngine:
         Raises:
             InputError: bad input.
         """
-        request = EditRequest.read({"prompt": "", **arguments}, self.pipe)
+        request = EditRequest.read({"prompt": "", **arguments}, self.pipe, self.backbone.defaults)
         return advise(request.split()[0], self.backbone)
 
-    def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> Outcomes:
+    def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
 
         One that fails leaves the others alone::
@@ -192,7 +202,7 @@ class InpaintEngine:
                     outcome.images[0].save(...)
 
         Args:
-            edits: the arguments of :meth:`edit`, once for each edit.
+            edits: the arguments of :meth:`edit`, once for each edit, or requests.
 
         Returns:
             For each edit, in the same order, its result or the error that it would have raised:
@@ -204,7 +214,8 @@ class InpaintEngine:
         added: list[list[Running] | SoftpaintError] = []
         for edit in edits:
             try:
-                added.append(self._add(runtime, EditRequest.read(edit, self.pipe)))
+                asked = edit if isinstance(edit, EditRequest) else self.read(edit)
+                added.append(self._add(runtime, asked))
             except SoftpaintError as error:
                 added.append(error)
         waiting = [ticket for each in added if isinstance(each, list) for ticket in each]
@@ -317,7 +328,7 @@ class InpaintEngine:
             raise InputError("controls is an empty mapping; give it a label with None for none.")
         if "strategy" in arguments:
             raise InputError("a comparison takes strategies=, a list.")
-        request = EditRequest.read(arguments, self.pipe)
+        request = self.read(arguments)
         if request.compat or request.output_type == "latent":
             raise InputError("compare makes pictures in the engine's own mode only.")
         if len(sets) > 1 and request.generator is not None:

@@ -143,13 +143,14 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
 
     asked = opened(asked, files)
     settings = dict(asked.settings)
-    strategy = settings.pop("strategy", "differential")
+    strategy = settings.pop("strategy", None)
     controls = _one_each(asked.controls)
     output = asked.need()[1]
     advised = strategy == "auto"
-    check(asked, [] if advised else named_in(strategy), settings, output)
+    strategies = [] if advised else named_in(strategy or "differential")
+    check(asked, strategies, settings, output)
     count = max(settings.get("num_images", 1), settings.get("keep", 1))
-    starts = max(count, settings.get("candidates", MOST if advised else 1), len(named_in(strategy)))
+    starts = max(count, settings.get("candidates", MOST if advised else 1), len(strategies))
     outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
         watch.announce(files, starts)
@@ -161,7 +162,7 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
         note("\n".join(told.lines()), quiet=asked.quiet)
     result = engine.edit(
         image=asked.photo,
-        strategy=strategy,
+        **({} if strategy is None else {"strategy": strategy}),
         controls=controls,
         **asked.region,
         **settings,

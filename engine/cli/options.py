@@ -212,16 +212,12 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-_LIKE = {"advise": "edit"}
-"""Commands that take another's options."""
-
-
 def _settings_of(command: str) -> dict[str, Field]:
     """The settings that ``command`` has options for."""
     return {
         name: field
         for name, field in FIELDS.items()
-        if field.option is not None and field.option.only in {"", _LIKE.get(command, command)}
+        if field.option is not None and command in (field.option.only or (command,))
     }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError
+from engine.errors import InputError, SoftpaintWarning
 from engine.lru import LRU
 from engine.models.family import Family, family_of
 from engine.models.ip_adapter import encode_images
@@ -37,6 +37,10 @@ NEEDS = {
 """What a kind of network is called, and how it is given."""
 
 
+UNUSED = {"controlnet": "ControlNet", "adapter": "T2I-Adapter"}
+"""Parts of diffusers' pipelines that steer them and not the engine."""
+
+
 class Backbone:
     """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps.
 
@@ -51,6 +55,8 @@ class Backbone:
         self.networks = {network.kind: network for network in networks}
         self.checkpoint: Checkpoint | None = None
         """What is known of the model under its name, if it was loaded by one."""
+        self.defaults: Mapping[str, Any] = {}
+        """Settings of an edit with this model, where it does not say."""
         self.notes: tuple[str, ...] = ()
         """What was found out or decided when it was loaded, for the user: a sentence each."""
         self.text = family.text(pipe)
@@ -238,4 +244,21 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         second = family.network(inpaint_module)
         networks[0].check_fits(second)
         networks.append(second)
-    return Backbone(pipe, family, networks)
+    _say_what_is_left_out(pipe)
+    backbone = Backbone(pipe, family, networks)
+    if "base" not in backbone.networks:
+        backbone.defaults = {"strategy": "inpaint9"}
+        backbone.notes = ("its only network is a 9-channel one: the strategy is inpaint9",)
+    return backbone
+
+
+def _say_what_is_left_out(pipe: Any) -> None:
+    """Warn of parts of a pipeline that take no part in edits."""
+    for name, what in UNUSED.items():
+        if getattr(pipe, name, None) is not None:
+            warnings.warn(
+                f"the pipeline's own {what} takes no part in edits; give it to the edit: "
+                "controls=[Control(...)].",
+                SoftpaintWarning,
+                stacklevel=3,
+            )

@@ -154,7 +154,7 @@ class Fields:
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
-        Option("--strategy", metavar="NAME", only="edit"),
+        Option("--strategy", metavar="NAME", only=("edit", "batch")),
         Recorded(resolved=True),
         Json({"type": "string"}),
     ] = "differential"
@@ -213,6 +213,16 @@ class Fields:
         Option(),
         Recorded(),
     ] = 1.0
+    exact_steps: Annotated[
+        bool,
+        Group.RUN,
+        Help(
+            "Run all of the steps below strength 1 too, over what it leaves of the noise levels.",
+            "For checkpoints of few steps, of which a strength would leave one or two.",
+        ),
+        Option("--exact-steps"),
+        Recorded(),
+    ] = False
     seed: Annotated[
         int | None,
         Group.RUN,
@@ -248,7 +258,7 @@ class Fields:
         Literal["balance", "quality", "speed"],
         Group.STRATEGY,
         Help("What the strategy auto spends steps on: quality, speed or balance."),
-        Option(metavar="WHAT", only="edit"),
+        Option(metavar="WHAT", only=("edit", "advise")),
     ] = "balance"
     candidates: Annotated[
         int | None,
@@ -260,14 +270,14 @@ class Fields:
             "result's ``candidates``.",
         ),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit", "advise")),
     ] = None
     keep: Annotated[
         int | None,
         Group.CHOICE,
         Help("How many of them are finished, the best first.", "None is 1."),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit", "advise")),
     ] = None
     judge: Annotated[
         Any,
@@ -279,7 +289,7 @@ class Fields:
             ":func:`engine.picture.judging.score`.",
         ),
         Names("judge", _judges, _check_judge),
-        Option(metavar="NAME", only="edit"),
+        Option(metavar="NAME", only=("edit",)),
     ] = "auto"
     scheduler: Annotated[
         Any,

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, setting
@@ -40,15 +41,21 @@ class EditRequest(Fields):
     """
 
     @classmethod
-    def read(cls, arguments: Mapping[str, Any], pipe: Any = None) -> EditRequest:
+    def read(
+        cls,
+        arguments: Mapping[str, Any],
+        pipe: Any = None,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> EditRequest:
         """A request from the arguments of ``InpaintEngine.edit``, diffusers' names of them
         included. Those that are no settings are the strategy's options.
 
         Args:
             arguments: by name.
             pipe: what a diffusers callback is given as its pipeline.
+            defaults: settings of the model that is used, for those that are not given.
         """
-        own = own_names(arguments, pipe)
+        own = {**defaults, **own_names(arguments, pipe)}
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
@@ -245,8 +252,9 @@ class EditRequest(Fields):
             return
         if (self.guidance_start, self.guidance_end) != (0, 1):
             raise InputError('a guidance interval is not part of compat="diffusers".')
-        if self.expand is not None:
-            raise InputError('expand is not part of compat="diffusers".')
+        for name in ("expand", "exact_steps"):
+            if getattr(self, name):
+                raise InputError(f'{name} is not part of compat="diffusers".')
         for name in ("grow_mask", "prefill", "prefill_mask", "paste", "paste_mask"):
             if getattr(self, name) not in (0, None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from engine.errors import SoftpaintError
 from engine.serve.errors import ServeError, told
 from engine.serve.guard import Access, Guard
-from engine.serve.routes import about, health, jobs, sessions, tools
+from engine.serve.routes import a1111, a1111_about, about, health, jobs, openai, sessions, tools
 
 if TYPE_CHECKING:
     from engine.serve.service import Service
@@ -42,7 +42,7 @@ def create_app(service: Service, access: Access | None = None, *, grace: float =
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.drain()
+        service.drain(grace)
         await service.settle(grace)
         service.close()
 
@@ -56,7 +56,8 @@ def create_app(service: Service, access: Access | None = None, *, grace: float =
         openapi_url="/openapi.json",
     )
     app.state.service, app.state.access = service, access
-    for module in (about, health, jobs, sessions, tools):
+    app.state.webui = []  # jobs of A1111's clients, which know no names of theirs
+    for module in (about, health, jobs, sessions, tools, openai, a1111, a1111_about):
         app.include_router(module.router)
     app.add_exception_handler(SoftpaintError, _refused)
     app.add_exception_handler(HTTPException, _http)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.errors import InputError, SoftpaintError
+from engine.errors import CancelledError, InputError, SoftpaintError
 from engine.picture.source import STANDARD_INPUT
 
 
@@ -85,6 +85,8 @@ def told(error: BaseException) -> tuple[int, str, str]:
     """
     if isinstance(error, ServeError):
         return error.status, error.code, str(error)
+    if isinstance(error, CancelledError):
+        return 409, "cancelled", str(error)
     if isinstance(error, InputError):
         return 400, "bad_input", _as_sent(str(error))
     if isinstance(error, SoftpaintError):

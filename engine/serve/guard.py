@@ -8,6 +8,7 @@ where the other site's name was made to lead here (DNS rebinding), the other hos
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import ipaddress
 import json
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Scope = MutableMapping[str, Any]
 COOKIE = "softpaint-token"
-OPEN = ("/", "/healthz", "/readyz", "/api/about", "/favicon.ico")
+OPEN = ("/", "/healthz", "/readyz", "/api/about", "/api/token", "/favicon.ico")
 """Paths that are told to everybody; those of the page too."""
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -88,6 +89,8 @@ class Access:
         kind, _, given = (headers("authorization") or "").partition(" ")
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return
+        if kind.lower() == "basic" and self.is_token(_password(given)):
+            return
         try:
             cookie = SimpleCookie(headers("cookie") or "").get(COOKIE)
         except CookieError:
@@ -110,6 +113,14 @@ class Access:
         except ValueError:
             return False
         return True
+
+
+def _password(given: str) -> str:
+    """That of HTTP's basic scheme, in which A1111's clients bear a token."""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 class Guard:

@@ -99,8 +99,8 @@ class Job:
     """It waits until nothing else is to be done, and stands still while something is."""
     measured: bool = True
     """Its pictures get figures."""
-    previews: bool = False
-    """It has previews even while nobody listens."""
+    previews: float | None = None
+    """Seconds between its previews; None is as often as is cheap, while somebody listens."""
     tolerant: bool = False
     """It is finished if any of its edits is; the others' errors are told."""
     memory: Renders | None = None
@@ -144,7 +144,7 @@ class Job:
     @property
     def watched(self) -> bool:
         """Whether previews are worth their time."""
-        return self.previews or bool(self._listening)
+        return self.previews is not None or bool(self._listening)
 
     # --- what the worker says --------------------------------------------------------------------
 
@@ -177,6 +177,11 @@ class Job:
     def preview(self, number: int) -> Preview | None:
         """Preview ``number``, if it is still there."""
         return self._previews.get(number)
+
+    @property
+    def last_preview(self) -> Preview | None:
+        """The newest preview."""
+        return self._previews.get(self._shown - 1)
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Its events with numbers above ``after``, those that were and those that come, until it is

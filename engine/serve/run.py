@@ -36,10 +36,16 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, began: Callable[[], None] | None = None
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        *,
+        grace: float = 20.0,
+        began: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
         self.service = service
+        self.grace = grace
         self._began = began
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -48,7 +54,7 @@ class Server(uvicorn.Server):
             self._began()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self.service.drain()
+        self.service.drain(self.grace)
         super().handle_exit(sig, frame)
 
 
@@ -138,7 +144,7 @@ def serve(
         if browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    Server(config, service, began).run(sockets=[sock])
+    Server(config, service, grace=grace, began=began).run(sockets=[sock])
 
 
 def _quiet() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,9 +15,9 @@ import numpy as np
 
 from engine.request.request import EditRequest
 from engine.runtime.session import Session
-from engine.serve.errors import GoneError, NotFoundError, UnprocessableError
+from engine.serve.errors import GoneError, LeavingError, NotFoundError, UnprocessableError
 from engine.serve.finisher import Finisher
-from engine.serve.jobs import Job
+from engine.serve.jobs import Job, JobState, failure
 from engine.serve.limits import Limits
 from engine.serve.metering import Meters
 from engine.serve.sessions import Opened, Sessions
@@ -31,6 +32,8 @@ STACK = 9
 """Pictures of a stack; the strengths are k/9."""
 KEYS = 1024
 """Idempotency keys that are remembered."""
+UNHURRIED = 3.0
+"""Seconds that are waited for a step to end, when the server has no more time."""
 ADMISSION = 2.0
 """Seconds that a client waits for its inputs to be read, before it is told that they were taken."""
 
@@ -72,10 +75,25 @@ class Service:
         """Whether a job would be taken on."""
         return self.worker.is_alive() and not self.worker.leaving
 
-    def drain(self) -> None:
-        """Take no more jobs; what runs goes on, what waits is told."""
+    def drain(self, grace: float) -> None:
+        """Take no more jobs; what waits is told, and what runs has ``grace`` seconds to end in."""
+        if self.worker.leaving:
+            return
         self.worker.leaving = True
         self.worker.call(self.worker.drain)
+        timer = threading.Timer(grace, self._expire)
+        timer.daemon = True
+        timer.start()
+
+    def _expire(self) -> None:
+        """Fail what still runs, and tell its clients even while a long step goes on."""
+        running = list(self.worker.running)
+        with suppress(TimeoutError):
+            self.worker.call(self.worker.end_all).result(UNHURRIED)
+        for job in running:
+            if not job.over:
+                job.error = LeavingError("the server went down while this ran.", retry_after=30)
+                job.publish("failed", failure(job.error), JobState.FAILED)
 
     async def settle(self, seconds: float) -> None:
         """Wait until what runs has ended, at most so long."""
@@ -89,7 +107,7 @@ class Service:
     def close(self) -> None:
         """End the worker; what has not ended fails."""
         self.worker.close()
-        self.worker.join(timeout=60)
+        self.worker.join(UNHURRIED)
         self.finisher.close()
 
     async def ask(self, act: Callable[[], Value]) -> Value:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from engine.serve.limits import Limits
 
 FIELDS: Mapping[str, Field] = {
-    name: field for name, field in fields_of(Fields).items() if field.group is not Group.OUTPUT
+    name: field
+    for name, field in fields_of(Fields).items()
+    if field.group not in {Group.OUTPUT, Group.CHOICE}  # a job of several seeds has its own way
 }
 """The settings that a request may give."""
 IMAGES = tuple(
@@ -76,7 +78,9 @@ def _header(data: bytes, what: str) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(BytesIO(data)) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+            # Of a PNG, getexif() would decode all of it.
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            turned = exif.get(0x0112, 1) in {5, 6, 7, 8}
             return (height, width) if turned else (width, height), str(image.format)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooLargeError(f"{what} has far too many pixels.") from None
@@ -215,12 +219,12 @@ def _value(field: Field, value: Any, limits: Limits) -> Any:
     return value
 
 
-def _image(name: str, value: Any, limits: Limits) -> Source | str:
-    """A picture among the settings: base64, or for the mask the word alpha."""
+def _image(name: str, value: Any, limits: Limits) -> Source:
+    """A picture among the settings: base64, or for mask and map the word alpha."""
     if isinstance(value, Source):
         return value
-    if name == "mask" and value == OWN_ALPHA:
-        return OWN_ALPHA
+    if name in {"mask", "strength_map"} and value == OWN_ALPHA:
+        return Source(OWN_ALPHA, b"")  # of the picture, which is read anyway
     if not isinstance(value, str):
         raise InputError(f"{name} must be a picture.")
     return picture(from_base64(value, name), name, limits)[0]

@@ -22,6 +22,7 @@ from engine.errors import CancelledError
 from engine.runtime.core import State
 from engine.serve.errors import BusyError, LeavingError
 from engine.serve.jobs import Job, JobState, Output, Preview, failure
+from engine.serve.rate import Rate
 
 if TYPE_CHECKING:
     from engine.engine import InpaintEngine
@@ -37,26 +38,6 @@ PREVIEW_EVERY = 0.08
 """Seconds between two previews of a job, at least."""
 PREVIEW_SHARE = 10
 """And so many times what making one took."""
-RATE_MEMORY = 30.0
-"""Seconds of work after which a measured rate counts a third of what it did."""
-
-
-class Rate:
-    """Steps a second, of late."""
-
-    def __init__(self) -> None:
-        self._steps = self._seconds = 0.0
-
-    def add(self, steps: int, seconds: float) -> None:
-        """Take in what ``seconds`` of work have brought."""
-        keep = max(0.0, 1 - seconds / RATE_MEMORY)
-        self._steps = self._steps * keep + steps
-        self._seconds = self._seconds * keep + seconds
-
-    @property
-    def value(self) -> float | None:
-        """None before anything was measured."""
-        return self._steps / self._seconds if self._steps and self._seconds else None
 
 
 class Worker(threading.Thread):
@@ -153,6 +134,11 @@ class Worker(threading.Thread):
         for job in list(self.waiting):
             self._end(job, LeavingError("the server is going down.", retry_after=30))
 
+    def end_all(self) -> None:
+        """Fail what runs: there is no more time."""
+        for job in list(self.running):
+            self._end(job, LeavingError("the server went down while this ran.", retry_after=30))
+
     def _tickets(self, job: Job) -> Sequence[Ticket]:
         requests = [
             replace(request, callback=self._watch(job), progress=False)
@@ -176,7 +162,8 @@ class Worker(threading.Thread):
             image = shot.preview()
             number = job.show(Preview(image, self._box(job, shot)))
             taken = perf_counter() - began
-            due = perf_counter() + max(PREVIEW_EVERY, PREVIEW_SHARE * taken)
+            pause = max(PREVIEW_EVERY, PREVIEW_SHARE * taken)
+            due = perf_counter() + (pause if job.previews is None else job.previews)
             box = self._box(job, shot)
             url = f"/api/jobs/{job.id}/previews/{number}"
             job.publish("preview", {"k": number, "url": url, "image": shot.image, "box": box})
@@ -203,8 +190,8 @@ class Worker(threading.Thread):
             if not self._do_calls(block=not (self.waiting or self.running)):
                 break
             self._step(self._start())
-        for job in [*self.waiting, *self.running]:
-            self._end(job, LeavingError("the server went down while this ran.", retry_after=30))
+        self.drain()
+        self.end_all()
 
     def _do_calls(self, *, block: bool) -> bool:
         """Do all that was asked for; False is the end."""

@@ -1,0 +1,182 @@
+"""A client of A1111's against the server."""
+
+import json
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+import webuiapi
+from PIL import Image
+
+from engine.picture.source import Source
+from engine.serve.webui import samplers, scheduler_of
+from tests.kit.serving import SETTINGS, edited, png
+
+
+@pytest.fixture(scope="module")
+def webui(server):
+    api = webuiapi.WebUIApi(host="127.0.0.1", port=server.port)
+    yield api
+    api.session.close()
+
+
+@pytest.fixture(scope="module")
+def mask():
+    """H W, white is edited."""
+    drawn = np.zeros((128, 128), np.uint8)
+    drawn[60:110, 30:100] = 255
+    return drawn
+
+
+def test_a_blurred_mask_is_a_soft_map(webui, pocket, scene, mask):
+    answer = webui.img2img(
+        images=[Image.fromarray(scene.image)],
+        mask_image=Image.fromarray(mask),
+        mask_blur=4,
+        inpainting_fill=1,
+        inpaint_full_res=False,
+        denoising_strength=0.9,
+        prompt=SETTINGS["prompt"],
+        seed=3,
+        steps=3,
+        cfg_scale=4,
+        sampler_name="Euler a",
+        width=128,
+        height=128,
+        batch_size=2,
+    )
+    soft = cv2.GaussianBlur(mask.astype(np.float32) / np.float32(255), (21, 21), 4)
+    own = edited(
+        pocket,
+        image=Source("p", png(scene.image)),
+        strength_map=soft.clip(0, 1),
+        prompt=SETTINGS["prompt"],
+        prefill="original",
+        region="full",
+        strength=0.9,
+        seed=3,
+        num_images=2,
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        scheduler="euler-a",
+    )
+    assert len(answer.images) == 2
+    for got, wanted in zip(answer.images, own.images, strict=True):
+        assert np.array_equal(np.asarray(got), np.asarray(wanted))
+    assert answer.info["all_seeds"] == [3, 4]
+
+
+def test_a_cut_out_and_an_inverted_mask(webui, pocket, scene, mask):
+    answer = webui.img2img(
+        images=[Image.fromarray(scene.image)],
+        mask_image=Image.fromarray(255 - mask),
+        inpainting_mask_invert=1,
+        mask_blur=0,
+        inpainting_fill=0,
+        inpaint_full_res=True,
+        inpaint_full_res_padding=16,
+        prompt="snow",
+        seed=5,
+        steps=2,
+        sampler_name="DPM++ 2M",
+        scheduler="Karras",
+    )
+    own = edited(
+        pocket,
+        image=Source("p", png(scene.image)),
+        strength_map=mask.astype(np.float32) / 255,
+        prompt="snow",
+        prefill="blur",
+        region="mask",
+        padding=16,
+        strength=0.75,
+        seed=5,
+        num_inference_steps=2,
+        guidance_scale=7.0,
+        scheduler="dpmpp-2m-karras",
+    )
+    assert np.array_equal(np.asarray(answer.images[0]), np.asarray(own.images[0]))
+
+
+def test_without_a_mask_the_whole_picture_is_edited_at_its_size(webui, scene):
+    answer = webui.img2img(
+        images=[Image.fromarray(scene.image)], prompt="snow", steps=1, width=64, height=96
+    )
+    assert answer.images[0].size == (64, 96)
+
+
+def test_progress_is_told_and_an_interrupt_ends_it(webui, scene, mask):
+    answers = []
+
+    def ask():
+        answers.append(
+            webui.img2img(
+                images=[Image.fromarray(scene.image)],
+                mask_image=Image.fromarray(mask),
+                prompt="snow",
+                steps=150,
+            )
+        )
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    deadline = time.monotonic() + 30
+    told: dict = {"progress": 0.0, "current_image": None}
+    while (not told["progress"] or not told["current_image"]) and time.monotonic() < deadline:
+        told = webui.get_progress()
+    assert 0 < told["progress"] < 1
+    assert told["state"]["sampling_steps"] > told["state"]["sampling_step"]
+    webui.interrupt()
+    asking.join(10)
+    assert answers[0].images == []
+    assert webui.get_progress()["progress"] == 0
+
+
+def test_what_clients_look_at_first(webui):
+    assert webui.util_get_model_names() == ["pocket"]
+    assert webui.util_get_current_model() == "pocket"
+    assert "Euler a" in webui.util_get_sampler_names()
+    assert "karras" in webui.util_get_scheduler_names()
+    assert webui.get_loras() == webui.get_upscalers() == []
+
+
+def test_every_sampler_that_is_told_is_understood():
+    for name, own in samplers().items():
+        assert scheduler_of(name, None) == own
+    assert scheduler_of("DPM++ 2M Karras", "Automatic") == "dpmpp-2m-karras"
+    assert scheduler_of("euler-trailing", "") == "euler-trailing"
+    assert scheduler_of(None, "Karras") is None
+    for sampler, spacing in (("No such", None), ("Heun", "Karras"), ("Euler", "no such")):
+        with pytest.raises(ValueError, match=r"no |has no"):
+            scheduler_of(sampler, spacing)
+
+
+def test_own_settings_and_mistakes(client, scene, mask):
+    import base64
+
+    text = {name: base64.b64encode(each).decode() for name, each in {"m": png(mask)}.items()}
+    body = {
+        "init_images": [base64.b64encode(scene.picture).decode()],
+        "mask": "data:image/png;base64," + text["m"],
+        "prompt": "snow",
+        "steps": 1,
+        "alwayson_scripts": {"softpaint": {"args": [{"strategy": "blend", "feather": 2}]}},
+    }
+    answer = client.post("/sdapi/v1/img2img", json=body).json()
+    told = json.loads(json.loads(answer["info"])["infotexts"][0])
+    assert (told["strategy"], told["feather"]) == ("blend", 2.0)
+    for changes, words in (
+        ({"init_images": []}, "one picture"),
+        ({"init_images": ["https://example.org/a.png"]}, "nothing is fetched"),
+        ({"init_images": ["/etc/passwd"]}, "init_images"),
+        ({"mask": "%%%"}, "base64"),
+        ({"steps": 0}, "steps"),
+        ({"inpainting_fill": 7}, "inpainting_fill"),
+        ({"sampler_name": "none such"}, "no sampler"),
+        ({"denoising_strength": 0}, "strength"),
+    ):
+        answer = client.post("/sdapi/v1/img2img", json={**body, **changes})
+        assert answer.status_code == 400, changes
+        assert words in answer.json()["detail"]
