@@ -131,6 +131,30 @@ class Fields:
         Recorded(),
         _TEXTS,
     ] = None
+    prompt_syntax: Annotated[
+        Literal["weights", "plain"] | None,
+        Group.PICTURE,
+        Help(
+            "weights: (word:1.3), (word), [word] and BREAK are read, and long prompts whole; plain:"
+            " words only, as many as the model reads.",
+            "As stable-diffusion-webui and ComfyUI write them, see :mod:`engine.models.syntax`. "
+            'None is ``"weights"``; ``"plain"`` with ``compat``.',
+        ),
+        Option(metavar="NAME", default="weights"),
+        Recorded(),
+    ] = None
+    clip_skip: Annotated[
+        int | None,
+        Group.PICTURE,
+        Help(
+            "Layers of the text encoder left out at its end (the Clip skip of other programs, less "
+            "1).",
+            "As in diffusers; of the negative prompt too, but with ``compat``.",
+        ),
+        Range(0, 24),
+        Option("--clip-skip"),
+        Recorded(),
+    ] = None
     invert: Annotated[
         bool,
         Group.PICTURE,
@@ -507,6 +531,30 @@ class Fields:
             "As the strength map. It cannot paste where the strength is 0.",
         ),
         _IMAGE,
+    ] = None
+    prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help(
+            "The prompt embedded, in its place: 1 n d.",
+            "As diffusers' ``encode_prompt`` makes it; SDXL's with its pooled embeddings. Not "
+            "recorded.",
+        ),
+    ] = None
+    negative_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("The same of the negative prompt."),
+    ] = None
+    pooled_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("SDXL's pooled embeddings of the prompt: 1 p."),
+    ] = None
+    negative_pooled_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("The same of the negative prompt."),
     ] = None
     generator: Annotated[
         Any,
