@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from engine.cli.files import Files
 
 
-def opened(asked: Asked, files: Files) -> Asked:
+def opened(asked: Asked, files: Files, *, edits: bool = True) -> Asked:
     """What was asked for with its files read; what becomes of them later changes nothing.
+
+    ``edits``: prompt and output are needed too.
 
     Raises:
         InputError: something that every edit needs is missing, or a file cannot be read.
     """
-    photo, _ = asked.need()
+    photo = asked.need()[0] if edits else needed(asked.photo, "PHOTO")
     announce_models(files, asked.load)
     _announce(files, "prefill", str(asked.settings.get("prefill", "")).removeprefix("gan:"))
     return replace(
@@ -37,8 +39,13 @@ def opened(asked: Asked, files: Files) -> Asked:
 
 def announce_models(files: Files, load: Mapping[str, Any]) -> None:
     """Protect the models that will be loaded: a command's results may not overwrite them."""
-    for name, place in load.items():
-        _announce(files, name.replace("_", " "), place)
+    from engine.models.formats.adapters import Embedding, Lora
+
+    parts: dict[str, Any] = {"lora": Lora.of, "embedding": Embedding.of}
+    for name, given in load.items():
+        for each in given if isinstance(given, list) else [given]:
+            place = parts[name](each).place if name in parts else each
+            _announce(files, name.replace("_", " "), place)
 
 
 def _read(files: Files, what: str, given: Any) -> Any:

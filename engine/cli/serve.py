@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
-from engine.cli.options import Device, Dtype, InpaintModel, Model, given, load
+from engine.cli.options import load, loading
 
 TOKEN = "SOFTPAINT_TOKEN"  # noqa: S105 - where it is, not what
 
@@ -22,15 +22,14 @@ Running = Annotated[
 
 
 @app.command()
+@loading
 def studio(
+    *,
     port: Port = None,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Do not open the browser; print the address.")
     ] = False,
-    model: Model = None,
-    inpaint_model: InpaintModel = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    loads: dict[str, Any],
 ) -> None:
     """Paint strength maps in the browser and see the picture follow.
 
@@ -46,12 +45,14 @@ def studio(
     host = "127.0.0.1"
     sock = listen(host, PORT, nearby=NEARBY) if port is None else listen(host, port)
     note("loading the model ...")
-    engine = load(given(model=model, inpaint_model=inpaint_model, device=device, dtype=dtype))
+    engine = load(loads)
     serve(engine, sock, host=host, browser=not no_open, say=_say)
 
 
 @app.command()
+@loading
 def serve(
+    *,
     host: Annotated[
         str, typer.Option(help="Where it listens; 0.0.0.0 is for everybody who has the token.")
     ] = "127.0.0.1",
@@ -82,10 +83,7 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds for what runs, when it is told to end.", min=0)
     ] = 20.0,
-    model: Model = None,
-    inpaint_model: InpaintModel = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    loads: dict[str, Any],
 ) -> None:
     """Serve the model over HTTP: its own API, OpenAI's image edits, A1111's img2img.
 
@@ -110,11 +108,8 @@ def serve(
     )
     sock = listen(host, PORT if port is None else port)
     note("loading the model ...")
-    arguments: dict[str, Any] = given(
-        model=model, inpaint_model=inpaint_model, device=device, dtype=dtype
-    )
     run(
-        load(arguments),
+        load(loads),
         sock,
         host=host,
         token=token or os.environ.get(TOKEN, ""),

@@ -12,7 +12,7 @@ from engine.models.family import Family, family_of
 from engine.models.ip_adapter import encode_images
 from engine.models.previews import Previewer
 from engine.models.state import contents, dtype_of
-from engine.models.text import Prompt
+from engine.models.text import PLAIN, Prompt, Reading
 from engine.models.unheard import warnings_of
 
 if TYPE_CHECKING:
@@ -171,25 +171,30 @@ class Backbone:
         guided: bool,
         size: Size,
         images: int = 1,
+        reading: Reading = PLAIN,
     ) -> tuple[Conditioning, Conditioning | None]:
         """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each; the
         last :data:`TEXTS` are remembered.
 
         ``size``: of the padded picture.
         """
-        asked = Prompt(prompt, negative_prompt, guided, size, images)
-        key = (asked, self.device, self.text.state())
+        asked = Prompt(prompt, negative_prompt, guided, size, images, reading)
+        # The networks' state too: layers remember what they made of a text, by the text itself.
+        key = (asked, self.device, self.fingerprint())
 
         def make() -> tuple[Conditioning, Conditioning | None]:
-            for told in warnings_of(self.unheard(prompt, negative_prompt if guided else None)):
+            heard = negative_prompt if guided else None
+            for told in warnings_of(self.unheard(prompt, heard, reading.syntax)):
                 warnings.warn(told, stacklevel=4)
             return self.text.encode(asked, self.device)
 
         return self._texts.get(key, make)
 
-    def unheard(self, prompt: str, negative_prompt: str | None) -> dict[str, dict[str, list[str]]]:
+    def unheard(
+        self, prompt: str, negative_prompt: str | None, syntax: str = "plain"
+    ) -> dict[str, dict[str, list[str]]]:
         """What of the texts the model does not read, or reads as plain words."""
-        return self.text.unheard({"prompt": prompt, "negative_prompt": negative_prompt})
+        return self.text.unheard({"prompt": prompt, "negative_prompt": negative_prompt}, syntax)
 
     def encode(
         self,
@@ -226,8 +231,11 @@ class Backbone:
 
     def fingerprint(self) -> Hashable:
         """A value that changes with the model: its weights, its adapters and their scales."""
-        networks = [network.state() for network in self.networks.values()]
-        return self.text.state(), self.codec.state(), *networks
+        networks = list(self.networks.values())
+        for network in networks:
+            if network is not self.main:
+                network.borrow(self.main)
+        return self.text.state(), self.codec.state(), *(each.state() for each in networks)
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:

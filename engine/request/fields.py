@@ -131,6 +131,30 @@ class Fields:
         Recorded(),
         _TEXTS,
     ] = None
+    prompt_syntax: Annotated[
+        Literal["weights", "plain"] | None,
+        Group.PICTURE,
+        Help(
+            "weights: (word:1.3), (word), [word] and BREAK are read, and long prompts whole; plain:"
+            " words only, as many as the model reads.",
+            "As stable-diffusion-webui and ComfyUI write them, see :mod:`engine.models.syntax`. "
+            'None is ``"weights"``; ``"plain"`` with ``compat``.',
+        ),
+        Option(metavar="NAME", default="weights"),
+        Recorded(),
+    ] = None
+    clip_skip: Annotated[
+        int | None,
+        Group.PICTURE,
+        Help(
+            "Layers of the text encoder left out at its end (the Clip skip of other programs, less "
+            "1).",
+            "As in diffusers; of the negative prompt too, but with ``compat``.",
+        ),
+        Range(0, 24),
+        Option("--clip-skip"),
+        Recorded(),
+    ] = None
     invert: Annotated[
         bool,
         Group.PICTURE,
@@ -150,11 +174,11 @@ class Fields:
         Any,
         Group.STRATEGY,
         Help(
-            "See `softpaint strategies`.",
+            "See `softpaint strategies`; auto takes what is best at the task (`softpaint advise`).",
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
-        Option("--strategy", metavar="NAME", only="edit"),
+        Option("--strategy", metavar="NAME", only=("edit", "batch")),
         Recorded(resolved=True),
         Json({"type": "string"}),
     ] = "differential"
@@ -242,6 +266,24 @@ class Fields:
         Option("--num-images"),
         Recorded(),
     ] = 1
+    task: Annotated[
+        Literal["auto", "remove", "add", "replace", "restyle", "extend"],
+        Group.STRATEGY,
+        Help(
+            "What the edit is for: remove, add, replace, restyle, extend, or auto: guessed for "
+            "the strategy auto.",
+            'Named, it decides what ``prefill="auto"`` is with a 4-channel network: what is added, '
+            "replaced or restyled starts from the original.",
+        ),
+        Option(metavar="TASK"),
+        Recorded(),
+    ] = "auto"
+    prefer: Annotated[
+        Literal["balance", "quality", "speed"],
+        Group.STRATEGY,
+        Help("What the strategy auto spends steps on: quality, speed or balance."),
+        Option(metavar="WHAT", only=("edit", "advise")),
+    ] = "balance"
     candidates: Annotated[
         int | None,
         Group.CHOICE,
@@ -252,14 +294,14 @@ class Fields:
             "result's ``candidates``.",
         ),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit", "advise")),
     ] = None
     keep: Annotated[
         int | None,
         Group.CHOICE,
         Help("How many of them are finished, the best first.", "None is 1."),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit", "advise")),
     ] = None
     judge: Annotated[
         Any,
@@ -271,7 +313,7 @@ class Fields:
             ":func:`engine.picture.judging.score`.",
         ),
         Names("judge", _judges, _check_judge),
-        Option(metavar="NAME", only="edit"),
+        Option(metavar="NAME", only=("edit",)),
     ] = "auto"
     scheduler: Annotated[
         Any,
@@ -489,6 +531,30 @@ class Fields:
             "As the strength map. It cannot paste where the strength is 0.",
         ),
         _IMAGE,
+    ] = None
+    prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help(
+            "The prompt embedded, in its place: 1 n d.",
+            "As diffusers' ``encode_prompt`` makes it; SDXL's with its pooled embeddings. Not "
+            "recorded.",
+        ),
+    ] = None
+    negative_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("The same of the negative prompt."),
+    ] = None
+    pooled_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("SDXL's pooled embeddings of the prompt: 1 p."),
+    ] = None
+    negative_pooled_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("The same of the negative prompt."),
     ] = None
     generator: Annotated[
         Any,

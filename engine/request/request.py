@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from engine.picture.crop import RegionRule
 
 
+EMBEDS = tuple(
+    f"{sign}{kind}prompt_embeds" for kind in ("", "pooled_") for sign in ("", "negative_")
+)
 _FILES = ("image", "mask", "strength_map")
 """What a record names by its file."""
 
@@ -60,6 +63,8 @@ class EditRequest(Fields):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
         own |= {name: _as_read(own[name]) for name in _FILES if name in own}
+        if own.get("prompt_embeds") is not None and own.get("prompt") is None:
+            own["prompt"] = ""
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
         single = {name: value for name, value in own.items() if name not in known}
@@ -94,7 +99,12 @@ class EditRequest(Fields):
     def chooses(self) -> bool:
         """Whether several starts are tried, and the best kept."""
         several = isinstance(self.strategy, str) and "," in self.strategy
-        return several or (self.candidates or 1) > 1
+        return several or self.advised or (self.candidates or 1) > 1
+
+    @property
+    def advised(self) -> bool:
+        """Whether what is done is left to what was measured."""
+        return isinstance(self.strategy, str) and self.strategy == "auto"
 
     def contenders(self, strategies: int) -> int:
         """How many starts there are with so many strategies: each has at least one."""
@@ -111,6 +121,17 @@ class EditRequest(Fields):
     def negative_text(self) -> str | None:
         """The one negative prompt."""
         return self._single("negative_prompt")
+
+    @property
+    def syntax(self) -> str:
+        """How the prompts are read."""
+        return self.prompt_syntax or ("plain" if self.compat else "weights")
+
+    @property
+    def embeds(self) -> dict[str, Any]:
+        """The embedded prompts that were given, by their settings' names."""
+        given = {name: getattr(self, name) for name in EMBEDS}
+        return {name: each for name, each in given.items() if each is not None}
 
     def split(self) -> list[EditRequest]:
         """One request for each prompt; this one where there is one.
@@ -182,6 +203,10 @@ class EditRequest(Fields):
             raise InputError(f"prompt must be a string, not {type(prompt).__name__}.")
         if self.negative_prompt is not None and not _is_text(self.negative_prompt):
             raise InputError("negative_prompt must be a string or None.")
+        for name in EMBEDS:
+            text = "negative_prompt" if name.startswith("negative_") else "prompt"
+            if getattr(self, name) is not None and getattr(self, text):
+                raise InputError(f"give either {text}= or {name}=, not both.")
         if isinstance(self.negative_prompt, str | None):
             return
         if isinstance(self.prompt, str) or len(self.negative_prompt) != len(self.prompt):
