@@ -13,31 +13,44 @@ if TYPE_CHECKING:
 _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 """Text embedding width -> the family that has it."""
 
+_NAMES = {"sd2": "SD 2.x"}
+_OTHERS = {"ControlNetXSAdapter", "T2IAdapter", "MultiAdapter", "MultiControlNetModel"}
+"""diffusers' classes that steer in other ways."""
+
 
 def network_of(control: Control, model: SteeredModel) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
     source = control.model
     if control.info is not None:
-        base = model.family.name
+        base = _base_of(model)
         source = control.info.models.get(base)
         if model.checkpoint is not None and model.checkpoint.controlnets is not None:
             base = model.checkpoint.name
             source = model.checkpoint.controlnets.get(control.info.name)
         if source is None:
             raise InputError(
-                f"no ControlNet for {base} models is known by the name {control.label!r}; give "
+                f"no ControlNet for {_NAMES.get(base, base)} models is known by the name "
+                f"{control.label!r}; give "
                 "your own in its place: Control('path or hub id', image=...)."
             )
     net = source
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         net = model.controlnet(source)
-    elif not hasattr(net, "controlnet_cond_embedding"):
+    elif type(net).__name__ in _OTHERS or not hasattr(net, "controlnet_cond_embedding"):
         raise InputError(
             f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, a "
-            "diffusers ControlNetModel or ControlNetUnionModel)."
+            f"diffusers ControlNetModel or ControlNetUnionModel), not {type(net).__name__}."
         )
     _check_fit(control, net, model)
     return net
+
+
+def _base_of(model: SteeredModel) -> str:
+    """The base model of a control's published networks: SD 2.x is a family with SD 1.x, and its
+    text embeddings are wider.
+    """
+    wide = model.family.name == "sd" and model.unet_config.cross_attention_dim == 1024
+    return "sd2" if wide else model.family.name
 
 
 def _check_fit(control: Control, net: Any, model: SteeredModel) -> None:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.strategies import build_each
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
-from engine.models.checkpoints import CHECKPOINTS, find_checkpoint
-from engine.models.formats.devices import resolve_device, resolve_dtype
-from engine.models.formats.folders import (
-    default_inpaint_model,
-    load_inpaint_unet,
-    load_pipeline,
-)
+from engine.models.formats.adapters import Adapters, Embedding, Lora, several
+from engine.models.formats.places import portable
 from engine.models.formats.vaes import load_preview_vae
+from engine.models.opening import open_model
 from engine.models.previews import Previewer
 from engine.models.speed.optimise import optimise
 from engine.request.request import EditRequest
@@ -56,8 +51,13 @@ class InpaintEngine:
     def __init__(self, backbone: Backbone, name: str) -> None:
         self.backbone = backbone
         self.name = name
-        self.load: dict[str, Any] = {}
-        """The arguments of :meth:`from_pretrained` that made it, as a record holds them."""
+        self.adapters = Adapters(backbone.pipe)
+        self._load: dict[str, Any] = {}
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """The arguments of :meth:`from_pretrained` that make it, as a record holds them."""
+        return {**self._load, **self.adapters.recorded()}
 
     @property
     def pipe(self) -> Any:
@@ -78,6 +78,10 @@ class InpaintEngine:
         device: Any = None,
         vae: str | os.PathLike[str] | None = None,
         prediction_type: str | None = None,
+        *,
+        inpaint_patch: Any = None,
+        lora: Any = None,
+        embedding: Any = None,
     ) -> InpaintEngine:
         """Load a model. No hub is asked for what is in a file: configs and vocabulary of SD 1.x,
         SD 2.x and SDXL are part of this package.
@@ -92,31 +96,35 @@ class InpaintEngine:
                 file; an ``AutoencoderTiny`` too.
             prediction_type: ``"epsilon"`` or ``"v_prediction"``, where the model does not say, or
                 says otherwise.
+            inpaint_patch: in ``inpaint_model``'s place, Fooocus' patch, which makes one of any SDXL
+                checkpoint: ``inpaint_v26.fooocus.patch``, beside which
+                ``fooocus_inpaint_head.pth`` lies, or both files as (patch, head).
+            lora: ``"FILE[:WEIGHT]"``, a (file, weight) pair, or a list of such: see
+                :meth:`load_lora`.
+            embedding: ``"FILE[:TOKEN]"``, a (file, token) pair, or a list of such: see
+                :meth:`load_embedding`.
 
         Raises:
             InputError: a dtype, device or prediction type that cannot be used.
-            ModelError: the model is missing, unreachable or of an unsupported family.
+            ModelError: the model is missing, unreachable or of an unsupported family; a LoRA or an
+                embedding is missing or made for another.
         """
-        given = {
+        loras, embeddings = several(lora, Lora.of), several(embedding, Embedding.of)
+        opened = {
             "model": model,
             "inpaint_model": inpaint_model,
+            "inpaint_patch": inpaint_patch,
             "dtype": dtype,
             "device": device,
             "vae": vae,
             "prediction_type": prediction_type,
         }
-        device = resolve_device(device)
-        dtype = resolve_dtype(dtype, device)
-        inpaint_model = inpaint_model or default_inpaint_model(model)
-        loaded = load_pipeline(model, dtype, device, vae=vae, prediction_type=prediction_type)
-        inpaint = None
-        if inpaint_model:
-            inpaint = load_inpaint_unet(inpaint_model, loaded.pipe.unet, dtype, device)
-        backbone = backbone_for(loaded.pipe, inpaint)
-        backbone.checkpoint = find_checkpoint(model)
-        backbone.notes = loaded.notes
-        engine = cls(backbone, str(model))
-        engine.load = _portable(given)
+        engine = cls(open_model(**opened), str(model))
+        engine._load = portable(opened)
+        for each in embeddings:
+            engine.adapters.add_embedding(each)
+        for each in loras:
+            engine.adapters.add_lora(each)
         return engine
 
     @classmethod
@@ -142,6 +150,15 @@ class InpaintEngine:
         able = (each for each in infos if each.network in self.backbone.networks)
         return [each.name for each in able if not each.only]
 
+    def read(self, arguments: Mapping[str, Any]) -> EditRequest:
+        """A request from the arguments of :meth:`edit`, with this model's own defaults for what
+        they leave open.
+
+        Raises:
+            InputError: an argument that is missing or not accepted.
+        """
+        return EditRequest.read(arguments, self.pipe, self.backbone.defaults)
+
     @takes(EditRequest)
     def edit(self, **arguments: Any) -> EditResult:
         """Repaint part of a picture.
@@ -159,14 +176,14 @@ class InpaintEngine:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
-        request = EditRequest.read(arguments, self.pipe)
+        request = self.read(arguments)
         runtime = self.runtime()
         tickets = self._add(runtime, request)
         run(runtime, tickets, progress=request.progress)
         joined = EditResult.joined([ticket.outcome() for ticket in tickets])
         return replace(joined, request=request)
 
-    def edit_many(self, edits: Sequence[Mapping[str, Any]]) -> Outcomes:
+    def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
 
         One that fails leaves the others alone::
@@ -178,7 +195,7 @@ class InpaintEngine:
                     outcome.images[0].save(...)
 
         Args:
-            edits: the arguments of :meth:`edit`, once for each edit.
+            edits: the arguments of :meth:`edit`, once for each edit, or requests.
 
         Returns:
             For each edit, in the same order, its result or the error that it would have raised:
@@ -190,7 +207,8 @@ class InpaintEngine:
         added: list[list[Running] | SoftpaintError] = []
         for edit in edits:
             try:
-                added.append(self._add(runtime, EditRequest.read(edit, self.pipe)))
+                asked = edit if isinstance(edit, EditRequest) else self.read(edit)
+                added.append(self._add(runtime, asked))
             except SoftpaintError as error:
                 added.append(error)
         waiting = [ticket for each in added if isinstance(each, list) for ticket in each]
@@ -236,6 +254,54 @@ class InpaintEngine:
         """
         optimise(self.backbone, options or ("speed",))
         return self
+
+    def load_lora(self, file: Any, weight: float | None = None, *, name: str | None = None) -> str:
+        """Lay a LoRA over the model, the inpainting UNet beside it included.
+
+        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names. Loaded again under its
+        name it only gets another weight.
+
+        Args:
+            file: a ``.safetensors`` file (``"FILE[:WEIGHT]"``), a folder, or a hub id.
+            weight: how much of it; 0 is off. 1 if None.
+            name: how :meth:`unload_lora` calls it; the file's if None.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ModelError: it is missing, no LoRA, or of another family.
+        """
+        return self.adapters.add_lora(Lora.of(file if weight is None else (file, weight)), name)
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Take a LoRA out again, all if None: the model is what it was, to the bit.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        self.adapters.remove_lora(name)
+
+    def load_embedding(self, file: Any, token: str | None = None) -> str:
+        """Teach the text encoders a textual inversion.
+
+        Args:
+            file: ``.safetensors``, ``.pt`` or ``.bin`` (``"FILE[:TOKEN]"``): SDXL's for both
+                encoders, or for one.
+            token: the word for it in prompts; what the file says, or its name, if None.
+
+        Returns:
+            The word.
+
+        Raises:
+            ModelError: it is missing, no embedding, or for other text encoders.
+            InputError: the word has spaces, or is taken.
+        """
+        return self.adapters.add_embedding(Embedding.of(file if token is None else (file, token)))
+
+    def unload_embedding(self, token: str | None = None) -> None:
+        """Forget an embedding, all if None. Raises ``InputError`` if there is none of that word."""
+        self.adapters.remove_embedding(token)
 
     def preview_with(self, model: Any) -> InpaintEngine:
         """Make the previews of snapshots with a tiny VAE, which draws shapes; without one they are
@@ -303,7 +369,7 @@ class InpaintEngine:
             raise InputError("controls is an empty mapping; give it a label with None for none.")
         if "strategy" in arguments:
             raise InputError("a comparison takes strategies=, a list.")
-        request = EditRequest.read(arguments, self.pipe)
+        request = self.read(arguments)
         if request.compat or request.output_type == "latent":
             raise InputError("compare makes pictures in the engine's own mode only.")
         if len(sets) > 1 and request.generator is not None:
@@ -355,17 +421,3 @@ def _outcome(tickets: Sequence[Running]) -> EditResult | Exception:
     """The result of an edit's prompts, or the first error."""
     error = next((ticket.error for ticket in tickets if ticket.error), None)
     return error or EditResult.joined([ticket.outcome() for ticket in tickets])
-
-
-def _portable(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``from_pretrained`` for a record that holds from everywhere: folders as
-    absolute paths, defaults left out.
-    """
-    load = {}
-    for name, value in given.items():
-        if value is None or (name, value) == ("model", "pocket"):
-            continue
-        text = str(value).removeprefix("torch.")
-        is_place = name in {"model", "inpaint_model", "vae"} and text not in CHECKPOINTS
-        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
-    return load

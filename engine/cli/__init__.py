@@ -3,15 +3,17 @@
 Nothing heavy is imported before a command needs it, so ``softpaint --help`` stays quick.
 """
 
-from engine.cli import demo, edit, compare, evaluate  # isort: skip - the order of --help
-from engine.cli import annotate, mapping, info, serve  # isort: skip
+from engine.cli import demo, edit, batch, compare, evaluate  # isort: skip - the order of --help
+from engine.cli import annotate, mapping, info, serve, doctor  # isort: skip
 from engine.cli.app import app, main, run
 
 __all__ = [
     "annotate",
     "app",
+    "batch",
     "compare",
     "demo",
+    "doctor",
     "edit",
     "evaluate",
     "info",

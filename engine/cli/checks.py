@@ -37,8 +37,13 @@ def opened(asked: Asked, files: Files) -> Asked:
 
 def announce_models(files: Files, load: Mapping[str, Any]) -> None:
     """Protect the models that will be loaded: a command's results may not overwrite them."""
-    for name, place in load.items():
-        _announce(files, name.replace("_", " "), place)
+    from engine.models.formats.adapters import Embedding, Lora
+
+    parts: dict[str, Any] = {"lora": Lora.of, "embedding": Embedding.of}
+    for name, given in load.items():
+        for each in given if isinstance(given, list) else [given]:
+            place = parts[name](each).place if name in parts else each
+            _announce(files, name.replace("_", " "), place)
 
 
 def _read(files: Files, what: str, given: Any) -> Any:

@@ -32,7 +32,7 @@ def edit(
         typer.Option(
             "--from",
             help="A result: repeat its edit, or with another PHOTO and --mask do the same there; "
-            "other options override.",
+            "other options override. Of other programs' pictures what is understood.",
             metavar="PNG",
         ),
     ] = None,
@@ -40,6 +40,14 @@ def edit(
         bool,
         typer.Option("--trust", help="Load the models that the --from result names, too."),
     ] = False,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            help="a1111: the settings as stable-diffusion-webui writes them, too (in a PNG anyway "
+            "unless the photo has its own); softpaint: ours alone.",
+            metavar="NAME",
+        ),
+    ] = None,
     preview: Annotated[
         Path | None,
         typer.Option(help="A small picture, written anew after every step.", metavar="FILE"),
@@ -70,16 +78,19 @@ def edit(
         raise InputError("--preview-model draws the --preview, and there is none.")
     if trust and from_ is None:
         raise InputError("--trust is about the models that a --from result names; there is none.")
+    from engine.request.save import check_metadata
+
+    check_metadata(metadata)
     files = Files()
     watch = Watch(preview, preview_model) if preview is not None else None
     if from_ is None:
-        _edit(asked, files, watch, pick=None)
+        _edit(asked, files, watch, pick=None, metadata=metadata)
         return
     from engine.cli.recipe import Recipe
 
     recipe = Recipe.read(from_, files)
     repeated, pick = recipe.applied(asked, files, trust=trust)
-    result = _edit(repeated, files, watch, pick=pick)
+    result = _edit(repeated, files, watch, pick=pick, metadata=metadata)
     _note_differences(recipe.record, result, quiet=asked.quiet)
 
 
@@ -135,19 +146,22 @@ class Watch:
             warnings.warn(SoftpaintWarning(f"no previews: {error}"), stacklevel=2)
 
 
-def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> EditResult:
+def _edit(
+    asked: Asked, files: Files, watch: Watch | None, *, pick: int | None, metadata: str | None
+) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
     from engine.edit.strategies import named_in
     from engine.request.save import write_pictures
 
     asked = opened(asked, files)
     settings = dict(asked.settings)
-    strategy = settings.pop("strategy", "differential")
+    strategy = settings.pop("strategy", None)
     controls = _one_each(asked.controls)
     output = asked.need()[1]
-    check(asked, named_in(strategy), settings, output)
+    strategies = named_in(strategy or "differential")
+    check(asked, strategies, settings, output)
     count = max(settings.get("num_images", 1), settings.get("keep", 1))
-    starts = max(count, settings.get("candidates", 1), len(named_in(strategy)))
+    starts = max(count, settings.get("candidates", 1), len(strategies))
     outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
         watch.announce(files, starts)
@@ -156,7 +170,7 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
         engine.preview_with(watch.model)
     result = engine.edit(
         image=asked.photo,
-        strategy=strategy,
+        **({} if strategy is None else {"strategy": strategy}),
         controls=controls,
         **asked.region,
         **settings,
@@ -168,7 +182,7 @@ def _edit(asked: Asked, files: Files, watch: Watch | None, pick: int | None) -> 
         note(result.ranking(), quiet=asked.quiet)
     indices = range(len(result.seeds)) if pick is None else [pick]
     outputs = outputs[: len(indices)]
-    write_pictures(result, indices, outputs, save)
+    write_pictures(result, indices, outputs, save, metadata=metadata)
     for index, path in zip(indices, outputs, strict=True):
         seconds = result.timings["total"]
         name = "standard output" if path == STREAM else path
@@ -202,5 +216,5 @@ def _note_differences(record: EditRecord, result: EditResult, *, quiet: bool) ->
     """Say what a repeated edit was made with that is not the same here."""
     for name in ("device", "dtype", "versions"):
         then, now = record.settings.get(name), result.settings.get(name)
-        if then != now:
+        if then is not None and then != now:
             note(f"made with {name} {then}, repeated with {now}: pixels may differ", quiet=quiet)

@@ -48,7 +48,8 @@ def show(
     png: Annotated[Path, typer.Argument(metavar="PNG", help="A result of `softpaint edit`.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
 ) -> None:
-    """Print the settings of a PNG result.
+    """Print the settings of a result, or of a picture of stable-diffusion-webui, ComfyUI or
+    InvokeAI.
 
     \b
     Example:
@@ -56,9 +57,10 @@ def show(
     """
     from dataclasses import asdict
 
-    from engine.request.record import EditRecord
+    from engine.request.foreign import record_of
 
-    record = EditRecord.read(png)
+    own, foreign = record_of(png)
+    record = foreign or own
     if as_json:
         say(json.dumps(asdict(record), indent=2, ensure_ascii=False))
     else:

@@ -74,6 +74,32 @@ Dtype = Annotated[
         help="float32, float16 or bfloat16. [default: the device's]", rich_help_panel=MODEL
     ),
 ]
+InpaintPatch = Annotated[
+    str | None,
+    typer.Option(
+        help="In its place, Fooocus' patch for SDXL, its head's file beside it.",
+        metavar="FILE",
+        rich_help_panel=MODEL,
+    ),
+]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="A LoRA over the model, such as style.safetensors:0.8; may be repeated.",
+        metavar="FILE[:WEIGHT]",
+        rich_help_panel=MODEL,
+    ),
+]
+EmbeddingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        help="A textual inversion, and its word if that is not the file's name; may be repeated.",
+        metavar="FILE[:TOKEN]",
+        rich_help_panel=MODEL,
+    ),
+]
 
 VAE = Annotated[
     str | None,
@@ -95,6 +121,9 @@ PredictionType = Annotated[
 LOAD: dict[str, Any] = {
     "model": Model,
     "inpaint_model": InpaintModel,
+    "inpaint_patch": InpaintPatch,
+    "lora": LoraOption,
+    "embedding": EmbeddingOption,
     "vae": VAE,
     "prediction_type": PredictionType,
     "device": Device,
@@ -217,7 +246,7 @@ def _settings_of(command: str) -> dict[str, Field]:
     return {
         name: field
         for name, field in FIELDS.items()
-        if field.option is not None and field.option.only in {"", command}
+        if field.option is not None and command in (field.option.only or (command,))
     }
 
 
@@ -251,7 +280,7 @@ def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
         settings=_settings(**{name: values[name] for name in settings if name not in files}),
         controls=_controls(**{name: values[name] for name in CONTROLS}),
         options=parse_options(values["option"] or []),
-        load=given(**{name: values[name] for name in LOAD}),
+        load=given(**{name: values[name] or None for name in LOAD}),
         output=values["output"],
         quiet=values["quiet"],
     )

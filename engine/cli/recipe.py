@@ -20,6 +20,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from controls import Control
     from engine.picture.source import Source
+    from engine.request.foreign import ForeignRecord
     from engine.request.record import EditRecord, InputFile, RecordedControl
 
 _HARMLESS = {"device", "dtype", "prediction_type"}
@@ -32,6 +33,8 @@ class Recipe:
 
     record: EditRecord
     name: Path
+    foreign: ForeignRecord | None = None
+    """Another program's, which ``record`` was made of."""
 
     @classmethod
     def read(cls, path: Path, files: Files) -> Recipe:
@@ -40,12 +43,12 @@ class Recipe:
         Raises:
             InputError: there is none.
         """
-        from engine.request.record import EditRecord
+        from engine.request.foreign import record_of
 
-        record = EditRecord.read(files.read("--from result", path))
+        record, foreign = record_of(files.read("--from result", path))
         if strange := sorted(record.load.keys() - LOAD.keys()):
             raise InputError(f"{str(path)!r} holds damaged Softpaint settings: {strange[0]!r}.")
-        return cls(record, path)
+        return cls(record, path, foreign)
 
     def applied(self, asked: Asked, files: Files, *, trust: bool) -> tuple[Asked, int | None]:
         """The recorded edit with what is asked for in its place, and which of several pictures is
@@ -110,6 +113,8 @@ class Recipe:
         if "num_images" not in asked.settings:
             settings.pop("num_images", None)
         left = ["its image", *(f"its {kind.replace('_', ' ')}" for kind in record.region)]
+        if self.foreign is not None:
+            left = list(self.foreign.left)
         if record.region and "invert" not in asked.settings and settings.pop("invert", False):
             left.append("--invert")
         controls = asked.controls
@@ -120,7 +125,8 @@ class Recipe:
                 f"control {each.model} (its files)" for each in record.controls if each not in fit
             ]
         note(
-            f"settings of {self.name} on {photo.path}; not taken over: {', '.join(left)}",
+            f"settings of {self.name} on {photo.path}; not taken over: "
+            f"{', '.join(left) or 'nothing'}",
             quiet=asked.quiet,
         )
         return replace(asked, photo=photo, controls=controls, **changed)
@@ -151,8 +157,9 @@ class Recipe:
 
         for name, place in self.record.load.items():
             named = name in asked.load or name in _HARMLESS
-            if not named and place is not None and place not in CHECKPOINTS:
-                yield f"--{name.replace('_', '-')} {place}"
+            for each in place if isinstance(place, list) else [place]:
+                if not named and each is not None and each not in CHECKPOINTS:
+                    yield f"--{name.replace('_', '-')} {each}"
         if not asked.controls:
             for control in self.record.controls:
                 if control.model not in list_controls():

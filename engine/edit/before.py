@@ -71,7 +71,7 @@ class PreparedEdit(Prepared):
         self.shared = shared
         self.alone = alone
         self.seeds = shared.seeds
-        if request.strength * request.num_inference_steps < 1:
+        if request.strength * request.num_inference_steps < 1 and not request.exact_steps:
             warnings.warn(
                 f"strength {request.strength:g} of {request.num_inference_steps} steps is less "
                 "than one step: one is run. More steps make such a strength finer.",

@@ -27,6 +27,7 @@ from engine.denoise.guidance import Guidance, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Strategy, StrategyContext
 from engine.edit.prepared import Prepared
+from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
 from engine.models.processors import control_image_processor, image_processors
@@ -144,6 +145,7 @@ class PreparedLikeDiffusers(Prepared):
             guided=guidance.active and not network.embeds_guidance,
             size=self.size,
             images=count,
+            reading=reading_of(self.request),
         )
         if network.embeds_guidance:
             cond = network.with_guidance(cond, guidance.scale)

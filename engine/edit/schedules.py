@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from engine.models import Backbone
     from engine.request.request import EditRequest
 
+MOST_STEPS = 1000
+"""As many as training has levels."""
+
 
 class ScheduleMaker:
     """Makes fresh schedules, one for each job: schedulers keep state."""
@@ -36,7 +39,7 @@ class ScheduleMaker:
         request = self.request
         return Schedule(
             fresh_scheduler(request.scheduler, self.backbone.pipe.scheduler),
-            request.num_inference_steps,
+            self._whole(),
             request.strength * strength,
             device=self.backbone.device,
             eta=request.eta,
@@ -44,3 +47,10 @@ class ScheduleMaker:
             denoising_start=request.denoising_start,
             denoising_end=request.denoising_end,
         )
+
+    def _whole(self) -> int:
+        """The steps of a run at strength 1 that the request's is the end of."""
+        request = self.request
+        if not request.exact_steps:
+            return request.num_inference_steps
+        return min(MOST_STEPS, round(request.num_inference_steps / request.strength))

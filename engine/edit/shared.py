@@ -18,6 +18,7 @@ import torch
 from controls import check_references
 from controls.ip_adapter import ReferenceStack
 from engine.edit.inputs import Inputs
+from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.edit.views import View, resize_pixels
@@ -110,6 +111,7 @@ class Shared:
             self.request.negative_text,
             guided=self.request.guidance_scale > 1 and embedded is None,
             size=size,
+            reading=reading_of(self.request),
         )
         if embedded is not None:
             cond = network.with_guidance(cond, embedded)

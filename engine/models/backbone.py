@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError
+from engine.errors import InputError, SoftpaintWarning
 from engine.lru import LRU
 from engine.models.family import Family, family_of
 from engine.models.ip_adapter import encode_images
 from engine.models.previews import Previewer
 from engine.models.state import contents, dtype_of
-from engine.models.text import Prompt
+from engine.models.text import PLAIN, Prompt, Reading
 from engine.models.unheard import warnings_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ NEEDS = {
 """What a kind of network is called, and how it is given."""
 
 
+UNUSED = {"controlnet": "ControlNet", "adapter": "T2I-Adapter"}
+"""Parts of diffusers' pipelines that steer them and not the engine."""
+
+
 class Backbone:
     """A loaded model: text, pixels and networks. It changes nothing in the pipeline it wraps.
 
@@ -51,6 +55,8 @@ class Backbone:
         self.networks = {network.kind: network for network in networks}
         self.checkpoint: Checkpoint | None = None
         """What is known of the model under its name, if it was loaded by one."""
+        self.defaults: Mapping[str, Any] = {}
+        """Settings of an edit with this model, where it does not say."""
         self.notes: tuple[str, ...] = ()
         """What was found out or decided when it was loaded, for the user: a sentence each."""
         self.text = family.text(pipe)
@@ -165,25 +171,30 @@ class Backbone:
         guided: bool,
         size: Size,
         images: int = 1,
+        reading: Reading = PLAIN,
     ) -> tuple[Conditioning, Conditioning | None]:
         """Conditional and (if ``guided``) unconditional conditioning, ``images`` rows each; the
         last :data:`TEXTS` are remembered.
 
         ``size``: of the padded picture.
         """
-        asked = Prompt(prompt, negative_prompt, guided, size, images)
-        key = (asked, self.device, self.text.state())
+        asked = Prompt(prompt, negative_prompt, guided, size, images, reading)
+        # The networks' state too: layers remember what they made of a text, by the text itself.
+        key = (asked, self.device, self.fingerprint())
 
         def make() -> tuple[Conditioning, Conditioning | None]:
-            for told in warnings_of(self.unheard(prompt, negative_prompt if guided else None)):
+            heard = negative_prompt if guided else None
+            for told in warnings_of(self.unheard(prompt, heard, reading.syntax)):
                 warnings.warn(told, stacklevel=4)
             return self.text.encode(asked, self.device)
 
         return self._texts.get(key, make)
 
-    def unheard(self, prompt: str, negative_prompt: str | None) -> dict[str, dict[str, list[str]]]:
+    def unheard(
+        self, prompt: str, negative_prompt: str | None, syntax: str = "plain"
+    ) -> dict[str, dict[str, list[str]]]:
         """What of the texts the model does not read, or reads as plain words."""
-        return self.text.unheard({"prompt": prompt, "negative_prompt": negative_prompt})
+        return self.text.unheard({"prompt": prompt, "negative_prompt": negative_prompt}, syntax)
 
     def encode(
         self,
@@ -220,8 +231,11 @@ class Backbone:
 
     def fingerprint(self) -> Hashable:
         """A value that changes with the model: its weights, its adapters and their scales."""
-        networks = [network.state() for network in self.networks.values()]
-        return self.text.state(), self.codec.state(), *networks
+        networks = list(self.networks.values())
+        for network in networks:
+            if network is not self.main:
+                network.borrow(self.main)
+        return self.text.state(), self.codec.state(), *(each.state() for each in networks)
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
@@ -238,4 +252,21 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         second = family.network(inpaint_module)
         networks[0].check_fits(second)
         networks.append(second)
-    return Backbone(pipe, family, networks)
+    _say_what_is_left_out(pipe)
+    backbone = Backbone(pipe, family, networks)
+    if "base" not in backbone.networks:
+        backbone.defaults = {"strategy": "inpaint9"}
+        backbone.notes = ("its only network is a 9-channel one: the strategy is inpaint9",)
+    return backbone
+
+
+def _say_what_is_left_out(pipe: Any) -> None:
+    """Warn of parts of a pipeline that take no part in edits."""
+    for name, what in UNUSED.items():
+        if getattr(pipe, name, None) is not None:
+            warnings.warn(
+                f"the pipeline's own {what} takes no part in edits; give it to the edit: "
+                "controls=[Control(...)].",
+                SoftpaintWarning,
+                stacklevel=3,
+            )

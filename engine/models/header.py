@@ -33,7 +33,6 @@ _STRANGERS: tuple[tuple[tuple[bytes, ...], str], ...] = (
         (b"version https://git-lfs",),
         "is git-lfs's pointer to a model, not the model: run `git lfs pull` there.",
     ),
-    ((GGUF,), "is a GGUF file, which is not accepted here; give a .safetensors file."),
     ((b"PK\x03\x04", b"\x80\x02", b"\x80\x04"), _PICKLE),
     ((b"{",), "is JSON text, not weights."),
 )

@@ -40,6 +40,11 @@ def encode_images(
             "Reference(embeds=...), or load it with one (image_encoder_folder=)."
         )
     layer = image_projections(pipe.unet).image_projection_layers[adapter]
+    if "FaceID" in type(layer).__name__:
+        raise InputError(
+            "this IP-Adapter is a FaceID, which reads embeddings of a face (insightface makes "
+            "them), not pictures: give Reference(embeds=...)."
+        )
     hidden = not isinstance(layer, ImageProjection)
     device = pipe._execution_device  # noqa: SLF001 - honours accelerate's offload hooks
     positive, negative = pipe.encode_image(list(images), device, 1, hidden)
@@ -59,18 +64,24 @@ def lend_adapters(source: Any, target: Any, lent: Any) -> Any:
     ours, theirs = image_projections(source), image_projections(target)
     if ours is theirs or (ours is None and theirs is not lent):
         return lent
-    given, own = source.attn_processors, target.attn_processors
+    given, own = _processors(source), _processors(target)
     if ours is None:
         processors = {n: AttnProcessor2_0() if _adapts(p) else p for n, p in own.items()}
     elif given.keys() != own.keys():
         raise ModelError("the IP-Adapter does not fit the inpainting UNet: its layers differ.")
     else:
         processors = {name: given[name] if _adapts(given[name]) else own[name] for name in own}
-    target.encoder_hid_proj = None  # some projections have attention processors of their own
+    target.encoder_hid_proj = None  # its processors are not the network's
     target.set_attn_processor(processors)
     target.encoder_hid_proj = ours
     target.config.encoder_hid_dim_type = "ip_image_proj" if ours is not None else None
     return ours
+
+
+def _processors(unet: Any) -> dict[str, Any]:
+    """Of the network's own attentions: IP-Adapter Plus has some in its projections."""
+    every = unet.attn_processors.items()
+    return {name: each for name, each in every if not name.startswith("encoder_hid_proj.")}
 
 
 def _adapts(processor: Any) -> bool:

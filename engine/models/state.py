@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,9 @@ SETTINGS = (
     *("processor", "scale"),  # attention, IP-Adapters'
 )
 """What a module's output depends on beside its weights."""
+
+SAMPLES = 4
+"""Values of each weight that are looked at."""
 
 
 def contents(tensor: torch.Tensor) -> Hashable:
@@ -38,9 +41,33 @@ def parts(module: Any) -> list[Any]:
     return every
 
 
+def sampled(weights: Iterable[torch.Tensor]) -> Hashable:
+    """The bits of a few values of each of ``weights``, spread over it. Changes that no counter of
+    torch tells (to ``weight.data``, as peft merges a LoRA) reach all values of a weight. One copy
+    from each device for all of them; what has no values of its own (offloaded to disk, quantised
+    classes) is left out.
+    """
+    import torch
+
+    groups: dict[Hashable, list[torch.Tensor]] = {}
+    for weight in weights:
+        values, count = weight.detach(), weight.numel()
+        if type(values) is not torch.Tensor or values.device.type == "meta" or not count:
+            continue
+        few = min(count, SAMPLES)
+        step = max(1, (count - 1) // max(1, SAMPLES - 1))
+        # A view that needs no contiguous weight: the storage of a dense one has ``count`` values.
+        view = values.as_strided((few,), (step,)) if values.layout == torch.strided else None
+        if view is not None:
+            groups.setdefault((values.device, values.dtype), []).append(view)
+    return tuple(
+        torch.cat(group).cpu().view(torch.uint8).numpy().tobytes() for group in groups.values()
+    )
+
+
 def weights_state(module: Any) -> int:
     """A hash that changes when a module's weights, adapters or attention processors do. Weights
-    that offloading moves about count by who they are, not by where.
+    that offloading moves about count by who they are and by their values, not by where.
     """
     every = [vars(each) for each in parts(module)]
     moves = any("_hf_hook" in each for each in every)
@@ -56,7 +83,9 @@ def weights_state(module: Any) -> int:
         for key in SETTINGS
         if key in each
     ]
-    return hash((*weights, *settings))
+    own = (weight for each in every for weight in each["_parameters"].values())
+    values = sampled(weight for weight in own if weight is not None)
+    return hash((*weights, *settings, values))
 
 
 def dtype_of(module: Any) -> torch.dtype:

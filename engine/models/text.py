@@ -7,8 +7,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import InputError
+from engine.models.clip import Reader, joined
 from engine.models.state import weights_state
-from engine.models.unheard import unheard
+from engine.models.syntax import has_marks
+from engine.models.unheard import cut_off, unheard
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +21,29 @@ if TYPE_CHECKING:
 
 NUMBERS = ("", "_2", "_3")
 """What a pipeline puts behind the names of its tokenizers and text encoders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embeds:
+    """Embedded prompts by diffusers' names (1 n d, pooled 1 p), given in a text's place."""
+
+    tensors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read."""
+
+    syntax: str = "plain"
+    """``"weights"``: :mod:`engine.models.syntax`'s marks are read, and all of a long text;
+    ``"plain"``: words only, as diffusers' pipelines read them."""
+    clip_skip: int | None = None
+    """Layers of the text encoder that are left out at its end."""
+    embeds: Embeds | None = None
+    """In the texts' place."""
+
+
+PLAIN = Reading()
 
 
 @dataclass(frozen=True)
@@ -32,6 +58,7 @@ class Prompt:
     """(height, width) in px of the padded picture, for families that are told."""
     images: int = 1
     """Rows of each conditioning."""
+    reading: Reading = PLAIN
 
 
 class TextEncoder(ABC):
@@ -50,7 +77,9 @@ class TextEncoder(ABC):
     ) -> tuple[Conditioning, Conditioning | None]:
         """Conditional and (if guided) unconditional conditioning, ``prompt.images`` rows each."""
 
-    def unheard(self, texts: Mapping[str, str | None]) -> dict[str, dict[str, list[str]]]:
+    def unheard(
+        self, texts: Mapping[str, str | None], syntax: str
+    ) -> dict[str, dict[str, list[str]]]:
         """What of the ``texts``, by their settings' names, the model does not read, or reads as
         plain words: see :func:`engine.models.unheard.unheard`.
         """
@@ -66,7 +95,9 @@ class PipelineText(TextEncoder):
     among the pipeline's parts.
     """
 
-    def unheard(self, texts: Mapping[str, str | None]) -> dict[str, dict[str, list[str]]]:
+    def unheard(
+        self, texts: Mapping[str, str | None], syntax: str
+    ) -> dict[str, dict[str, list[str]]]:
         return unheard(texts, (getattr(self.pipe, f"tokenizer{n}", None) for n in NUMBERS))
 
     def state(self) -> Hashable:
@@ -76,3 +107,97 @@ class PipelineText(TextEncoder):
         )
         settings = sorted((k, repr(v)) for k, v in self.pipe.config.items() if k[0] != "_")
         return *map(len, tokens), *settings, *map(weights_state, encoders)
+
+
+class ClipText(PipelineText):
+    """CLIP's embeddings, of one encoder or of several side by side.
+
+    Texts that diffusers reads as they are meant go through the pipeline's own ``encode_prompt``;
+    long and weighted ones through :mod:`engine.models.clip`.
+    """
+
+    last = 1
+    """The hidden state that is read, counted from the end: see :class:`engine.models.clip.Reader`.
+    """
+    pooled = False
+    """The network reads pooled embeddings too."""
+
+    def unheard(
+        self, texts: Mapping[str, str | None], syntax: str
+    ) -> dict[str, dict[str, list[str]]]:
+        return unheard(texts, self._tokenizers(), weighted=syntax == "weights")
+
+    def arguments(self, prompt: Prompt) -> dict[str, Any]:
+        """What ``encode_prompt`` of the pipeline is given for ``prompt``.
+
+        Raises:
+            InputError: embeddings of other sizes than the model's, or without their pooled ones; a
+                ``clip_skip`` beyond the encoder's layers.
+        """
+        if prompt.reading.embeds is None and self._as_diffusers(prompt):
+            return {
+                "prompt": prompt.positive,
+                "negative_prompt": prompt.negative,
+                "clip_skip": prompt.reading.clip_skip,
+            }
+        given: dict[str, Any] = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self._check(given)
+        texts: dict[str, str] = {}
+        if "prompt_embeds" not in given:
+            texts[""] = prompt.positive
+        zeros = prompt.negative is None and self.pipe.config.get("force_zeros_for_empty_prompt")
+        if prompt.guided and "negative_prompt_embeds" not in given and not zeros:
+            texts["negative_"] = prompt.negative or ""
+        if texts:
+            made = joined(self._readers(), list(texts.values()), prompt.reading.clip_skip)
+            for name, (hidden, pooled) in zip(texts, made, strict=True):
+                given[f"{name}prompt_embeds"] = hidden
+                if self.pooled:
+                    given[f"{name}pooled_prompt_embeds"] = pooled
+        return {"prompt": None, **given}
+
+    def _as_diffusers(self, prompt: Prompt) -> bool:
+        if prompt.reading.syntax == "plain":
+            return True
+        texts = [text for text in (prompt.positive, prompt.negative) if text]
+        return (
+            not prompt.reading.clip_skip
+            and not any(has_marks(text) for text in texts)
+            and not any(cut_off(each, text) for each in self._tokenizers() for text in texts)
+        )
+
+    def _tokenizers(self) -> list[Any]:
+        every = (getattr(self.pipe, f"tokenizer{n}", None) for n in NUMBERS)
+        return [each for each in every if each is not None]
+
+    def _readers(self) -> list[Reader]:
+        parts = [
+            (
+                getattr(self.pipe, f"tokenizer{n}", None),
+                getattr(self.pipe, f"text_encoder{n}", None),
+            )
+            for n in NUMBERS
+        ]
+        return [Reader(self.pipe, t, e, self.last) for t, e in parts if t is not None and e]
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        width = self.pipe.unet.config.cross_attention_dim
+        for name, each in given.items():
+            shape: tuple[int, ...] = tuple(getattr(each, "shape", ()))
+            flat = name.endswith("pooled_prompt_embeds")
+            fits = len(shape) == 2 if flat else len(shape) == 3 and shape[-1] == width
+            if not fits or shape[0] != 1:
+                wanted = "1 p" if flat else f"1 n {width}"
+                raise InputError(
+                    f"{name} must be a tensor of {wanted}, not {shape}; several prompts are "
+                    "several edits."
+                )
+        for sign in ("", "negative_"):
+            has = f"{sign}pooled_prompt_embeds" in given
+            if self.pooled and has != (f"{sign}prompt_embeds" in given):
+                raise InputError(
+                    f"this model reads {sign}prompt_embeds with {sign}pooled_prompt_embeds: give "
+                    "both."
+                )
+            if has and not self.pooled:
+                raise InputError(f"this model reads no {sign}pooled_prompt_embeds.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
 from engine.models.ip_adapter import image_projections, lend_adapters
+from engine.models.lora import LentLoras
 from engine.models.network import Network
 from engine.models.speed.forwards import is_compiled, replaced_forwards
 from engine.models.speed.rows import Fours
@@ -50,6 +51,7 @@ class UNetNetwork(Network):
         self._projections = TextProjections(module)
         self._fours = Fours(module)
         self._lent: Any = None
+        self._loras: LentLoras | None = None
         channels = module.config.out_channels
         kinds = {channels: "base", 2 * channels + 1: "inpaint"}
         if module.config.in_channels not in kinds:
@@ -150,6 +152,9 @@ class UNetNetwork(Network):
 
     def borrow(self, other: Network) -> None:
         self._lent = lend_adapters(other.module, self.module, self._lent)
+        if self._loras is None:
+            self._loras = LentLoras(other.module, self.module)
+        self._loras.follow()
 
     def check_fits(self, other: Network) -> None:
         ours, theirs = self.module.config, other.module.config

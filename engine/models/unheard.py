@@ -6,16 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from engine.errors import SoftpaintWarning
+from engine.errors import SoftpaintWarning, told
 
 # Of stable-diffusion-webui's prompts (and the many programs that read them): weights, networks,
 # breaks, and words that change during the run.
-_SYNTAX = re.compile(
-    r"\([^()\[\]<>]+:\s*-?\d*\.?\d+\s*\)"
-    r"|<(?:lora|lyco|hypernet):[^<>]+>"
-    r"|\bBREAK\b"
+_READ = r"\([^()\[\]<>]+:\s*-?\d*\.?\d+\s*\)|\bBREAK\b"
+"""Marks that ``prompt_syntax="weights"`` reads."""
+_UNREAD = (
+    r"<(?:lora|lyco|hypernet):[^<>]+>"
     r"|\[[^\[\]]*:[^\[\]]*:\s*\d*\.?\d+\s*\]"
 )
+_SYNTAX = re.compile(f"{_READ}|{_UNREAD}")
+_LORAS = told(python="engine.load_lora", command="--lora")
+_REST = re.compile(_UNREAD)
 
 
 class PromptWarning(SoftpaintWarning):
@@ -43,15 +46,16 @@ def cut_off(tokenizer: Any, text: str) -> str:
     return text[start:].strip()
 
 
-def taken_literally(text: str) -> list[str]:
-    """Marks of other programs in ``text``, which are plain words here: ``(word:1.9)``,
-    ``<lora:name:1>``, ``BREAK``, ``[from:to:0.5]``.
+def taken_literally(text: str, *, weighted: bool = False) -> list[str]:
+    """Marks of other programs in ``text``, which are plain words here: ``<lora:name:1>``,
+    ``[from:to:0.5]``, and ``(word:1.9)`` and ``BREAK`` where they are not read (``weighted``).
     """
-    return list(dict.fromkeys(found[0] for found in _SYNTAX.finditer(text)))
+    marks = _REST if weighted else _SYNTAX
+    return list(dict.fromkeys(found[0] for found in marks.finditer(text)))
 
 
 def unheard(
-    texts: Mapping[str, str | None], tokenizers: Iterable[Any]
+    texts: Mapping[str, str | None], tokenizers: Iterable[Any], *, weighted: bool = False
 ) -> dict[str, dict[str, list[str]]]:
     """What of an edit's texts is cut off or taken literally, by the texts' names; only where there
     is something to tell.
@@ -59,23 +63,26 @@ def unheard(
     Args:
         texts: prompts by their names.
         tokenizers: the model's. What any of them reads is heard.
+        weighted: long texts are read whole, weights and breaks as such.
     """
     several = [each for each in tokenizers if each is not None]
-    told: dict[str, dict[str, list[str]]] = {}
+    heard: dict[str, dict[str, list[str]]] = {}
     for name, text in texts.items():
         if not text:
             continue
-        cut = min((cut_off(each, text) for each in several), key=len, default="")
-        found = {"cut_off": [cut] if cut else [], "literal": taken_literally(text)}
+        cuts = () if weighted else (cut_off(each, text) for each in several)
+        cut = min(cuts, key=len, default="")
+        literal = taken_literally(text, weighted=weighted)
+        found = {"cut_off": [cut] if cut else [], "literal": literal}
         if kept := {key: value for key, value in found.items() if value}:
-            told[name] = kept
-    return told
+            heard[name] = kept
+    return heard
 
 
-def warnings_of(told: Mapping[str, Mapping[str, list[str]]]) -> list[PromptWarning]:
+def warnings_of(found: Mapping[str, Mapping[str, list[str]]]) -> list[PromptWarning]:
     """The same as warnings, one for each kind and text."""
     warned = []
-    for name, kinds in told.items():
+    for name, kinds in found.items():
         if cut := kinds.get("cut_off"):
             warned.append(
                 f"the {name.replace('_', ' ')} is longer than the model reads; left out: {cut[0]!r}"
@@ -83,6 +90,6 @@ def warnings_of(told: Mapping[str, Mapping[str, list[str]]]) -> list[PromptWarni
         if literal := kinds.get("literal"):
             warned.append(
                 f"taken as plain words in the {name.replace('_', ' ')}: {', '.join(literal)} "
-                "(other programs' marks for weights, networks and breaks)"
+                f"(other programs' marks; LoRAs are given by {_LORAS})"
             )
     return [PromptWarning(text) for text in warned]

@@ -20,7 +20,7 @@ from engine.errors import InputError
 from engine.picture.opening import FilePath, open_image
 from engine.picture.source import opened
 
-__all__ = ["FORMATS", "OWN", "clean_exif", "kept_info", "own_record", "read_metadata"]
+__all__ = ["FORMATS", "OWN", "clean_exif", "kept_info", "own_record", "read_metadata", "texts_of"]
 
 FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
@@ -42,6 +42,8 @@ EXIF_IFD: Final = 0x8769
 GPS_IFD: Final = 0x8825
 IMAGE_HISTORY: Final = 0x9213
 """TIFF/EP's tag for what was done to a picture: our record, outside PNG and JPEG."""
+USER_COMMENT: Final = 0x9286
+_COMFY: Final = (0x010F, 0x0110)
 PIXEL_SIZE: Final = (0xA002, 0xA003)
 _ORIENTATION: Final = 0x0112
 _XMP, _IPTC = 700, 33723  # TIFF tags
@@ -131,6 +133,42 @@ def read_metadata(path: FilePath) -> dict[str, str]:
     if not found:
         raise InputError(f"{name} holds no Softpaint settings; it was not written by Softpaint")
     return found
+
+
+def texts_of(path: FilePath) -> dict[str, str]:
+    """The texts that other programs wrote into an image, by keyword: a PNG's text chunks;
+    elsewhere EXIF's user comment, as ``parameters``, and what stands as ``keyword:text`` where the
+    camera's make and model do (ComfyUI's WebP).
+
+    Raises:
+        InputError: The file is missing or no image.
+    """
+    with open_image(path, f"image {os.fspath(path)!r}") as image:
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            texts = {str(key): str(text) for key, text in image.text.items()}
+            return {key: text for key, text in texts.items() if not key.startswith(OWN)}
+        try:
+            exif = image.getexif()
+            comment = _decoded(exif.get_ifd(EXIF_IFD).get(USER_COMMENT))
+            named = [str(exif.get(tag, "")).partition(":") for tag in _COMFY]
+        except _BROKEN:
+            return {}
+    texts = {key.lower(): text for key, colon, text in named if colon}
+    return texts | ({"parameters": comment} if comment else {})
+
+
+def _decoded(comment: Any) -> str:
+    """EXIF's user comment, which begins with the name of its coding (Exif 2.3, 4.6.5)."""
+    if isinstance(comment, str):
+        return comment
+    if not isinstance(comment, bytes):
+        return ""
+    coding, text = comment[:8].rstrip(b"\0"), comment[8:]
+    if coding != b"UNICODE":
+        return text.decode("utf-8", "replace").rstrip("\0")
+    # The standard leaves the order of bytes open; of mostly Latin letters every second one is 0.
+    little = text[:64].count(b"\0") and text[1:64:2].count(0) > text[0:64:2].count(0)
+    return text.decode("utf-16-le" if little else "utf-16-be", "replace").rstrip("\0")
 
 
 def own_record(image: Image.Image) -> dict[str, str]:

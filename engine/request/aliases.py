@@ -106,7 +106,6 @@ def _instead(advice: str) -> Callable[..., Mapping[str, Any]]:
     return refuse
 
 
-_EMBEDDED = "text is taken as text, not as embeddings: give prompt= and negative_prompt=, not {}=."
 _CONTROLS = (
     "{}= is diffusers' way to say it: give controls=Control(model, image, scale=..., start=..., "
     "end=...)."
@@ -124,13 +123,6 @@ ALIASES: Mapping[str, Alias] = {
         ),
         Alias("callback_on_step_end", _step_end),
         Alias("callback_on_step_end_tensor_inputs", lambda *_: {}),  # with callback_on_step_end
-        *(
-            Alias(name, _instead(_EMBEDDED.format(name)))
-            for name in (
-                *("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds"),
-                "negative_pooled_prompt_embeds",
-            )
-        ),
         *(
             Alias(name, _instead(_CONTROLS.format(name)))
             for name in (

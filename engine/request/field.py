@@ -95,15 +95,15 @@ class Recorded:
 
 @dataclass(frozen=True, init=False)
 class Option:
-    """The setting's form on the command line. ``softpaint edit`` and ``compare`` have it."""
+    """The setting's form on the command line. ``edit``, ``compare`` and ``batch`` have it."""
 
     flags: tuple[str, ...]
     """As typer takes them; none is ``--name-with-dashes``."""
     metavar: str | None
     default: str
     """What the help calls the default where it is not a value."""
-    only: str
-    """The one command that has it, if only one does."""
+    only: tuple[str, ...]
+    """The commands that have it; empty is all."""
     file: bool
     """It takes a picture's file."""
 
@@ -112,7 +112,7 @@ class Option:
         *flags: str,
         metavar: str | None = None,
         default: str = "",
-        only: str = "",
+        only: tuple[str, ...] = (),
         file: bool = False,
     ) -> None:
         object.__setattr__(self, "flags", flags)

@@ -131,6 +131,30 @@ class Fields:
         Recorded(),
         _TEXTS,
     ] = None
+    prompt_syntax: Annotated[
+        Literal["weights", "plain"] | None,
+        Group.PICTURE,
+        Help(
+            "weights: (word:1.3), (word), [word] and BREAK are read, and long prompts whole; plain:"
+            " words only, as many as the model reads.",
+            "As stable-diffusion-webui and ComfyUI write them, see :mod:`engine.models.syntax`. "
+            'None is ``"weights"``; ``"plain"`` with ``compat``.',
+        ),
+        Option(metavar="NAME", default="weights"),
+        Recorded(),
+    ] = None
+    clip_skip: Annotated[
+        int | None,
+        Group.PICTURE,
+        Help(
+            "Layers of the text encoder left out at its end (the Clip skip of other programs, less "
+            "1).",
+            "As in diffusers; of the negative prompt too, but with ``compat``.",
+        ),
+        Range(0, 24),
+        Option("--clip-skip"),
+        Recorded(),
+    ] = None
     invert: Annotated[
         bool,
         Group.PICTURE,
@@ -154,7 +178,7 @@ class Fields:
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
-        Option("--strategy", metavar="NAME", only="edit"),
+        Option("--strategy", metavar="NAME", only=("edit", "batch")),
         Recorded(resolved=True),
         Json({"type": "string"}),
     ] = "differential"
@@ -213,6 +237,16 @@ class Fields:
         Option(),
         Recorded(),
     ] = 1.0
+    exact_steps: Annotated[
+        bool,
+        Group.RUN,
+        Help(
+            "Run all of the steps below strength 1 too, over what it leaves of the noise levels.",
+            "For checkpoints of few steps, of which a strength would leave one or two.",
+        ),
+        Option("--exact-steps"),
+        Recorded(),
+    ] = False
     seed: Annotated[
         int | None,
         Group.RUN,
@@ -242,14 +276,14 @@ class Fields:
             "result's ``candidates``.",
         ),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit",)),
     ] = None
     keep: Annotated[
         int | None,
         Group.CHOICE,
         Help("How many of them are finished, the best first.", "None is 1."),
         Range(1, 256),
-        Option(only="edit"),
+        Option(only=("edit",)),
     ] = None
     judge: Annotated[
         Any,
@@ -261,7 +295,7 @@ class Fields:
             ":func:`engine.picture.judging.score`.",
         ),
         Names("judge", _judges, _check_judge),
-        Option(metavar="NAME", only="edit"),
+        Option(metavar="NAME", only=("edit",)),
     ] = "auto"
     scheduler: Annotated[
         Any,
@@ -479,6 +513,30 @@ class Fields:
             "As the strength map. It cannot paste where the strength is 0.",
         ),
         _IMAGE,
+    ] = None
+    prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help(
+            "The prompt embedded, in its place: 1 n d.",
+            "As diffusers' ``encode_prompt`` makes it; SDXL's with its pooled embeddings. Not "
+            "recorded.",
+        ),
+    ] = None
+    negative_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("The same of the negative prompt."),
+    ] = None
+    pooled_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("SDXL's pooled embeddings of the prompt: 1 p."),
+    ] = None
+    negative_pooled_prompt_embeds: Annotated[
+        Any,
+        Group.OUTPUT,
+        Help("The same of the negative prompt."),
     ] = None
     generator: Annotated[
         Any,

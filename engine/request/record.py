@@ -142,6 +142,8 @@ class EditRecord:
             raise InputError("this result does not know its request, so it has no record.")
         scheduler = request.scheduler if isinstance(request.scheduler, str) else None
         known = {**used, "seed": result.seeds[0], "scheduler": scheduler}
+        if request.prompt_embeds is not None:
+            known["prompt"] = None  # whoever repeats it has to say what is to be seen
         own = index
         if any(seed != (result.seeds[0] or 0) + i for i, seed in enumerate(result.seeds)):
             # Seeds that a generator drew: the picture is repeated by its own.
@@ -255,7 +257,7 @@ def read_record(text: str, name: str) -> EditRecord:
                 "version": _text(fields["version"]),
                 "image": None if fields["image"] is None else _file(fields["image"]),
                 "region": region,
-                "load": _table(fields["load"]),
+                "load": {name: _loaded(each) for name, each in _table(fields["load"]).items()},
                 "edit": _edit(_table(fields["edit"])),
                 "settings": _table(fields["settings"]),
                 "timings": {k: float(_number(v)) for k, v in _table(fields["timings"]).items()},
@@ -294,6 +296,11 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     _require(isinstance(value, str), f"{str(value)[:40]!r}, where a text is expected,")
     return str(value)
+
+
+def _loaded(value: Any) -> str | list[str]:
+    """What is loaded: a place, or several."""
+    return [_text(each) for each in value] if isinstance(value, list) else _text(value)
 
 
 def _number(value: Any) -> float:

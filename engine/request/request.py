@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, setting
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from engine.picture.crop import RegionRule
 
 
+EMBEDS = tuple(
+    f"{sign}{kind}prompt_embeds" for kind in ("", "pooled_") for sign in ("", "negative_")
+)
 _FILES = ("image", "mask", "strength_map")
 """What a record names by its file."""
 
@@ -40,19 +44,27 @@ class EditRequest(Fields):
     """
 
     @classmethod
-    def read(cls, arguments: Mapping[str, Any], pipe: Any = None) -> EditRequest:
+    def read(
+        cls,
+        arguments: Mapping[str, Any],
+        pipe: Any = None,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> EditRequest:
         """A request from the arguments of ``InpaintEngine.edit``, diffusers' names of them
         included. Those that are no settings are the strategy's options.
 
         Args:
             arguments: by name.
             pipe: what a diffusers callback is given as its pipeline.
+            defaults: settings of the model that is used, for those that are not given.
         """
-        own = own_names(arguments, pipe)
+        own = {**defaults, **own_names(arguments, pipe)}
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
         own |= {name: _as_read(own[name]) for name in _FILES if name in own}
+        if own.get("prompt_embeds") is not None and own.get("prompt") is None:
+            own["prompt"] = ""
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
         single = {name: value for name, value in own.items() if name not in known}
@@ -104,6 +116,17 @@ class EditRequest(Fields):
     def negative_text(self) -> str | None:
         """The one negative prompt."""
         return self._single("negative_prompt")
+
+    @property
+    def syntax(self) -> str:
+        """How the prompts are read."""
+        return self.prompt_syntax or ("plain" if self.compat else "weights")
+
+    @property
+    def embeds(self) -> dict[str, Any]:
+        """The embedded prompts that were given, by their settings' names."""
+        given = {name: getattr(self, name) for name in EMBEDS}
+        return {name: each for name, each in given.items() if each is not None}
 
     def split(self) -> list[EditRequest]:
         """One request for each prompt; this one where there is one.
@@ -175,6 +198,10 @@ class EditRequest(Fields):
             raise InputError(f"prompt must be a string, not {type(prompt).__name__}.")
         if self.negative_prompt is not None and not _is_text(self.negative_prompt):
             raise InputError("negative_prompt must be a string or None.")
+        for name in EMBEDS:
+            text = "negative_prompt" if name.startswith("negative_") else "prompt"
+            if getattr(self, name) is not None and getattr(self, text):
+                raise InputError(f"give either {text}= or {name}=, not both.")
         if isinstance(self.negative_prompt, str | None):
             return
         if isinstance(self.prompt, str) or len(self.negative_prompt) != len(self.prompt):
@@ -240,8 +267,9 @@ class EditRequest(Fields):
             return
         if (self.guidance_start, self.guidance_end) != (0, 1):
             raise InputError('a guidance interval is not part of compat="diffusers".')
-        if self.expand is not None:
-            raise InputError('expand is not part of compat="diffusers".')
+        for name in ("expand", "exact_steps"):
+            if getattr(self, name):
+                raise InputError(f'{name} is not part of compat="diffusers".')
         for name in ("grow_mask", "prefill", "prefill_mask", "paste", "paste_mask"):
             if getattr(self, name) not in (0, None, "auto", "original", "alpha"):
                 raise InputError(f'{name} is not part of compat="diffusers".')

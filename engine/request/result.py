@@ -130,7 +130,7 @@ class EditResult:
             raise InputError("the result holds latents (output_type='latent'), no picture.")
         return as_picture(self.images[index])
 
-    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+    def save(self, path: str | os.PathLike[str], *, metadata: str | None = None) -> list[Path]:
         """Write the pictures with their records, as ``softpaint edit`` does: all of them or none.
 
         What ``softpaint show`` prints and ``--from`` repeats is in the files; a picture or mask
@@ -138,6 +138,9 @@ class EditResult:
 
         Args:
             path: ``out.png``; of several pictures ``out-0.png``, ``out-1.png`` and so on.
+            metadata: ``"a1111"`` for stable-diffusion-webui's ``parameters`` beside the record,
+                ``"softpaint"`` for the record alone; None writes both into a PNG whose photo came
+                without such.
 
         Returns:
             The files.
@@ -149,7 +152,7 @@ class EditResult:
         """
         from engine.request.save import save_result
 
-        return save_result(self, Path(path))
+        return save_result(self, Path(path), metadata=metadata)
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows."""

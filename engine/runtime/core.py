@@ -166,6 +166,14 @@ class Runtime:
         """
         return self.add_variants([request], memory)[0]
 
+    def enter(self, request: EditRequest, prepared: Prepared) -> Ticket:
+        """Queue an edit that :func:`engine.edit.prepare.prepare` has read and checked, in another
+        thread say.
+        """
+        ticket = Ticket(request, prepared)
+        self._queue.append(ticket)
+        return ticket
+
     def add_variants(
         self, requests: Sequence[EditRequest], memory: Memory | None = None
     ) -> list[Ticket]:

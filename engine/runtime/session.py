@@ -97,8 +97,9 @@ class Session:
         """
         arguments = self._changed(changes)
         _refuse_compat(arguments)
-        request = EditRequest.read(arguments, self._runtime.backbone.pipe)
-        if (weights := self._runtime.backbone.fingerprint()) != self._weights:
+        backbone = self._runtime.backbone
+        request = EditRequest.read(arguments, backbone.pipe, backbone.defaults)
+        if (weights := backbone.fingerprint()) != self._weights:
             self.clear()
             self._weights = weights
         return request

@@ -11,12 +11,13 @@ import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from engine.errors import InputError
 from engine.lru import LRU
 from engine.registry import Registry
-from engine.solvers.parameterisation import Flow, parameterisation_of
+from engine.solvers.parameterisation import Flow, Preconditioned, parameterisation_of
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,46 @@ class SchedulerInfo:
     changes: Mapping[str, Any] = field(default_factory=dict)
     flow: Form | None = None
     """For networks that predict a flow; None where the solver cannot."""
+    edm: Form | None = None
+    """For networks with EDM's preconditioning; None where the solver cannot."""
 
     def build(self, like: Any) -> Any:
         """A new scheduler for a model whose own scheduler is ``like``.
 
         Raises:
-            InputError: the model's network predicts a flow, and this solver has no form for it.
+            InputError: the model's network predicts a flow or is preconditioned, and this solver
+                has no form for it.
         """
-        if not isinstance(parameterisation_of(like), Flow):
-            return Form(self.kind, self.changes).scheduler_class.from_config(
-                like.config, **self.changes
-            )
-        if self.flow is None:
-            able = [name for name in SCHEDULERS.names() if SCHEDULERS.get(name).flow is not None]
+        predicts = parameterisation_of(like)
+        if isinstance(predicts, Flow):
+            form = self._form("flow", "a flow model")
+            shift = like.config.get("shift", like.config.get("flow_shift", 1.0))
+            return _made(form, like, {form.shift: shift})
+        if isinstance(predicts, Preconditioned):
+            return _made(self._form("edm", "a model with EDM's preconditioning"), like)
+        return Form(self.kind, self.changes).scheduler_class.from_config(
+            like.config, **self.changes
+        )
+
+    def _form(self, kind: str, what: str) -> Form:
+        """This solver for another ``kind`` of model, or an ``InputError`` that names those that
+        have one.
+        """
+        form: Form | None = getattr(self, kind)
+        if form is None:
+            able = [each.name for each in SCHEDULERS if getattr(each, kind) is not None]
             raise InputError(
-                f"scheduler {self.name!r} cannot run a flow model; these can: {', '.join(able)}."
+                f"scheduler {self.name!r} cannot run {what}; these can: {', '.join(able)}."
             )
-        made = self.flow.scheduler_class
-        taken = inspect.signature(made.__init__).parameters
-        settings = {key: value for key, value in like.config.items() if key in taken}
-        shift = like.config.get("shift", like.config.get("flow_shift", 1.0))
-        return made.from_config({**settings, self.flow.shift: shift, **self.flow.changes})
+        return form
+
+
+def _made(form: Form, like: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """A scheduler of the ``form`` with what of ``like``'s settings it takes, and ``more``."""
+    made = form.scheduler_class
+    taken = inspect.signature(made.__init__).parameters
+    settings = {key: value for key, value in like.config.items() if key in taken}
+    return made.from_config({**settings, **more, **form.changes})
 
 
 SCHEDULERS = Registry("scheduler", SchedulerInfo, "softpaint.schedulers")
@@ -85,12 +105,14 @@ for _info in (
         "Euler's method; even, the default of SDXL",
         "EulerDiscreteScheduler",
         flow=Form("FlowMatchEulerDiscreteScheduler"),
+        edm=Form("EDMEulerScheduler"),
     ),
     SchedulerInfo(
         "euler-karras",
         "Euler's method on Karras' noise levels",
         "EulerDiscreteScheduler",
         {"use_karras_sigmas": True},
+        edm=Form("EDMEulerScheduler", {"sigma_schedule": "karras"}),
     ),
     SchedulerInfo(
         "euler-trailing",
@@ -115,12 +137,14 @@ for _info in (
         "DPM-Solver++, second order from the step before",
         "DPMSolverMultistepScheduler",
         flow=_flow_form("DPMSolverMultistepScheduler"),
+        edm=Form("EDMDPMSolverMultistepScheduler"),
     ),
     SchedulerInfo(
         "dpmpp-2m-karras",
         "DPM-Solver++ 2M on Karras' noise levels",
         "DPMSolverMultistepScheduler",
         {"use_karras_sigmas": True},
+        edm=Form("EDMDPMSolverMultistepScheduler", {"sigma_schedule": "karras"}),
     ),
     SchedulerInfo(
         "dpmpp-2m-sde",
@@ -128,6 +152,7 @@ for _info in (
         "DPMSolverMultistepScheduler",
         {"algorithm_type": "sde-dpmsolver++"},
         flow=_flow_form("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+        edm=Form("EDMDPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     ),
     SchedulerInfo(
         "dpmpp-2m-sde-karras",

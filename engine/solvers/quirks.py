@@ -42,6 +42,11 @@ def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> N
         ) from error
 
 
+def has_no_training_schedule(scheduler: Any) -> bool:
+    """EDM's timesteps are logarithms of sigmas, not numbers of training steps."""
+    return hasattr(scheduler, "precondition_outputs")
+
+
 def repeats_first_step(scheduler: Any) -> bool:
     """PNDM without Runge-Kutta steps computes its first step twice."""
     return hasattr(scheduler, "plms_timesteps") and bool(scheduler.config.skip_prk_steps)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
-from engine.solvers.quirks import level_at, repeats_first_step
+from engine.solvers.quirks import has_no_training_schedule, level_at, repeats_first_step
 from engine.types import CLEAN, Step
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ class Run:
         Raises:
             InputError: no step is left.
         """
+        if (start, end) != (None, None) and has_no_training_schedule(scheduler):
+            raise InputError(
+                "denoising_start and denoising_end are shares of a training schedule, and a model "
+                "with EDM's preconditioning has none."
+            )
         timesteps, order = scheduler.timesteps, int(scheduler.order)
         total, train = len(timesteps), scheduler.config.num_train_timesteps
         if start is not None:

@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine import EditResult, InpaintEngine
 from engine.denoise.strategy import Strategy
+from engine.picture.geometry import Size
 from engine.pocket import world
 from engine.request.request import EditRequest
 from engine.solvers.names import fresh_scheduler, list_schedulers
@@ -194,7 +195,7 @@ class Bench:
         """What a row of the UNet's calls takes, by their rows."""
         network = self.engine.backbone.network("base")
         cond, _ = self.engine.backbone.encode_prompt(
-            self.prompt, None, guided=False, size=self.image.size
+            self.prompt, None, guided=False, size=Size(*self.image.size)
         )
         seconds = {}
         for rows in (2, 4, 8, 12, 16, 24, 32):

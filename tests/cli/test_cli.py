@@ -28,6 +28,7 @@ from engine.picture.metadata import read_metadata
 from strategies import list_strategies
 
 COMMANDS = ["demo", "edit", "compare", "evaluate", "annotate", "strategies", "models", "show"]
+COMMANDS += ["doctor"]
 QUIET = {"TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"}  # which the other tests set
 SOFTPAINT = [sys.executable, "-m", "engine.cli"]
 

@@ -8,6 +8,8 @@ import torch
 from diffusers import ControlNetModel, ControlNetUnionModel
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from engine.models.formats.original_names import original_names
+
 
 def _made(kind: Any, unet: Any, seed: int, **changes: Any) -> Any:
     """Zero convolutions have to be anything but zero here."""
@@ -24,6 +26,39 @@ def _made(kind: Any, unet: Any, seed: int, **changes: Any) -> Any:
 
 def controlnet(unet: Any, seed: int = 1, **changes: Any) -> Any:
     return _made(ControlNetModel, unet, seed, **changes)
+
+
+def original_layout(net: Any) -> dict[str, torch.Tensor]:
+    """A ControlNet's weights as its authors' files name them."""
+    names = original_names([n for n, _ in net.named_modules()], net.config.layers_per_block)
+    count = len(net.controlnet_cond_embedding.blocks)
+    names |= {f"controlnet_down_blocks.{i}": f"zero_convs.{i}.0" for i in range(20)}
+    names |= {
+        f"controlnet_cond_embedding.blocks.{i}": f"input_hint_block.{2 * i + 2}"
+        for i in range(count)
+    }
+    names |= {
+        "controlnet_mid_block": "middle_block_out.0",
+        "controlnet_cond_embedding.conv_in": "input_hint_block.0",
+        "controlnet_cond_embedding.conv_out": f"input_hint_block.{2 * count + 2}",
+    }
+    state = {}
+    for key, each in net.state_dict().items():
+        module, _, kind = key.rpartition(".")
+        state[f"control_model.{names[module]}.{kind}"] = each
+    return state
+
+
+def small(unet: Any, seed: int = 6) -> Any:
+    """A ControlNet that attends to no text, such as diffusers' small ones for SDXL."""
+    levels = len(unet.config.block_out_channels)
+    return _made(
+        ControlNetModel,
+        unet,
+        seed,
+        down_block_types=["DownBlock2D"] * levels,
+        mid_block_type="UNetMidBlock2D",
+    )
 
 
 def union(unet: Any, seed: int = 2) -> Any:
@@ -49,6 +84,33 @@ def ip_adapter(unet: Any, seed: int = 3, width: int = 24) -> dict[str, dict[str,
         "norm.bias": torch.randn(text) * 0.1,
     }
     return {"image_proj": projection, "ip_adapter": layers}
+
+
+def ip_adapter_plus(unet: Any, hidden: int = 32) -> dict[str, dict[str, torch.Tensor]]:
+    """An IP-Adapter Plus, whose projection is a resampler, for hidden states of that width."""
+    torch.manual_seed(5)
+    text, width = unet.config.cross_attention_dim, 64
+    shapes: dict[str, tuple[int, ...]] = {
+        "latents": (1, 4, width),
+        "proj_in.weight": (width, hidden),
+        "proj_in.bias": (width,),
+        "proj_out.weight": (text, width),
+        "proj_out.bias": (text,),
+        "norm_out.weight": (text,),
+        "norm_out.bias": (text,),
+    }
+    for layer in range(4):
+        for name in ("0.norm1", "0.norm2", "1.0"):
+            shapes |= {f"layers.{layer}.{name}.{kind}": (width,) for kind in ("weight", "bias")}
+        shapes |= {
+            f"layers.{layer}.0.to_q.weight": (width, width),
+            f"layers.{layer}.0.to_kv.weight": (2 * width, width),
+            f"layers.{layer}.0.to_out.weight": (width, width),
+            f"layers.{layer}.1.1.weight": (4 * width, width),
+            f"layers.{layer}.1.3.weight": (width, 4 * width),
+        }
+    projection = {name: torch.randn(shape) * 0.3 for name, shape in shapes.items()}
+    return {"image_proj": projection, "ip_adapter": ip_adapter(unet)["ip_adapter"]}
 
 
 def image_reader(width: int = 24) -> dict[str, Any]:

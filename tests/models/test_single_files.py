@@ -247,6 +247,45 @@ class TestNineChannels:
             load_inpaint_unet(path, like, torch.float32, "cpu")
 
 
+class TestGGUF:
+    """llama.cpp's files: the UNet in 8 bits, the rest in 16, as ComfyUI-GGUF writes them."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def packed(tmp_path_factory):
+        gguf = pytest.importorskip("gguf")
+        path = tmp_path_factory.mktemp("gguf") / "unet-Q8_0.gguf"
+        unet = ldm.sdxl_unet(channels=9, seed=6)
+        writer = gguf.GGUFWriter(path, "sdxl")
+        kind = gguf.GGMLQuantizationType.Q8_0
+        for name, each in ldm.unet_tensors(unet, prefix="").items():
+            values = each.numpy()
+            if each.ndim == 2 and each.shape[1] % 32 == 0:
+                writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
+            else:
+                writer.add_tensor(name, values.astype(np.float16))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path, unet
+
+    def test_is_unpacked_to_the_weights_that_it_holds(self, packed):
+        path, unet = packed
+        got = load_inpaint_unet(path, ldm.sdxl_unet(), torch.float32, "cpu").state_dict()
+        for name, want in unet.state_dict().items():
+            assert (got[name] - want).abs().max() <= want.abs().max() / 100, name
+
+    def test_without_its_package_says_which(self, packed, monkeypatch):
+        monkeypatch.setattr("diffusers.utils.import_utils.is_gguf_available", lambda: False)
+        with pytest.raises(ModelError, match="pip install gguf"):
+            loaded(packed[0])
+
+    def test_alone_is_no_whole_model(self, packed):
+        with pytest.raises(ModelError, match="a UNet alone"):
+            loaded(packed[0])
+
+
 class TestPredictions:
     @pytest.mark.parametrize(
         ("marks", "name", "asked", "kind", "spacing", "told"),

@@ -59,9 +59,10 @@ def test_marks_of_other_programs(text, found):
 
 def test_an_edit_warns_and_records_and_the_end_has_no_effect(engine):
     long = " ".join("a" * ROOM)
-    whole = tiny.edited(engine, prompt=long, num_inference_steps=1)
+    plain = {"prompt_syntax": "plain", "num_inference_steps": 1}
+    whole = tiny.edited(engine, prompt=long, **plain)
     assert whole.settings["unheard"] == {}
     with pytest.warns(PromptWarning, match="left out: 'b c'"):
-        cut = tiny.edited(engine, prompt=f"{long} b c", num_inference_steps=1)
+        cut = tiny.edited(engine, prompt=f"{long} b c", **plain)
     assert cut.settings["unheard"] == {"prompt": {"cut_off": ["b c"]}}
     assert torch.equal(whole.latents, cut.latents)

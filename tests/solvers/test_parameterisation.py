@@ -156,3 +156,21 @@ def test_edm_runs_arrive_and_agree_with_diffusers(kind, predicts):
     assert torch.allclose(schedule.to_denoised(prediction, x, step), want, atol=1e-5, rtol=1e-5)
     # The solver's last level is clean; float32 at a first one of sigma 80.
     assert arrives_at(schedule, latents(0)) < 1e-4
+
+
+def test_names_mean_the_same_solver_of_an_edm_model():
+    model: Any = EDMDPMSolverMultistepScheduler(sigma_max=120.0, prediction_type="v_prediction")
+    made: Any
+    for name, kind in (("euler", EDMEulerScheduler), ("dpmpp-2m-sde", type(model))):
+        made = fresh_scheduler(name, model)
+        assert (made.config.sigma_max, made.config.prediction_type) == (120.0, "v_prediction")
+        assert type(made) is kind
+        assert arrives_at(Schedule(made, STEPS), latents(0)) < 1e-3
+    with pytest.raises(InputError, match=r"'ddim' cannot run a model with EDM.*: euler, "):
+        fresh_scheduler("ddim", model)
+
+
+def test_an_edm_model_has_no_shares_of_a_training_schedule():
+    scheduler = fresh_scheduler(None, EDMEulerScheduler())
+    with pytest.raises(InputError, match="EDM's preconditioning has none"):
+        Schedule(scheduler, STEPS, denoising_start=0.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.models.family import Family
 from engine.models.layout import CONFIGS, Layout, Text
-from engine.models.text import PipelineText, Prompt
+from engine.models.text import ClipText, Prompt
 from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
 from engine.types import Conditioning
 
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
     import torch
 
 
-class SDText(PipelineText):
+class SDText(ClipText):
     """CLIP's embeddings, as the pipeline makes them."""
 
     def encode(
         self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:
         embeds, negative = self.pipe.encode_prompt(
-            prompt.positive,
-            device,
-            prompt.images,
-            prompt.guided,
-            negative_prompt=prompt.negative,
+            device=device,
+            num_images_per_prompt=prompt.images,
+            do_classifier_free_guidance=prompt.guided,
+            **self.arguments(prompt),
         )
         masks = {TEXT: TEXT_MASK}
         uncond = Conditioning({TEXT: negative}, masks) if prompt.guided else None

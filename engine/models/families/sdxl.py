@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.models.family import Family
 from engine.models.layout import CONFIGS, Layout, Text
-from engine.models.text import PipelineText, Prompt
+from engine.models.text import ClipText, Prompt
 from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
 from engine.types import Conditioning
 
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from engine.picture.geometry import Size
 
 
-class SDXLText(PipelineText):
+class SDXLText(ClipText):
     """The embeddings of two CLIPs, one's pooled, and the picture's size."""
+
+    last = 2
+    pooled = True
 
     def encode(
         self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:
         embeds, negative, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompt=prompt.positive,
             device=device,
             num_images_per_prompt=prompt.images,
             do_classifier_free_guidance=prompt.guided,
-            negative_prompt=prompt.negative,
+            **self.arguments(prompt),
         )
         ids, negative_ids = self._time_ids(prompt.size, embeds.dtype, device)
 

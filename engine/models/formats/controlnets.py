@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,35 @@ from typing import Any
 
 from engine.errors import ModelError
 from engine.models.checkpoints import find_checkpoint
+from engine.models.formats.kinds import KINDS, Kind, kind_of
 from engine.models.formats.sources import config_file, guarded, locate
+from engine.models.header import read_header
 
 STEM = "controlnet_cond_embedding."
+NEEDED = "a ControlNet or ControlNet-Union is needed"
+_OTHERS: tuple[Kind, ...] = (
+    Kind(
+        "a Control-LoRA (Stability's ControlNet of low rank)",
+        lambda header: "lora_controlnet" in header,
+        "a whole ControlNet of the same control image does its work",
+    ),
+    Kind(
+        "a ControlNet as a difference to one base model",
+        lambda header: "difference" in header,
+        "extracted again as a whole one it can be used",
+    ),
+    Kind("a ControlLLLite (kohya's)", lambda header: header.has("lllite_")),
+    Kind(
+        "a ControlNet-XS",
+        lambda header: (
+            header.has("control_model.control_model.", "ctrl_to_base", "base_to_ctrl")
+            or any(".ctrl_" in name or ".base_to_ctrl" in name for name in header.shapes)
+        ),
+    ),
+    *(each for each in KINDS if each.what not in {"a ControlNet", "a VAE"}),
+)
+"""Files that are no ControlNet, or that would not act as one, by what they are."""
+_CLASSES = {"ControlNetModel", "ControlNetUnionModel"}
 
 
 def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device: Any) -> Any:
@@ -42,8 +69,10 @@ def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device
         net = _single_controlnet(source, unet)
     else:
         config = guarded(lambda: config_file(source).read_text(encoding="utf-8"), model)
-        union = "Union" in config  # in the name of the class
-        kind = ControlNetUnionModel if union else ControlNetModel
+        named = json.loads(config).get("_class_name", "ControlNetModel")
+        if named not in _CLASSES:
+            raise ModelError(f"{model} is a {named}, which nothing here runs: {NEEDED}.")
+        kind = ControlNetUnionModel if "Union" in named else ControlNetModel
         net = guarded(lambda: kind.from_pretrained(str(source), dtype=dtype), model)
     net = net.to(device).eval()
     return net if net.dtype == dtype else net.to(dtype)
@@ -55,10 +84,12 @@ def _single_controlnet(path: Path, unet: Any) -> Any:
     """
     from diffusers import ControlNetModel, ControlNetUnionModel
     from diffusers.configuration_utils import FrozenDict
-    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if (other := kind_of(read_header(path), _OTHERS)) is not None:
+        why = f": {other.use}" if other.use else ""
+        raise ModelError(f"{path} is {other.what}, and {NEEDED}{why}.")
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -68,26 +99,42 @@ def _single_controlnet(path: Path, unet: Any) -> Any:
     config = FrozenDict({**unet.config, "encoder_hid_dim_type": None, "encoder_hid_dim": None})
     template = kind.from_unet(SimpleNamespace(config=config), load_weights_from_unet=False)
     if kind is ControlNetModel:
-        weights = convert_controlnet_checkpoint(weights, template.config)
+        weights = _converted(weights, template.config)
     if not any(key.startswith(STEM) for key in weights):
         raise ModelError(f"{path} is no ControlNet.")
     width = next((w.shape[1] for key, w in weights.items() if "attn2.to_k.weight" in key), None)
-    if width != unet.config.cross_attention_dim:
+    if width not in {None, unet.config.cross_attention_dim}:  # small ones attend to no text
         raise ModelError(
             f"{path} is a ControlNet of another family: it takes text embeddings of {width} "
             f"dimensions, the model's have {unet.config.cross_attention_dim}."
         )
     # Not the private entries: one of them lists what a default is to replace.
     known = {key: value for key, value in template.config.items() if not key.startswith("_")}
-    net = kind.from_config({**known, **_config_of(weights)})
+    own = _config_of(weights)
+    if kind is ControlNetModel:
+        own |= _levels_of(weights, len(known["block_out_channels"]))
+    net = kind.from_config({**known, **own})
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(
-            f"{path} does not fit this model's UNet; if it is a ControlNet with other levels "
-            "(a small one), give its folder, which holds its configuration."
+            f"{path} does not fit this model's UNet, whose levels and widths it should have; if it "
+            "does, its folder may tell more, which holds its configuration."
         ) from error
     return net
+
+
+def _converted(weights: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Weights by diffusers' names, whose own conversion forgets SDXL's added embedding."""
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+
+    converted: dict[str, Any] = convert_controlnet_checkpoint(weights, config)
+    for original, name in (("label_emb.0.0", "linear_1"), ("label_emb.0.2", "linear_2")):
+        for prefix in ("", "control_model."):
+            for part in ("weight", "bias"):
+                if (found := weights.get(f"{prefix}{original}.{part}")) is not None:
+                    converted[f"add_embedding.{name}.{part}"] = found
+    return converted
 
 
 def _config_of(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,3 +154,27 @@ def _config_of(weights: Mapping[str, Any]) -> dict[str, Any]:
         config["num_control_type"], config["num_trans_channel"] = weights["task_embedding"].shape
         config["num_proj_channel"] = weights["spatial_ch_projs.weight"].shape[0]
     return config
+
+
+def _levels_of(weights: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Which of ``count`` levels attend to the text, and in how many layers: small ControlNets (for
+    SDXL: diffusers' -mid and -small) leave most of it out.
+    """
+
+    def depth(block: str) -> int:
+        begin = f"{block}.attentions.0.transformer_blocks."
+        layers = {key.removeprefix(begin).split(".")[0] for key in weights if key.startswith(begin)}
+        return len(layers)
+
+    depths = [depth(f"down_blocks.{level}") for level in range(count)]
+    middle = depth("mid_block")
+    names = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
+    return {
+        "down_block_types": [names[bool(each)] for each in depths],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if middle else "UNetMidBlock2D",
+        # The middle has as many as the last level.
+        "transformer_layers_per_block": [
+            *(each or 1 for each in depths[:-1]),
+            middle or depths[-1] or 1,
+        ],
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from engine.errors import ModelError
 from engine.models.checkpoints import find_checkpoint
 from engine.models.family import FAMILIES, unsupported
 from engine.models.formats.assemble import unet_of
+from engine.models.formats.few_steps import few_steps, scheduler_for
 from engine.models.formats.kinds import ALONE, kind_of
 from engine.models.formats.loaded import Loaded
 from engine.models.formats.prediction import check_prediction_type
@@ -54,12 +56,22 @@ def load_pipeline(
     own_vae = None if vae is None else partial(load_vae, vae, dtype=dtype)
     if isinstance(source, Path) and source.is_file():
         loaded = load_single_file(source, dtype, load_vae=own_vae, prediction_type=prediction_type)
-        return Loaded(loaded.pipe.to(device), loaded.notes)
+        return _placed(loaded, source.stem, device)
     pipe = _from_folder(model, source, dtype, own_vae)
     if prediction_type is not None:
         told = pipe.scheduler
         pipe.scheduler = type(told).from_config(told.config, prediction_type=prediction_type)
-    return Loaded(pipe.to(device))
+    return _placed(Loaded(pipe), Path(source).name, device)
+
+
+def _placed(loaded: Loaded, name: str, device: Any) -> Loaded:
+    """A model on its ``device``, with what its ``name`` and its scheduler tell of its defaults."""
+    pipe = loaded.pipe.to(device)
+    found = few_steps(name, pipe) if hasattr(pipe, "unet") else None
+    if found is None:
+        return replace(loaded, pipe=pipe)
+    pipe.scheduler = scheduler_for(found, pipe.scheduler)
+    return Loaded(pipe, found.defaults, (*loaded.notes, f"{name} is {found.note}"))
 
 
 def _from_folder(model: Place, source: Path | str, dtype: Any, own_vae: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -11,5 +12,7 @@ class Loaded:
     """A pipeline with its notes."""
 
     pipe: Any
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of an edit with it, where that does not say."""
     notes: tuple[str, ...] = ()
     """What was found out or decided while it was loaded, for the user: a sentence each."""

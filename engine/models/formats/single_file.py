@@ -77,7 +77,7 @@ def load_single_file(
     parts["scheduler"] = getattr(diffusers, prediction.scheduler)(**prediction.config)
     kind = layout.pipeline if unet.config.in_channels == 4 else family.inpaint_pipeline
     pipe = getattr(diffusers, str(kind))(**parts, **dict(layout.settings))
-    return Loaded(pipe, tuple(_notes(weights, layout, prediction.note)))
+    return Loaded(pipe, notes=tuple(_notes(weights, layout, prediction.note)))
 
 
 def family_in(header: Header) -> tuple[Family, Layout]:

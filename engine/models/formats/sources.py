@@ -13,6 +13,8 @@ from typing import Any
 from engine.errors import ModelError
 from engine.models.checkpoints import find_checkpoint, hint
 
+ANSWER = 10.0
+"""Seconds in which the hub has to answer."""
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -39,11 +41,24 @@ def locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Pa
 
 def config_file(source: Path | str, name: str = "config.json") -> Path:
     """The configuration ``name`` in a folder or behind a hub id."""
-    from huggingface_hub import hf_hub_download
-
     if isinstance(source, Path):
         return source / name
-    return Path(hf_hub_download(source, name))
+    return hub_file(source, name)
+
+
+def hub_file(repository: str, name: str) -> Path:
+    """A file of a repository on the hub, or of what was downloaded of it.
+
+    The hub's own function tries a connection that fails again for 23 seconds; this asks once.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, name), timeout=ANSWER)
+    except Exception as error:  # noqa: BLE001 - the transport's are many; others come again below
+        if _looks_unreachable(error):
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+    return Path(hf_hub_download(repository, name))
 
 
 def guarded(load: Any, model: Any) -> Any:

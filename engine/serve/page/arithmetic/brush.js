@@ -33,9 +33,14 @@ import { blurred } from "./tools.js";
  * @returns {number} from 0 to 1
  */
 export function cover(distance, radius, hardness) {
-  const solid = Math.max(0, Math.min(hardness * radius, radius - 1));
+  const solid = solidRadius(radius, hardness);
   if (distance <= solid) return 1;
   return smootherstep((radius - distance) / (radius - solid));
+}
+
+/** @param {number} radius @param {number} hardness @returns {number} of what is covered wholly */
+function solidRadius(radius, hardness) {
+  return Math.max(0, Math.min(hardness * radius, radius - 1));
 }
 
 /** One stroke, from pen-down to pen-up. */
@@ -105,19 +110,25 @@ export class Stroke {
     const peak = ONE * (pressed ? pressure : 1);
     const rect = clipped(x - radius, y - radius, x + radius, y + radius, this.map);
     if (rect.width <= 0 || rect.height <= 0) return;
-    const solid = Math.max(0, Math.min(hardness * radius, radius - 1));
-    const [inner, outer] = [solid * solid, radius * radius];
+    const solid = solidRadius(radius, hardness);
+    const inner = solid * solid;
+    const outer = radius * radius;
+    const ramp = 1 / (radius - solid);
     const whole = Math.round(peak);
+    const { cover: covers } = this;
     for (let row = rect.y; row < rect.y + rect.height; row++) {
       const dy = row + 0.5 - y;
       let at = row * this.map.width + rect.x;
       for (let column = rect.x; column < rect.x + rect.width; column++, at++) {
         const dx = column + 0.5 - x;
         const square = dx * dx + dy * dy;
-        if (square >= outer) continue;
-        const level =
-          square <= inner ? whole : Math.round(peak * cover(Math.sqrt(square), radius, hardness));
-        if (level > this.cover[at]) this.cover[at] = level;
+        if (square >= outer || covers[at] >= whole) continue;
+        let level = whole;
+        if (square > inner) {
+          const t = (radius - Math.sqrt(square)) * ramp; // `cover`, without a call a pixel
+          level = (peak * t * t * t * (t * (t * 6 - 15) + 10) + 0.5) | 0;
+        }
+        if (level > covers[at]) covers[at] = level;
       }
     }
     for (const tile of this.map.tiles(rect)) {

@@ -4,8 +4,6 @@
  * It is a preview: neighbours do not know of each other's strengths in it.
  */
 
-import { ONE } from "./levels.js";
-
 /** @typedef {import("./levels.js").Rect} Rect */
 
 /** Pictures at rising strengths, the first of them the unedited one at 0. */
@@ -19,17 +17,20 @@ export class Stack {
   constructor(width, height, strengths, pictures) {
     this.width = width;
     this.height = height;
-    this.pictures = pictures;
-    // Per high byte of a level: the picture below it, and the share of the one above, of 256.
-    this.below = new Uint8Array(257);
+    this.size = width * height;
+    // One after the other, as signed words: with those the mixing stays in whole numbers.
+    this.words = new Int32Array(this.size * pictures.length);
+    pictures.forEach((picture, at) => this.words.set(picture, at * this.size));
+    // Per level (of 256): where the picture below it begins, and the share of the one above.
+    this.below = new Uint32Array(257);
     this.share = new Uint16Array(257);
-    for (let high = 0; high <= 256; high++) {
-      const strength = high / 256;
+    for (let level = 0; level <= 256; level++) {
+      const strength = level / 256;
       let at = 0;
       while (at < strengths.length - 2 && strengths[at + 1] <= strength) at++;
-      const gap = strengths[at + 1] - strengths[at];
-      this.below[high] = at;
-      this.share[high] = Math.round(256 * Math.min(1, Math.max(0, (strength - strengths[at]) / gap)));
+      const share = (strength - strengths[at]) / (strengths[at + 1] - strengths[at]);
+      this.below[level] = at * this.size;
+      this.share[level] = Math.round(256 * Math.min(1, Math.max(0, share)));
     }
   }
 
@@ -40,24 +41,23 @@ export class Stack {
    * @param {Uint32Array} out as many words
    */
   mix(levels, rect, out) {
-    const { pictures, below, share, width } = this;
-    const original = pictures[0];
+    const { words, below, share, size, width } = this;
     for (let row = 0, at = 0; row < rect.height; row++) {
       let from = (rect.y + row) * width + rect.x;
       for (let column = 0; column < rect.width; column++, at++, from++) {
-        const level = levels[at];
-        if (level === 0) {
-          out[at] = original[from];
+        if (levels[at] === 0) {
+          out[at] = words[from];
           continue;
         }
-        const high = level === ONE ? 256 : level >> 8;
-        const under = below[high];
-        const part = share[high];
-        const one = pictures[under][from];
-        const two = pictures[under + 1][from];
+        const level = (levels[at] + 128) >> 8;
+        const part = share[level];
+        const rest = 256 - part;
+        const one = words[below[level] + from];
+        const two = words[below[level] + from + size];
         // Two channels in one word: a byte each, with a byte's room above it.
-        const even = (one & 0xff00ff) * (256 - part) + (two & 0xff00ff) * part;
-        const odd = ((one >>> 8) & 0xff00ff) * (256 - part) + ((two >>> 8) & 0xff00ff) * part;
+        const even = (Math.imul(one & 0xff00ff, rest) + Math.imul(two & 0xff00ff, part)) | 0;
+        const odd =
+          (Math.imul((one >>> 8) & 0xff00ff, rest) + Math.imul((two >>> 8) & 0xff00ff, part)) | 0;
         out[at] = ((even >>> 8) & 0xff00ff) | (odd & 0xff00ff00);
       }
     }

@@ -36,6 +36,7 @@ export class Judge {
         make("h2", {}, entry.label || "Result"),
         make("button", { type: "button", className: "plain", title: "Go on from this result (N)", onclick: () => this.onnext() },
           icon("next"), "Use as start")),
+      ...(entry.warnings ?? []).map((text) => make("p", { className: "told" }, capital(text))),
       ...this.#seeds(entry),
       figures(entry.figures, entry.seconds),
       make("div", { className: "downloads", role: "group", ariaLabel: "Download" },
@@ -112,6 +113,11 @@ export function figures(told, seconds) {
   return make("dl", { className: "figures" },
     ...all.flatMap(([name, value]) => [make("dt", {}, words(name)), make("dd", {}, number(value))]),
     ...(seconds ? [make("dt", {}, "Time"), make("dd", {}, `${seconds.toFixed(2)} s`)] : []));
+}
+
+/** @param {string} text */
+function capital(text) {
+  return text && text[0].toUpperCase() + text.slice(1);
 }
 
 /** @param {number | undefined} value */

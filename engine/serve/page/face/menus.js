@@ -21,15 +21,16 @@ export class Menus {
    * @param {Desk} desk
    * @param {import("./stage.js").Stage} stage
    * @param {import("../work/helper.js").Helper} helper
+   * @param {import("../work/live.js").Live} live
    */
-  constructor(desk, stage, helper) {
+  constructor(desk, stage, helper, live) {
     this.desk = desk;
+    this.live = live;
     this.stage = stage;
     this.helper = helper;
     this.amount = 16;
     this.onstroke = () => {};
     this.onerror = (/** @type {string} */ _message) => {};
-    this.oninstant = (/** @type {boolean} */ _on) => {};
     this.file = /** @type {HTMLInputElement} */ (byId("map-file"));
     this.file.addEventListener("change", () => {
       const [file] = this.file.files ?? [];
@@ -103,7 +104,7 @@ export class Menus {
       make("h3", {}, "Heat over the picture"), this.heat, this.lines,
       make("div", { className: "field" }, make("label", { htmlFor: "levels" }, "Contours at, in %"), levels),
       make("h3", {}, "While it renders"),
-      check("Instant answer under the brush", true, (on) => this.oninstant(on)),
+      check("Instant answer under the brush", this.live.instant, (on) => this.live.useInstant(on)),
     );
   }
 

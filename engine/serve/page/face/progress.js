@@ -105,13 +105,9 @@ export class Progress {
     this.server.title = text;
   }
 
-  /**
-   * @param {string} text
-   * @param {boolean} [told] no fault, only something to know
-   */
-  notice(text, told = false) {
+  /** @param {string} text what went wrong */
+  notice(text) {
     const box = byId("notice");
-    box.className = told ? "notice told" : "notice";
     const close = make("button", {
       type: "button", className: "quiet", ariaLabel: "Close", onclick: () => (box.hidden = true),
     }, icon("close"));

@@ -108,8 +108,10 @@ export class Stage {
     if (this.look === "difference") this.#subtract();
   }
 
-  /** Whether the exact picture is there: then it is looked at, and not the map. @param {boolean} settled */
+  /** Whether a picture answers the map: then it is looked at, and not the map. @param {boolean} settled */
   #settle(settled) {
+    // What the stack answers at once is seen through the heat.
+    this.heat.classList.toggle("faint", this.heatWhen === "painting" && this.live.instant && this.live.stack !== null);
     this.heat.classList.toggle("settled", settled && this.heatWhen === "painting");
     this.contours.classList.toggle("settled", settled);
     this.settled = settled;
@@ -142,6 +144,7 @@ export class Stage {
     const draw = context(this.preview);
     const [x, y, x2, y2] = box ?? [0, 0, wide, high];
     draw.drawImage(bitmap, x, y, x2 - x, y2 - y);
+    this.#settle(true);
     if (!grown && this.mask) {
       draw.globalCompositeOperation = "destination-in";
       draw.drawImage(this.mask, 0, 0, wide, high);
@@ -215,6 +218,7 @@ export class Stage {
   }
 
   #stackChanged() {
+    this.box.dataset.stack = this.live.stack ? "there" : "none";
     if (!this.live.stack) this.#clearInstant();
   }
 
@@ -248,7 +252,14 @@ export class Stage {
     // A result on grown canvas may lie beyond the picture.
     this.cut.style.clipPath = place === null ? "" : `inset(-9999px -9999px -9999px ${place}%)`;
     this.seam.style.left = `${place ?? 0}%`;
-    this.seam.style.borderLeftWidth = `${2 / this.view.scale}px`;
+    this.#thin();
+  }
+
+  /** The seam is as wide on the screen at every zoom. */
+  #thin() {
+    const px = 1 / this.view.scale;
+    this.seam.style.borderLeftWidth = `${2 * px}px`;
+    this.seam.style.boxShadow = `0 0 ${3 * px}px ${px}px #0006`;
   }
 
   /** How much each channel differs, times four. */
@@ -311,7 +322,7 @@ export class Stage {
       world.style.transform = this.view.css;
       world.classList.toggle("crisp", this.view.scale >= 8);
     }
-    this.seam.style.borderLeftWidth = `${2 / this.view.scale}px`;
+    this.#thin();
     this.onview();
     this.#soon();
   }

@@ -41,7 +41,7 @@ export class Studio {
     this.tools = new Tools(desk, this.stage, helper);
     this.hand = new Hand(this.stage, this.tools);
     this.canvas = new Canvas(desk, this.stage);
-    this.menus = new Menus(desk, this.stage, helper);
+    this.menus = new Menus(desk, this.stage, helper, live);
     this.settings = new Settings(desk, api);
     this.judge = new Judge(desk, api);
     this.history = new History(desk, keep);
@@ -91,10 +91,6 @@ export class Studio {
     tools.onstroke = menus.onstroke = stroke;
     tools.onbegin = () => live.stop();
     menus.onerror = judge.onerror = (message) => progress.notice(message);
-    menus.oninstant = (on) => {
-      live.instant = on;
-      live.rest();
-    };
     stage.onview = () => this.#viewed();
     hand.onplace = (place) => this.#placed(place);
     judge.onnext = () => void this.next();
@@ -237,11 +233,12 @@ export class Studio {
     this.stage.showResult(first, asked.map, asked.settings.expand ?? null);
     performance.mark("softpaint:exact");
     const map = await this.helper.png(asked.map);
-    const entries = made.map(({ result, blob }) => entryOf(result, blob, { picture, map, asked }));
+    const entries = made.map(({ result, blob }) => ({
+      ...entryOf(result, blob, { picture, map, asked }), warnings: told.warnings,
+    }));
     this.judge.batch = entries;
     for (const entry of entries) await this.history.add(entry);
     if (this.desk.picture === picture) this.desk.show(entries[0]);
-    if (told.warnings?.length) this.progress.notice(told.warnings.join(" "), true);
   }
 
   /** @param {Error} error */

@@ -28,6 +28,7 @@
  * @property {number} width
  * @property {number} height
  * @property {number} [seconds]
+ * @property {string[]} [warnings] what the engine had to say about it
  */
 
 /** Results that the strip remembers. */

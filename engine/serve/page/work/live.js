@@ -48,7 +48,8 @@ export class Live extends EventTarget {
     this.stacking = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.idle = undefined;
-    this.instant = true;
+    /** Whether a stack is made and shown; remembered. */
+    this.instant = localStorage.getItem("softpaint-instant") !== "off";
     desk.addEventListener("picture", () => this.forget());
     desk.addEventListener("settings", () => this.#dropStack());
     api.addEventListener("lost", () => (this.session = null));
@@ -174,6 +175,14 @@ export class Live extends EventTarget {
   }
 
   // --- the stack -----------------------------------------------------------------------------
+
+  /** @param {boolean} on whether there are instant answers */
+  useInstant(on) {
+    this.instant = on;
+    localStorage.setItem("softpaint-instant", on ? "on" : "off");
+    if (on) this.rest();
+    else this.#dropStack();
+  }
 
   /** When nothing has happened for a while, make the stack. */
   rest() {

@@ -1,0 +1,1 @@
+"""Many edits that must end: folders and manifests, exactly-once results, processes that may die."""

@@ -1,0 +1,222 @@
+"""`softpaint batch`: many photos, one after the other and each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from engine.cli.app import EXIT_FAILED, app, note, say
+from engine.cli.checks import announce_models
+from engine.cli.files import STREAM, Files
+from engine.cli.options import Asked, editing, load, needed
+from engine.cli.panels import PanelCommand
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.batch.run import Progress
+    from engine.batch.store import Store
+
+
+class _RunsByDefault(TyperGroup):
+    """A group whose command ``run`` needs no name: ``softpaint batch photos/ ...``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in {"-h", "--help"}):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+batches = typer.Typer(
+    cls=_RunsByDefault,
+    help="Edit a folder of photos, or what a manifest lists: each once, whatever stops it.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(batches, name="batch")
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The batch's folder.")]
+
+
+@batches.command("run", cls=PanelCommand)
+@editing
+def batch(
+    asked: Asked,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="The masks' folder, same names as the photos' (or with _mask behind them); alpha: "
+            "the photos' own transparency. [default: PHOTO_mask.* beside each photo]",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes, each with its own model, one for each GPU.")
+    ] = 1,
+    together: Annotated[
+        int, typer.Option(min=1, max=256, help="Edits that share model calls in a process.")
+    ] = 8,
+    tries: Annotated[
+        int, typer.Option(min=1, max=100, help="For what fails and might not the next time.")
+    ] = 3,
+) -> None:
+    """Edit many photos: a folder of them, or a manifest (.jsonl, .csv) of edits.
+
+    Results have the photos' names, folders and formats; metadata.jsonl beside them says how each
+    was made. Started again, the same command goes on where it was. A text file of a photo's name is
+    its prompt. A manifest's columns are settings: image, mask or strength_map, prompt, ...
+
+    \b
+    Examples:
+      softpaint batch photos/ --masks masks/ -p "a clean wall" -o out/
+      softpaint batch photos/ --masks alpha -p "a meadow" --strategy inpaint9 -o out/ --workers 2
+      softpaint batch edits.csv -o out/ --steps 20
+      softpaint batch status out/
+    """
+    from engine.batch.items import items_of
+    from engine.batch.run import run_batch
+    from engine.batch.workers import Plan
+
+    source = Path(needed(asked.photo, "PHOTOS (a folder or a manifest)"))
+    folder = needed(asked.output, "--output")
+    if STREAM in (source, folder):
+        raise InputError("a batch is of folders and files; - is neither.")
+    _refuse_inside(source, folder)
+    if asked.controls:
+        raise InputError("a batch takes controls by the strategy's name: --strategy blend+canny.")
+    settings = {**asked.settings, **asked.options}
+    settings |= {name: str(path.resolve()) for name, path in asked.region.items()}
+    masked = bool(asked.region) or "expand" in settings
+    if masks is not None and asked.region:
+        raise InputError("give --masks or --mask (one for all), not both.")
+    items = items_of(source, masks=masks, masked=masked)
+    _check(items, settings)
+    announce_models(Files(), asked.load)
+    plan = Plan(folder, settings, asked.load, together)
+    store = run_batch(
+        items,
+        plan,
+        engine=lambda: load(asked.load),
+        workers=workers,
+        tries=tries,
+        told=lambda text: note(text, quiet=asked.quiet),
+        progress=_Shown(quiet=asked.quiet),
+    )
+    _report(store)
+    note(_summary(store), quiet=asked.quiet)
+    if store.failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@batches.command()
+def status(folder: Folder) -> None:
+    """Say how far a batch has come, and what failed.
+
+    \b
+    Example:
+      softpaint batch status out/
+    """
+    from engine.batch.store import Store
+
+    store = Store.existing(folder)
+    say(_summary(store))
+    for line in store.failures.values():
+        say(f"{line['item']}: {line['error']}")
+
+
+@batches.command()
+def verify(folder: Folder) -> None:
+    """Check every picture's bytes, and that each is there once.
+
+    \b
+    Example:
+      softpaint batch verify out/
+    """
+    from engine.batch.store import Store
+
+    verdict = Store.existing(folder).verify()
+    for line in verdict.broken:
+        say(line)
+    say(f"{verdict.whole} pictures are as they were written, {len(verdict.broken)} are not")
+    if verdict.broken:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@batches.command()
+def retry(folder: Folder) -> None:
+    """Let what failed be tried again, by the same `softpaint batch` as before.
+
+    \b
+    Example:
+      softpaint batch retry out/
+    """
+    from engine.batch.store import Store
+
+    with Store.existing(folder) as store:
+        store.take()
+        count = store.forget_failures()
+    say(f"{count} will be tried again; start the batch as before")
+
+
+class _Shown:
+    """Prints a line now and then for the person who waits."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self._next = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        from time import monotonic
+
+        if monotonic() >= self._next or not progress.left:
+            self._next = monotonic() + 10
+            note(str(progress), quiet=self.quiet)
+
+
+def _check(items: Any, settings: dict[str, Any]) -> None:
+    """Refuse settings that no edit takes, before a model is loaded; an item's own are its own."""
+    from engine.request.request import EditRequest
+    from strategies import create_strategy
+
+    first = next(item for item in items if not item.error)
+    prompt = {"prompt": ""} if "prompt" not in {**settings, **first.settings} else {}
+    if prompt and not any("prompt" in item.settings for item in items):
+        raise InputError("--prompt is missing, and no photo has one in a text file of its name.")
+    request = EditRequest.read({**prompt, **settings, **first.files, **first.settings})
+    if isinstance(request.strategy, str):
+        from controls import split_controls
+        from strategies import list_strategies
+
+        create_strategy(split_controls(request.strategy, list_strategies())[0], **request.options)
+
+
+def _refuse_inside(source: Path, folder: Path) -> None:
+    """Refuse a folder for results that is, holds or is inside the photos' own."""
+    photos = source.resolve() if source.is_dir() else source.resolve().parent
+    results = folder.resolve()
+    if (
+        results == photos
+        or results in photos.parents
+        or (source.is_dir() and photos in results.parents)
+    ):
+        raise InputError(
+            f"--output {str(folder)!r} and the photos would share a folder; give another one."
+        )
+
+
+def _report(store: Store) -> None:
+    from engine.batch.store import REPORT
+    from engine.picture.write import write_text
+    from engine.report.batch import batch_page
+
+    page = batch_page(
+        list(store.lines.values()), list(store.failures.values()), store.folder.resolve().name
+    )
+    write_text(store.folder / REPORT, page)
+
+
+def _summary(store: Store) -> str:
+    failed = f", {len(store.failures)} failed (failed.jsonl)" if store.failures else ""
+    return f"{store.folder}: {len(store.lines)} pictures{failed}"

@@ -1,0 +1,261 @@
+"""What is laid over a loaded model: LoRAs and textual inversions, by their files."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InputError, ModelError, SoftpaintWarning
+from engine.models.formats.embeddings import insert_embedding, remove_embedding
+from engine.models.formats.lora import COMPONENTS, matched, read_lora, state_dict_of
+from engine.models.formats.sources import guarded, hub_file, no_loading_bars
+from engine.models.lora import adding_adapters
+from engine.models.state import dtype_of
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+"""What diffusers calls a LoRA in a folder."""
+_WEIGHT = re.compile(r"(?P<place>.+):(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))")
+_ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+\.safetensors))?")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA and its weight."""
+
+    place: str
+    """A file, a folder or a hub id (``owner/name`` or ``owner/name/file.safetensors``)."""
+    weight: float = 1.0
+
+    @classmethod
+    def of(cls, given: Any) -> Lora:
+        """From ``"FILE[:WEIGHT]"``, a path, or a (file, weight) pair.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        if isinstance(given, Lora):
+            return given
+        place, weight = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        if not isinstance(place, str | os.PathLike) or not os.fspath(place):
+            raise InputError(f"a LoRA is FILE[:WEIGHT] or a (file, weight) pair, not {given!r}.")
+        text = os.fspath(place)
+        if weight is None and not Path(text).exists() and (found := _WEIGHT.fullmatch(text)):
+            return cls(found["place"], float(found["weight"]))
+        weight = 1.0 if weight is None else weight
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
+            raise InputError(f"a LoRA's weight must be a finite number, not {weight!r}.")
+        return cls(text, float(weight))
+
+    def __str__(self) -> str:
+        return self.place if self.weight == 1 else f"{self.place}:{self.weight:g}"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A textual inversion and the word that stands for it; None is what its file says."""
+
+    place: str
+    token: str | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Embedding:
+        """From ``"FILE[:TOKEN]"``, a path, or a (file, token) pair.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        if isinstance(given, Embedding):
+            return given
+        place, token = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        known = token is None or isinstance(token, str)
+        if not isinstance(place, str | os.PathLike) or not os.fspath(place) or not known:
+            raise InputError(
+                f"an embedding is FILE[:TOKEN] or a (file, token) pair, not {given!r}."
+            )
+        text = os.fspath(place)
+        head, colon, tail = text.rpartition(":")
+        # The colon of a drive letter is no separator.
+        is_word = bool(colon and head and tail) and not set(tail) & set("/\\")
+        if token is None and is_word and not Path(text).exists():
+            return cls(head, tail)
+        return cls(text, token)
+
+    def __str__(self) -> str:
+        return self.place if self.token is None else f"{self.place}:{self.token}"
+
+
+def several(given: Any, kind: Callable[[Any], Any]) -> list[Any]:
+    """``given`` (None, one, or a list) as a list of ``kind``."""
+    if given is None:
+        return []
+    return [kind(each) for each in (given if isinstance(given, list) else [given])]
+
+
+class Adapters:
+    """The LoRAs and embeddings of one pipeline that were loaded by their files.
+
+    Args:
+        pipe: the pipeline; its LoRAs are diffusers' and peft's own, and what it loads by itself
+            stays beside them.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self.loras: dict[str, Lora] = {}
+        """By adapter name."""
+        self.embeddings: dict[str, Embedding] = {}
+        """By word."""
+
+    def add_lora(self, lora: Lora, name: str | None = None) -> str:
+        """Load a LoRA, or give one of that ``name`` another weight; its name.
+
+        Raises:
+            ModelError: it is missing, no LoRA, or of another family.
+            InputError: this model takes none.
+        """
+        if name is None or name not in self.loras:
+            name = self._named(name or Path(lora.place).stem)
+            self._load(lora, name)
+        self.loras[name] = lora
+        self._weigh()
+        return name
+
+    def remove_lora(self, name: str | None = None) -> None:
+        """Take one out, or all.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        if name is not None and name not in self.loras:
+            names = ", ".join(self.loras) or "none"
+            raise InputError(f"there is no LoRA {name!r}; loaded: {names}.")
+        for each in [name] if name is not None else list(self.loras):
+            self.pipe.delete_adapters(each)
+            del self.loras[each]
+        if not any(self.pipe.get_list_adapters().values()):
+            self.pipe.unload_lora_weights()
+        else:
+            self._weigh()
+
+    def add_embedding(self, embedding: Embedding) -> str:
+        """Load a textual inversion; its word.
+
+        Raises:
+            ModelError: it is missing, no embedding, or for other text encoders.
+            InputError: its word is taken.
+        """
+        path = find_file(embedding.place, (".safetensors", ".pt", ".bin"))
+        token = insert_embedding(self.pipe, path, embedding.token)
+        self.embeddings[token] = embedding
+        return token
+
+    def remove_embedding(self, token: str | None = None) -> None:
+        """Take one out, or all. Raises ``InputError`` if there is none of that word."""
+        if token is not None and token not in self.embeddings:
+            words = ", ".join(self.embeddings) or "none"
+            raise InputError(f"there is no embedding {token!r}; loaded: {words}.")
+        for each in [token] if token is not None else list(self.embeddings):
+            remove_embedding(self.pipe, each)
+            del self.embeddings[each]
+
+    def recorded(self) -> dict[str, list[str]]:
+        """The arguments of ``from_pretrained`` that load the same; kinds without any left out."""
+        kinds: dict[str, Iterable[Any]] = {
+            "lora": self.loras.values(),
+            "embedding": self.embeddings.values(),
+        }
+        return {name: [_portable(each) for each in held] for name, held in kinds.items() if held}
+
+    def _named(self, name: str) -> str:
+        """A name that peft takes and that is not taken."""
+        plain = re.sub(r"\W", "_", name) or "lora"
+        taken = {each for held in self.pipe.get_list_adapters().values() for each in held}
+        numbered = (f"{plain}_{number}" for number in range(2, len(taken) + 3))
+        return plain if plain not in taken else next(n for n in numbered if n not in taken)
+
+    def _load(self, lora: Lora, name: str) -> None:
+        components = {
+            each: part
+            for each in COMPONENTS
+            if (part := getattr(self.pipe, each, None)) is not None
+        }
+        if not hasattr(self.pipe, "load_lora_weights") or "unet" not in components:
+            raise InputError(f"{type(self.pipe).__name__} takes no LoRAs here.")
+        path = find_file(lora.place, (".safetensors",))
+        modules, metadata = read_lora(path)
+        found, left = matched(modules, metadata, components, path)
+        if left:
+            some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+            warnings.warn(
+                SoftpaintWarning(
+                    f"{len(left)} of {len(modules)} modules of {path} fit nothing in this model: "
+                    f"{some}"
+                ),
+                stacklevel=2,
+            )
+        try:
+            with no_loading_bars(), adding_adapters():
+                for each, changes in found.items():
+                    part = components[each]
+                    state = state_dict_of(part, changes, dtype_of(part))
+                    if each == "unet":
+                        part.load_lora_adapter(
+                            state, prefix=None, adapter_name=name, _pipeline=self.pipe
+                        )
+                        continue
+                    self.pipe.load_lora_into_text_encoder(
+                        {f"{each}.{key}": value for key, value in state.items()},
+                        None,
+                        part,
+                        prefix=each,
+                        adapter_name=name,
+                        _pipeline=self.pipe,
+                    )
+        except (ValueError, RuntimeError) as error:
+            self.pipe.delete_adapters(name)
+            raise ModelError(f"{path} could not be loaded: {error}") from error
+
+    def _weigh(self) -> None:
+        if self.loras:
+            weights = [lora.weight for lora in self.loras.values()]
+            self.pipe.set_adapters(list(self.loras), weights)
+
+
+def find_file(place: str, suffixes: tuple[str, ...]) -> Path:
+    """The file of an adapter: itself, a folder's only one, or the hub's.
+
+    Raises:
+        ModelError: there is none, or several.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        inside = [each for each in sorted(path.iterdir()) if each.suffix in suffixes]
+        own = [each for each in inside if each.name == WEIGHTS]
+        if len(own or inside) != 1:
+            names = ", ".join(each.name for each in inside) or "none"
+            raise ModelError(f"{place}: which file is meant? It holds {names}.")
+        return (own or inside)[0]
+    if path.is_file():
+        if path.suffix not in suffixes:
+            raise ModelError(f"{place} is no {' or '.join(suffixes)} file.")
+        return path
+    found = _ON_HUB.fullmatch(place)
+    if found is None or (path.suffix in suffixes and found["file"] is None):
+        raise ModelError(f"there is no file {place}.")
+    name = found["file"] or WEIGHTS
+    path = guarded(lambda: hub_file(found["repository"], name), place)
+    return Path(path)
+
+
+def _portable(held: Lora | Embedding) -> str:
+    """As it is recorded: a file by its absolute path."""
+    there = Path(held.place).expanduser()
+    place = os.path.realpath(there) if there.exists() else held.place
+    return str(type(held)(place, *(v for k, v in vars(held).items() if k != "place")))

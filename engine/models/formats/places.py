@@ -1,0 +1,28 @@
+"""What a model was loaded from, as a record holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.models.checkpoints import CHECKPOINTS
+
+PLACES = {"model", "inpaint_model", "inpaint_patch", "vae"}
+"""The arguments of ``InpaintEngine.from_pretrained`` that may be files or folders."""
+
+
+def portable(given: Mapping[str, Any]) -> dict[str, str]:
+    """The arguments of ``from_pretrained`` for a record that holds from everywhere: files and
+    folders as absolute paths, defaults left out.
+    """
+    load = {}
+    for name, value in given.items():
+        if value is None or (name, value) == ("model", "pocket"):
+            continue
+        # A patch may come as a pair with its head, which is looked for beside it.
+        text = str(value[0] if isinstance(value, tuple) else value).removeprefix("torch.")
+        is_place = name in PLACES and text not in CHECKPOINTS
+        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
+    return load
