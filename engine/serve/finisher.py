@@ -146,7 +146,7 @@ class Finisher:
 def _without_places(result: Any) -> Any:
     """A result that names its model, not the folder."""
     load = {
-        name: Path(value).name if name in {"model", "inpaint_model"} else value
+        name: [Path(each).name for each in value] if isinstance(value, list) else Path(value).name
         for name, value in result.load.items()
     }
     model = Path(str(result.settings.get("model", ""))).name

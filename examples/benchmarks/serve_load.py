@@ -27,6 +27,7 @@ from typing import Annotated, Any
 
 import httpx2
 import numpy as np
+from fastapi import FastAPI, File, Form, Response
 from PIL import Image
 
 from engine.pocket.world import demo_scenes
@@ -216,7 +217,6 @@ def plain() -> None:
     """Serve diffusers' pipeline as one does in twenty lines: an endpoint, a lock."""
     import torch
     import uvicorn
-    from fastapi import FastAPI, File, Form, Response
 
     from engine import InpaintEngine
     from engine.evaluate.peers import peer_pipeline, run_peer
