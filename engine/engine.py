@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from engine.edit.advice import Advice, advise
 from engine.edit.strategies import build_each
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
@@ -182,6 +183,19 @@ class InpaintEngine:
         run(runtime, tickets, progress=request.progress)
         joined = EditResult.joined([ticket.outcome() for ticket in tickets])
         return replace(joined, request=request)
+
+    def advise(self, **arguments: Any) -> Advice:
+        """What ``strategy="auto"`` would do with an edit, why, and what it costs. Nothing is
+        computed with the model.
+
+        Args:
+            **arguments: as for :meth:`edit`; of several prompts the first counts.
+
+        Raises:
+            InputError: bad input.
+        """
+        request = EditRequest.read({"prompt": "", **arguments}, self.pipe, self.backbone.defaults)
+        return advise(request.split()[0], self.backbone)
 
     def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
@@ -388,7 +402,8 @@ class InpaintEngine:
         """What runs for each prompt of an edit; nothing where one of them is refused."""
         added: list[Running] = []
         try:
-            for request in asked.split():
+            for each in asked.split():
+                request = advise(each, self.backbone).applied(each) if each.advised else each
                 chooses = request.chooses
                 added.append(Contest(runtime, request) if chooses else runtime.add(request))
         except BaseException:

@@ -74,6 +74,9 @@ def main(folder: Path) -> None:
             page.set_viewport_size({"width": width, "height": height})
             for theme in ("light", "dark"):
                 page.emulate_media(color_scheme=theme)
+                keys = "h" if theme == "dark" else "hh"  # the map's heat: always, or as it is
+                for key in keys if (width, theme) != (1440, "light") else "":
+                    page.keyboard.press(key)
                 time.sleep(0.6)
                 page.screenshot(path=folder / f"studio-{width}-{theme}.png")
         browser.close()

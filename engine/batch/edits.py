@@ -292,6 +292,8 @@ def _described(source: Source) -> dict[str, Any]:
 
 def _revision(place: Any) -> Any:
     """A model as it is named; with size and time of change where it is a file or folder."""
+    if isinstance(place, list):  # LoRAs with their weights, embeddings with their words
+        return [[_revision(each), _revision(each.rpartition(":")[0])] for each in place]
     path = Path(str(place))
     try:
         found = path.stat() if isinstance(place, str | os.PathLike) else None

@@ -4,10 +4,11 @@ Nothing heavy is imported before a command needs it, so ``softpaint --help`` sta
 """
 
 from engine.cli import demo, edit, batch, compare, evaluate  # isort: skip - the order of --help
-from engine.cli import annotate, mapping, info, serve, doctor  # isort: skip
+from engine.cli import advise, annotate, mapping, info, serve, doctor  # isort: skip
 from engine.cli.app import app, main, run
 
 __all__ = [
+    "advise",
     "annotate",
     "app",
     "batch",

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from engine.cli.files import Files
 
 
-def opened(asked: Asked, files: Files) -> Asked:
+def opened(asked: Asked, files: Files, *, edits: bool = True) -> Asked:
     """What was asked for with its files read; what becomes of them later changes nothing.
+
+    ``edits``: prompt and output are needed too.
 
     Raises:
         InputError: something that every edit needs is missing, or a file cannot be read.
     """
-    photo, _ = asked.need()
+    photo = asked.need()[0] if edits else needed(asked.photo, "PHOTO")
     announce_models(files, asked.load)
     _announce(files, "prefill", str(asked.settings.get("prefill", "")).removeprefix("gan:"))
     return replace(

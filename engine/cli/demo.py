@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.cli.app import app, say
 from engine.cli.checks import announce_models
 from engine.cli.files import Files
-from engine.cli.options import Device, Dtype, InpaintModel, Model, Quiet, given, load
+from engine.cli.options import Quiet, load, loading
 from engine.errors import InputError
 
 
 @app.command()
+@loading
 def demo(
+    *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for the sheet.", metavar="FOLDER")
     ] = Path(),
-    model: Model = None,
-    inpaint_model: InpaintModel = None,
+    loads: dict[str, Any],
     size: Annotated[
         int, typer.Option(min=64, help="Side of the scenes in pixels; real models want 1024.")
     ] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 25,
     seed: Annotated[int, typer.Option(help="The same pictures every time.")] = 7,
-    device: Device = None,
-    dtype: Dtype = None,
     quiet: Quiet = False,
 ) -> None:
     """Edit the bundled scenes; time and draw the results.
@@ -43,11 +42,10 @@ def demo(
     if size % 8:
         raise InputError(f"--size must be a multiple of 8, not {size}.")
     files = Files()
-    announce_models(files, given(model=model, inpaint_model=inpaint_model))
+    announce_models(files, loads)
     files.writes("--output", output / SHEET)
-    arguments = given(model=model, inpaint_model=inpaint_model, device=device, dtype=dtype)
     run_demo(
-        load(arguments),
+        load(loads),
         output / SHEET,
         size=size,
         steps=steps,

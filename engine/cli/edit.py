@@ -150,6 +150,7 @@ def _edit(
     asked: Asked, files: Files, watch: Watch | None, *, pick: int | None, metadata: str | None
 ) -> EditResult:
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
+    from engine.edit.advice import MOST_STARTS as MOST
     from engine.edit.strategies import named_in
     from engine.request.save import write_pictures
 
@@ -158,16 +159,20 @@ def _edit(
     strategy = settings.pop("strategy", None)
     controls = _one_each(asked.controls)
     output = asked.need()[1]
-    strategies = named_in(strategy or "differential")
+    advised = strategy == "auto"
+    strategies = [] if advised else named_in(strategy or "differential")
     check(asked, strategies, settings, output)
     count = max(settings.get("num_images", 1), settings.get("keep", 1))
-    starts = max(count, settings.get("candidates", 1), len(strategies))
+    starts = max(count, settings.get("candidates", MOST if advised else 1), len(strategies))
     outputs = _announced(output, files, count if pick is None else 1)
     if watch is not None:
         watch.announce(files, starts)
     engine = load(asked.load, quiet=asked.quiet)
     if watch is not None and watch.model is not None:
         engine.preview_with(watch.model)
+    if advised:
+        told = engine.advise(image=asked.photo, **asked.region, **settings)
+        note("\n".join(told.lines()), quiet=asked.quiet)
     result = engine.edit(
         image=asked.photo,
         **({} if strategy is None else {"strategy": strategy}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,13 +11,10 @@ from engine.cli.app import app, note, say
 from engine.cli.checks import announce_models
 from engine.cli.files import STREAM, Files
 from engine.cli.options import (
-    Device,
-    Dtype,
-    InpaintModel,
-    Model,
     Quiet,
     given,
     load,
+    loading,
     names_in,
     parse_options,
 )
@@ -35,7 +32,9 @@ _PRINTED = (
 
 
 @app.command()
+@loading
 def evaluate(
+    *,
     suite: Annotated[
         str, typer.Option(help="pocket, or a folder in BrushBench's layout.", metavar="SUITE")
     ] = "pocket",
@@ -93,10 +92,7 @@ def evaluate(
     ] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Scenes that share model calls.")] = 16,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with its own model.")] = 1,
-    model: Model = None,
-    inpaint_model: InpaintModel = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    loads: dict[str, Any],
     quiet: Quiet = False,
 ) -> None:
     """Measure strategies over many edits whose right answers are known.
@@ -138,7 +134,6 @@ def evaluate(
     variants = [_variant(text) for text in names_in(strategies)] or None
     opened = open_suite(suite, first_seed=first_seed, size=size)
     cases = _cases(opened, names_in(tasks), count)
-    arguments = given(model=model, inpaint_model=inpaint_model, device=device, dtype=dtype)
     plan = Plan(
         suite=suite,
         size=size,
@@ -147,17 +142,17 @@ def evaluate(
         guidance=guidance,
         seed=seed,
         scheduler=scheduler,
-        load=arguments,
+        load=loads,
     )
     files = Files()
-    announce_models(files, given(**arguments, clip=clip))
+    announce_models(files, given(**loads, clip=clip))
     if Path(suite).is_dir():
         files.uses("suite", Path(suite))
     _announce_report(files, output, json_)
     judges = Judges(lpips, clip)
-    loaded = judges.load(device or "cpu")
+    loaded = judges.load(loads.get("device", "cpu"))
     store = Store(output, plan.settings())
-    engine = load(arguments)
+    engine = load(loads)
     chosen, compared = choose(engine, variants, diffusers=peers is not None)
     rows = run(
         engine,

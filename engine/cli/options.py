@@ -241,6 +241,38 @@ def editing(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def loading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command (``loads``, the arguments of ``from_pretrained``, among its own options) the
+    options of what is loaded.
+    """
+    own = inspect.signature(command).parameters
+    hints = get_type_hints(command, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = []
+    for name, each in own.items():
+        if name != "loads":
+            parameters.append(each.replace(kind=keyword, annotation=hints[name]))
+            continue
+        parameters += [
+            inspect.Parameter(option, keyword, default=None, annotation=annotation)
+            for option, annotation in LOAD.items()
+        ]
+
+    def run(**values: Any) -> None:
+        loads = _loads(values)
+        command(**{name: loads if name == "loads" else values[name] for name in own})
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _loads(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given of :data:`LOAD`; an option that may be repeated is empty where it is not."""
+    return given(**{name: values[name] or None for name in LOAD})
+
+
 def _settings_of(command: str) -> dict[str, Field]:
     """The settings that ``command`` has options for."""
     return {
@@ -280,7 +312,7 @@ def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
         settings=_settings(**{name: values[name] for name in settings if name not in files}),
         controls=_controls(**{name: values[name] for name in CONTROLS}),
         options=parse_options(values["option"] or []),
-        load=given(**{name: values[name] or None for name in LOAD}),
+        load=_loads(values),
         output=values["output"],
         quiet=values["quiet"],
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from engine.cli.app import app, note, say
-from engine.cli.options import LOAD, given, load
+from engine.cli.options import load, loading
 
 TOKEN = "SOFTPAINT_TOKEN"  # noqa: S105 - where it is, not what
 
@@ -23,39 +21,15 @@ Running = Annotated[
 ]
 
 
-def loading(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, after its own options, those that load a model: its ``load_from``."""
-    own, hints = inspect.signature(command).parameters, get_type_hints(command, include_extras=True)
-    annotations = {name: hints[name] for name in own if name != "load_from"} | LOAD
-
-    def run(**values: Any) -> None:
-        chosen = given(**{name: values.pop(name) or None for name in LOAD})
-        command(**values, load_from=chosen)
-
-    run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, annotations
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=own[name].default if name in own else None,
-                annotation=annotation,
-            )
-            for name, annotation in annotations.items()
-        ]
-    )
-    return run
-
-
 @app.command()
 @loading
 def studio(
+    *,
     port: Port = None,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Do not open the browser; print the address.")
     ] = False,
-    *,
-    load_from: dict[str, Any],
+    loads: dict[str, Any],
 ) -> None:
     """Paint strength maps in the browser and see the picture follow.
 
@@ -71,13 +45,14 @@ def studio(
     host = "127.0.0.1"
     sock = listen(host, PORT, nearby=NEARBY) if port is None else listen(host, port)
     note("loading the model ...")
-    engine = load(load_from)
+    engine = load(loads)
     serve(engine, sock, host=host, browser=not no_open, say=_say)
 
 
 @app.command()
 @loading
 def serve(
+    *,
     host: Annotated[
         str, typer.Option(help="Where it listens; 0.0.0.0 is for everybody who has the token.")
     ] = "127.0.0.1",
@@ -108,8 +83,7 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds for what runs, when it is told to end.", min=0)
     ] = 20.0,
-    *,
-    load_from: dict[str, Any],
+    loads: dict[str, Any],
 ) -> None:
     """Serve the model over HTTP: its own API, OpenAI's image edits, A1111's img2img.
 
@@ -135,7 +109,7 @@ def serve(
     sock = listen(host, PORT if port is None else port)
     note("loading the model ...")
     run(
-        load(load_from),
+        load(loads),
         sock,
         host=host,
         token=token or os.environ.get(TOKEN, ""),

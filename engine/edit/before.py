@@ -298,4 +298,5 @@ class PreparedEdit(Prepared):
         if self.strategy.prefill != "auto":
             return self.strategy.prefill
         first = self.strategy.stages[0]
-        return choose_prefill(inputs.maps, self.request.strength * first.strength)
+        task = self.request.task if first.strategy.network == "base" else "auto"
+        return choose_prefill(inputs.maps, self.request.strength * first.strength, task)

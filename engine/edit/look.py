@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -80,7 +81,7 @@ def sight(shared: Shared, clean: Sequence[torch.Tensor]) -> Sight:
     looks = []
     for view, latents in zip(shared.inputs.views_of(0), clean, strict=True):
         grid = tuple(latents.shape[-2:])
-        frame = shared.remember(("frame", view, grid), lambda v=view, g=grid: _frame(shared, v, g))
+        frame = shared.remember(("frame", view, grid), partial(_frame, shared, view, grid))
         look = _look(shared, view, frame, latents)
         looks.append(look)
         left, top, right, bottom = (max(0, round(each * scale)) for each in frame.where)

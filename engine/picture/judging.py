@@ -8,7 +8,7 @@ an entry point of the group ``softpaint.judges``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -157,16 +157,20 @@ def score(
         "drift": _mean([_drift(look) for look in looks], areas),
         "prompt": math.nan if judge is None else _said(judge(picture, prompt)),
     }
-    terms = {name: 1 / (1 + found[name] / half) for name, half in HALVES.items()}
-    terms["prompt"] = found["prompt"]
+    return Scores(weighed(found, finished=finished), **found)
+
+
+def weighed(found: Mapping[str, float], *, finished: bool = True) -> float:
+    """The score of what was ``found``, by the names of :class:`Scores`; terms may be missing."""
+    terms = {n: 1 / (1 + found[n] / half) for n, half in HALVES.items() if n in found}
+    terms["prompt"] = found.get("prompt", math.nan)
     there = [
         name
         for name, term in terms.items()
         if math.isfinite(term) and (finished or name != "drift")
     ]
     weight = sum(WEIGHTS[name] for name in there)
-    total = sum(WEIGHTS[name] * terms[name] for name in there) / weight if there else 0.0
-    return Scores(total, **found)
+    return sum(WEIGHTS[name] * terms[name] for name in there) / weight if there else 0.0
 
 
 def _drift(look: Look) -> float:

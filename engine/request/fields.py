@@ -174,7 +174,7 @@ class Fields:
         Any,
         Group.STRATEGY,
         Help(
-            "See `softpaint strategies`.",
+            "See `softpaint strategies`; auto takes what is best at the task (`softpaint advise`).",
             "A name of ``list_strategies()``, several joined by ``+``, a :class:`~engine.Part` or "
             "its class, a list of parts, or a :class:`~engine.Strategy`.",
         ),
@@ -266,6 +266,24 @@ class Fields:
         Option("--num-images"),
         Recorded(),
     ] = 1
+    task: Annotated[
+        Literal["auto", "remove", "add", "replace", "restyle", "extend"],
+        Group.STRATEGY,
+        Help(
+            "What the edit is for: remove, add, replace, restyle, extend, or auto: guessed for "
+            "the strategy auto.",
+            'Named, it decides what ``prefill="auto"`` is with a 4-channel network: what is added, '
+            "replaced or restyled starts from the original.",
+        ),
+        Option(metavar="TASK"),
+        Recorded(),
+    ] = "auto"
+    prefer: Annotated[
+        Literal["balance", "quality", "speed"],
+        Group.STRATEGY,
+        Help("What the strategy auto spends steps on: quality, speed or balance."),
+        Option(metavar="WHAT", only=("edit", "advise")),
+    ] = "balance"
     candidates: Annotated[
         int | None,
         Group.CHOICE,
@@ -276,14 +294,14 @@ class Fields:
             "result's ``candidates``.",
         ),
         Range(1, 256),
-        Option(only=("edit",)),
+        Option(only=("edit", "advise")),
     ] = None
     keep: Annotated[
         int | None,
         Group.CHOICE,
         Help("How many of them are finished, the best first.", "None is 1."),
         Range(1, 256),
-        Option(only=("edit",)),
+        Option(only=("edit", "advise")),
     ] = None
     judge: Annotated[
         Any,

@@ -99,7 +99,12 @@ class EditRequest(Fields):
     def chooses(self) -> bool:
         """Whether several starts are tried, and the best kept."""
         several = isinstance(self.strategy, str) and "," in self.strategy
-        return several or (self.candidates or 1) > 1
+        return several or self.advised or (self.candidates or 1) > 1
+
+    @property
+    def advised(self) -> bool:
+        """Whether what is done is left to what was measured."""
+        return isinstance(self.strategy, str) and self.strategy == "auto"
 
     def contenders(self, strategies: int) -> int:
         """How many starts there are with so many strategies: each has at least one."""

@@ -1,6 +1,6 @@
 """Candidates: an edit begun several times, of which the best go on.
 
-Successive halving (Jamieson & Talwalkar 2016): at set shares of the run everybody's clean
+Successive halving: at set shares of the run everybody's clean
 prediction is judged, and the worse half leaves the loop. What a picture is heading for shows early;
 the order at the end mostly stands after the first fifth.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from engine.edit.halving import SHARES, halved
 from engine.edit.seeds import draw_seed
 from engine.edit.strategies import build_each, named_in
 from engine.errors import CancelledError, InputError
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from engine.request.request import EditRequest
     from engine.runtime.core import Runtime, Ticket
     from engine.types import Snapshot
-
-SHARES: Final = (0.2, 0.4, 0.6, 0.8)
-"""Of a run's steps, after which the candidates are judged while more than enough are left."""
-
-
-def halved(running: int, keep: int) -> int:
-    """How many of those that run go on."""
-    return max(keep, -(-running // 2))
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.models.formats.places import PLACES
 from engine.picture.metrics import METRICS, WITHOUT_TRUTH, Sample, measure
 from engine.picture.source import STANDARD_INPUT
 from engine.picture.write import write_image
@@ -146,7 +147,11 @@ class Finisher:
 def _without_places(result: Any) -> Any:
     """A result that names its model, not the folder."""
     load = {
-        name: [Path(each).name for each in value] if isinstance(value, list) else Path(value).name
+        name: [Path(each).name for each in value]
+        if isinstance(value, list)
+        else Path(value).name
+        if name in PLACES
+        else value
         for name, value in result.load.items()
     }
     model = Path(str(result.settings.get("model", ""))).name

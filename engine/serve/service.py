@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from engine.request.request import EditRequest
 from engine.runtime.session import Session
 from engine.serve.errors import GoneError, LeavingError, NotFoundError, UnprocessableError
 from engine.serve.finisher import Finisher
@@ -25,6 +24,7 @@ from engine.serve.worker import Worker
 
 if TYPE_CHECKING:
     from engine.engine import InpaintEngine
+    from engine.request.request import EditRequest
 
 Value = TypeVar("Value")
 
@@ -265,7 +265,7 @@ class Service:
         for k in range(1, STACK + 1):
             strength_map = np.full((opened.height, opened.width), k / STACK, np.float32)
             own = {**arguments, "strength_map": strength_map, "region": "full"}
-            requests[f"{k / STACK:.6g}"] = EditRequest.read(own)
+            requests[f"{k / STACK:.6g}"] = self.engine.read(own)
         return await self.submit(
             Job(requests, background=True, measured=False, nbytes=opened.nbytes)
         )

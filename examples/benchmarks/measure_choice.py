@@ -1,6 +1,7 @@
 """Measure what choosing is worth, on the pocket model and held-out scenes.
 
     python examples/benchmarks/measure_choice.py candidates --count 40 --json rows.json
+    python examples/benchmarks/measure_choice.py sheet --tasks insertion --count 1 -o sheet.png
 
 Every scene's candidates are judged on their way and all finished, so that successive halving, one
 run and the best of all are told from the same runs. Prints Markdown tables, which
@@ -20,10 +21,14 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from engine import InpaintEngine
+from engine.edit.halving import SHARES, halved
 from engine.evaluate import Case, open_suite
+from engine.picture.judging import weighed
 from engine.picture.metrics import Sample, measure
+from engine.picture.sheet import labelled_grid
+from engine.picture.write import save_image
 from engine.request.request import EditRequest
-from engine.runtime.contest import SHARES, Contest, halved
+from engine.runtime.contest import Contest
 from engine.runtime.progress import run
 
 FIRST_SEED = 1_050_000
@@ -136,22 +141,57 @@ def correlations(scenes: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
+def sheet(engine: InpaintEngine, case: Case, path: Path, asked: argparse.Namespace) -> None:
+    """A row of previews for each share at which candidates were judged, with their scores."""
+    result = engine.edit(
+        image=case.image,
+        prompt=case.prompt,
+        mask=case.strength_map,
+        strategy=asked.strategy,
+        num_inference_steps=asked.steps,
+        seed=0,
+        candidates=asked.candidates,
+        progress=False,
+    )
+    shares = sorted({judged.share for each in result.candidates for judged in each.judged})
+    rows: list[list[Any]] = []
+    for share in shares:
+        row: list[Any] = []
+        for each in result.candidates:
+            found = [judged for judged in each.judged if judged.share == share]
+            if not found:
+                row.append((None, ""))
+                continue
+            score = found[0].scores["total"]
+            row.append((found[0].preview, f"seed {each.seed}, {share:.0%}\nscore {score:.2f}"))
+        rows.append(row)
+    save_image(labelled_grid(rows, title=case.prompt, cell=128), path)
+
+
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["candidates"])
+    parser.add_argument("what", choices=["candidates", "sheet"])
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--count", type=int, default=40, help="scenes a task")
     parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--output", "-o", type=Path, default=Path("candidates.png"))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategy", default="differential")
-    parser.add_argument("--json", type=Path, help="rows of earlier runs, and where they go")
+    parser.add_argument(
+        "--json", type=Path, help="rows of earlier runs, weighed anew, and where they go"
+    )
     asked = parser.parse_args()
     suite = open_suite("pocket", first_seed=FIRST_SEED, size=128)
     cases = {task: suite.cases(task, asked.count) for task in asked.tasks.split(",")}
     known = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
+    for judged in (j for scene in known for row in scene["candidates"] for j in row["judged"]):
+        judged["total"] = weighed(judged, finished=judged["share"] == 1)
     done = {(scene["task"], scene["scene"]) for scene in known}
     engine = InpaintEngine.from_pretrained("pocket")
+    if asked.what == "sheet":
+        sheet(engine, next(iter(cases.values()))[-1], asked.output, asked)
+        return
     for place in range(asked.count):  # all tasks of a scene, so that it can be stopped anywhere
         for task, each in cases.items():
             if place < len(each) and (task, each[place].scene) not in done:

@@ -97,3 +97,12 @@ def test_prompts_are_read_with_their_weights(go):
         assert np.array_equal(pixels("a.png"), pixels("b.png")) == same
     record = json.loads(go("show b.png --json")[1])
     assert record["edit"]["clip_skip"] == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["edit", "compare", "evaluate", "demo", "serve", "studio", "batch run"]
+)
+def test_every_command_that_loads_a_model_takes_them(go, command):
+    said = go(f"{command} --help")[1]
+    for option in ("--model", "--inpaint-patch", "--lora", "--embedding", "--vae", "--device"):
+        assert f"{option} " in said, option

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_it_samples_what_is_free_given_what_is_held():
     prior = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
     noisy = share * prior + (1 - share) * torch.eye(2)
     gain = math.sqrt(share) * prior @ noisy.inverse()
-    step = SimpleNamespace(level=level, starts=True, last=False, position=0)
+    step: Any = SimpleNamespace(level=level, starts=True, last=False, position=0)
     original = torch.full((1, 1, 1, 2), known)
     state = Condition(original, Holders((Half(),), (None,)), None)
     draws = torch.Generator().manual_seed(0)
@@ -105,7 +106,8 @@ def test_it_samples_what_is_free_given_what_is_held():
 
     latents = draw()
     for _ in range(8):
-        going = Think(n=50, lam=20, step_size=0.2).refine(state, latents, step, draw)
+        think: Any = Think(n=50, lam=20, step_size=0.2)
+        going = think.refine(state, latents, step, draw)
         asked = next(going)
         try:
             while True:
@@ -129,7 +131,7 @@ def test_nothing_is_left_to_sample_at_the_end():
     clean = Step(0, torch.tensor(0), 0, True, True, Level(1.0, 0.001), Level(1.0, 0.0), False)
     state = Condition(torch.zeros(1, 1, 1, 2), Holders((Half(),), (None,)), None)
     for step in (clean, replace(clean, level=Level(0.0, 1.0), last=True)):
-        assert Think().refine(state, torch.zeros(1, 1, 1, 2), step, lambda: None) is None
+        assert Think().refine(state, torch.zeros(1, 1, 1, 2), step, torch.empty) is None
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(
     path
     for path in (ROOT / "examples").glob("*.py")
-    # Hours of training, whose stages have tests of their own; what needs a browser.
-    if path.name not in {"train_pocket.py", "studio_screenshots.py"}
+    # Hours of training, whose stages have tests of their own; a browser; 7 GB of disk.
+    if path.name not in {"train_pocket.py", "studio_screenshots.py", "full_size_check.py"}
 )
 
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from engine import CancelledError, InputError, UnknownNameError
+from engine.edit.halving import halved
 from engine.picture.judging import Look, Scores, score
 from engine.request.record import EditRecord
 from engine.request.request import EditRequest
-from engine.runtime.contest import Contest, contenders, halved
+from engine.runtime.contest import Contest, contenders
 from engine.runtime.core import Runtime
 from engine.runtime.progress import run
 from strategies import LatentBlend

@@ -65,7 +65,7 @@ def page(browser, server):
 
 
 @contextmanager
-def _visit(browser, url, *, instant=False):
+def _visit(browser, url, *, instant=False, kept=True):
     """A visit to the page in a browser without memory."""
     asked: list[str] = []
     said: list[str] = []
@@ -77,6 +77,8 @@ def _visit(browser, url, *, instant=False):
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     if not instant:  # the stack for it takes the server's time
         context.add_init_script("localStorage.setItem('softpaint-instant', 'off')")
+    if not kept:
+        context.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
     page = context.new_page()
     context.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -373,6 +375,19 @@ def test_axe_finds_no_serious_fault(page, theme):
         ]
         assert serious == [], (button, serious)
         page.keyboard.press("Escape")
+
+
+def test_a_browser_that_keeps_nothing_is_good_enough(browser, server):
+    with _visit(browser, server[0], kept=False) as page:
+        _open(page, _picture())
+        _paint(page, [(300, 300)])
+        _render(page)
+        page.focus("#stage")
+        page.keyboard.press("n")
+        page.wait_for_selector("#judge", state="hidden")
+        page.locator("#strip .shot").click()
+        page.wait_for_selector("#judge:not([hidden])")
+        assert _exported(page).max() == 1
 
 
 def test_nothing_is_cut_off_from_360_px_to_4k(page):

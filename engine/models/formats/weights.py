@@ -40,7 +40,8 @@ class Weights(ABC):
     """
 
     def __init__(self, stored: Header) -> None:
-        self._stored = {_current(name, stored): name for name in stored.shapes}
+        prefix = _prefix(stored)
+        self._stored = {prefix + _current(name): name for name in stored.shapes}
         self.header = Header(
             stored.path,
             {name: stored.shapes[own] for name, own in self._stored.items()},
@@ -152,12 +153,14 @@ def _scaled(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return weight * scale
 
 
-def _current(name: str, stored: Header) -> str:
-    """The name that diffusers' converters know a tensor of a file by."""
-    if _OLD_TEXT.match(name):
-        return _OLD_TEXT.sub(r"\1text_model.", name)
-    if "input_blocks.0.0.weight" in stored:  # the UNet alone, as ComfyUI keeps it
-        return UNET + name
-    if stored.has("decoder.mid.block_1.") and not stored.has(VAE):  # the VAE alone
-        return VAE + name
-    return name
+def _prefix(stored: Header) -> str:
+    """What a file leaves out before all of its names, because it holds one part alone."""
+    if "input_blocks.0.0.weight" in stored:  # the UNet, as ComfyUI keeps it
+        return UNET
+    bare = stored.has("decoder.mid.block_1.") and not stored.has(VAE)
+    return VAE if bare else ""
+
+
+def _current(name: str) -> str:
+    """The name that diffusers' converters know a tensor by."""
+    return _OLD_TEXT.sub(r"\1text_model.", name)

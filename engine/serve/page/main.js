@@ -4,7 +4,7 @@
 import { Desk } from "./work/desk.js";
 import { Api } from "./work/api.js";
 import { Helper } from "./work/helper.js";
-import { Keep } from "./work/keep.js";
+import { Keep, Memory } from "./work/keep.js";
 import { Live } from "./work/live.js";
 import { Studio } from "./face/studio.js";
 
@@ -12,5 +12,7 @@ const api = new Api();
 const desk = new Desk();
 const helper = new Helper();
 const live = new Live(api, desk, helper);
-const studio = new Studio({ api, desk, helper, live, keep: await Keep.open() });
+// Some browsers keep nothing in private windows: the page works there too, and forgets.
+const keep = await Keep.open().catch(() => new Memory());
+const studio = new Studio({ api, desk, helper, live, keep });
 await studio.start();

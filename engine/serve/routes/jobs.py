@@ -9,7 +9,6 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from engine.errors import InputError
-from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.errors import ConflictError, NotFoundError
 from engine.serve.finisher import FORMATS, encoded
@@ -145,7 +144,7 @@ def edit_of(form: Form, service: Service) -> Job:
     wire.check_canvas(size, arguments, limits)
     if (n := form.text("n")) is not None:
         arguments |= wire.from_text({"num_images": n}, limits)
-    asked = EditRequest.read(arguments)
+    asked = service.engine.read(arguments)
     requests = {"": asked}
     if (text := form.text("seeds")) is not None:
         requests = one_each(asked, seeds(text, limits.n))

@@ -22,7 +22,7 @@ const COLOURS = Uint32Array.from({ length: 256 }, (_, high) => {
   const [red, green, blue] = ANCHORS[at].map((value, channel) =>
     Math.round(value + (place - at) * (ANCHORS[at + 1][channel] - value)),
   );
-  const alpha = Math.round(70 + 110 * (high / 255));
+  const alpha = Math.round(45 + 135 * (high / 255));
   return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 });
 

@@ -35,7 +35,7 @@
 const MOST = 60;
 
 export class Keep {
-  /** @param {IDBDatabase} database */
+  /** @param {IDBDatabase | null} database */
   constructor(database) {
     this.database = database;
   }
@@ -63,6 +63,7 @@ export class Keep {
    */
   #do(store, mode, act) {
     return new Promise((resolve, reject) => {
+      if (!this.database) throw new Error("there is no database");
       const transaction = this.database.transaction(store, mode);
       const request = act(transaction.objectStore(store));
       transaction.oncomplete = () => resolve(request.result);
@@ -121,5 +122,49 @@ export class Keep {
       if (used.has(String(key))) continue;
       await this.#do("pictures", "readwrite", (store) => store.delete(key));
     }
+  }
+}
+
+/** The same where the browser keeps nothing: until the page is left. */
+export class Memory extends Keep {
+  constructor() {
+    super(null);
+    /** @type {Map<string, Blob>} */
+    this.pictures = new Map();
+    /** @type {Map<number, Entry>} */
+    this.results = new Map();
+    this.count = 0;
+  }
+
+  /** @param {string} key @param {Blob} picture */
+  async keepPicture(key, picture) {
+    this.pictures.set(key, picture);
+  }
+
+  /** @param {string} key @returns {Promise<Blob | undefined>} */
+  async picture(key) {
+    return this.pictures.get(key);
+  }
+
+  async keepWork() {}
+
+  async work() {
+    return undefined;
+  }
+
+  /** @param {Entry} entry @returns {Promise<number>} */
+  async add(entry) {
+    this.results.set(++this.count, entry);
+    return this.count;
+  }
+
+  /** @returns {Promise<Entry[]>} */
+  async entries() {
+    return [...this.results.values()];
+  }
+
+  /** @param {number} id */
+  async drop(id) {
+    this.results.delete(id);
   }
 }

@@ -4,7 +4,7 @@
  * and a stack of pictures at uniform strengths for an answer in the meantime.
  */
 
-import { ONE } from "../arithmetic/levels.js";
+import { ONE, span } from "../arithmetic/levels.js";
 import { Stack } from "../arithmetic/stack.js";
 import { Cancelled, Lost, Refused } from "./api.js";
 import { canvasOf, pixels } from "./pictures.js";
@@ -12,6 +12,12 @@ import { canvasOf, pixels } from "./pictures.js";
 /** @typedef {import("../types.js").JobTold} JobTold */
 /** @typedef {import("../types.js").Result} Result */
 /** @typedef {import("./api.js").JobEvent} JobEvent */
+
+/**
+ * What a picture is asked for with; `map` is the one that was sent.
+ * @typedef {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap,
+ *   signal: AbortSignal}} Asked
+ */
 
 /** Settings with which a session cannot render, so that a job of its own has to. */
 const ALONE = ["expand", "num_images"];
@@ -40,6 +46,8 @@ export class Live extends EventTarget {
     this.sent = "";
     /** @type {AbortController | null} */
     this.running = null;
+    /** The last request that was begun. @type {Promise<any>} */
+    this.turn = Promise.resolve();
     /** @type {Stack | null} */
     this.stack = null;
     /** What the stack was made of. */
@@ -87,11 +95,11 @@ export class Live extends EventTarget {
     const control = (this.running = new AbortController());
     performance.mark("softpaint:asked"); // examples/benchmarks/studio.py reads these marks
     this.dispatchEvent(new Event("began"));
-    /** @type {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} */
-    const asked = { settings: { prompt: "", ...this.desk.settings }, map: map.copy() };
+    /** @type {Asked} */
+    const asked = { settings: { prompt: "", ...this.desk.settings }, map, signal: control.signal };
     try {
       const alone = ALONE.some((name) => asked.settings[name] !== undefined);
-      const job = alone ? await this.#job(asked) : await this.#render(asked);
+      const job = await this.#inTurn(() => (alone ? this.#job(asked) : this.#render(asked)));
       const told = await this.api.follow(job, {
         signal: control.signal,
         on: (detail) => this.#tell("event", control, detail),
@@ -101,8 +109,8 @@ export class Live extends EventTarget {
       );
       this.#tell("finished", control, { told, made, asked, picture });
     } catch (error) {
-      // What the session has of the map is not known now: it gets all of it the next time.
-      this.desk.changed = map.bounds;
+      // What was sent to a server that is gone has to be sent again.
+      if (error instanceof Lost) this.desk.changed = this.desk.map.bounds;
       if (!(error instanceof Cancelled)) this.#tell("failed", control, error);
     } finally {
       if (this.running === control) {
@@ -119,45 +127,70 @@ export class Live extends EventTarget {
     if (this.running === control) this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
 
-  /** @param {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} asked */
-  async #job({ settings, map }) {
+  /**
+   * One request after the other: a later stroke must not be overtaken by an earlier one.
+   * @template T
+   * @param {() => Promise<T>} act
+   * @returns {Promise<T>}
+   */
+  #inTurn(act) {
+    const mine = this.turn.then(act);
+    this.turn = mine.catch(() => {});
+    return mine;
+  }
+
+  /** @param {Asked} asked @returns {Promise<{id: string}>} */
+  async #job(asked) {
+    if (asked.signal.aborted) throw new Cancelled();
+    asked.map = this.desk.map.copy();
     return this.api.post("/api/jobs", {
       picture: this.desk.picture?.blob,
-      map: await this.helper.png(map),
-      settings,
+      map: await this.helper.png(asked.map),
+      settings: asked.settings,
     });
   }
 
   /**
-   * @param {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap}} asked
+   * @param {Asked} asked
    * @param {boolean} [again] after the session was dropped
    * @returns {Promise<{id: string}>}
    */
-  async #render({ settings, map }, again = false) {
-    const session = await this.#opened(settings);
+  async #render(asked, again = false) {
+    if (asked.signal.aborted) throw new Cancelled();
+    const session = await this.#opened(asked.settings);
+    if (asked.signal.aborted) throw new Cancelled();
     const changed = this.desk.takeChanged();
-    /** @type {Record<string, any>} */
-    const parts = {};
-    const whole = changed && changed.width * changed.height > 0.5 * map.width * map.height;
-    if (changed && !whole) {
-      parts.patch = await this.helper.png(map, 16, changed);
-      parts.rect = [changed.x, changed.y, changed.width, changed.height].join(",");
-    } else if (changed) {
-      parts.map = await this.helper.png(map);
-    }
-    const words = JSON.stringify(settings);
-    if (words !== this.sent) parts.settings = settings;
+    asked.map = this.desk.map.copy();
     try {
+      const parts = await this.#parts(asked, changed);
       const job = await this.api.post(`/api/sessions/${session.id}/render`, parts);
-      this.sent = words;
+      this.sent = JSON.stringify(asked.settings);
       return job;
     } catch (error) {
+      this.desk.changed = span(this.desk.changed, changed); // it is sent again the next time
       const dropped = error instanceof Refused && [404, 410].includes(error.status);
       if (!dropped || again) throw error;
       this.session = null;
-      this.desk.changed = map.bounds;
-      return this.#render({ settings, map }, true);
+      return this.#render(asked, true);
     }
+  }
+
+  /**
+   * What of map and settings the session does not have yet.
+   * @param {Asked} asked
+   * @param {import("../arithmetic/levels.js").Rect | null} changed
+   */
+  async #parts({ settings, map }, changed) {
+    /** @type {Record<string, any>} */
+    const parts = {};
+    if (changed && changed.width * changed.height > 0.5 * map.width * map.height) {
+      parts.map = await this.helper.png(map);
+    } else if (changed) {
+      parts.patch = await this.helper.png(map, 16, changed);
+      parts.rect = [changed.x, changed.y, changed.width, changed.height].join(",");
+    }
+    if (JSON.stringify(settings) !== this.sent) parts.settings = settings;
+    return parts;
   }
 
   /** @param {Record<string, any>} settings @returns {Promise<{id: string}>} */

@@ -1,0 +1,176 @@
+"""What the strategy auto does, and what it says of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import InputError, UnknownNameError
+from engine.cli import run
+from engine.edit.advice import MEASURED, ORDER, guess_task
+from engine.edit.halving import cost
+from engine.evaluate import open_suite
+from engine.picture.fill import choose_prefill
+from engine.request.record import EditRecord
+from engine.request.request import EditRequest
+from strategies import list_strategies
+from tests.kit import tiny
+
+HARD = np.zeros((64, 64), np.float32)
+HARD[16:48, 16:48] = 1
+FLAT = np.full((64, 64, 3), 120, np.uint8)
+THING = FLAT.copy()
+THING[20:44, 20:44] = (220, 30, 30)
+
+
+def request(**changes):
+    return EditRequest(**{"image": FLAT, "mask": HARD, "prompt": "a red house", **changes})
+
+
+def guessed(image=FLAT, strength_map=HARD, **changes):
+    asked = request(image=image, strength_map=strength_map, mask=None, **changes)
+    return guess_task(asked, image, strength_map)[0]
+
+
+def edited(engine, **changes):
+    given = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "a red house", "seed": 1}
+    settings = {"strategy": "auto", "judge": "none", "num_inference_steps": 5, "progress": False}
+    return engine.edit(**{**given, **settings, **changes})
+
+
+class TestWhatItIsFor:
+    def test_canvas_words_strengths_and_what_stands_there_tell(self):
+        assert guessed(expand=(0, 0, 16, 0)) == "extend"
+        assert guessed(prompt="remove the car") == guessed(prompt="") == "remove"
+        assert guessed(prompt="a house without windows") == "add"
+        assert guessed(strength=0.5) == guessed(strength_map=HARD / 2) == "restyle"
+        assert guessed(strength_map=np.ones_like(HARD)) == "restyle"
+        assert guessed() == "add"
+        assert guessed(THING) == "replace"
+
+    @pytest.mark.parametrize(("task", "wanted"), [("insertion", "add"), ("recolour", "replace")])
+    def test_nine_of_ten_scenes_are_guessed(self, task, wanted):
+        cases = open_suite("pocket", first_seed=1_050_000, size=64).cases(task, 40)
+        found = [guessed(case.image, case.strength_map, prompt=case.prompt) for case in cases]
+        assert found.count(wanted) >= 0.85 * len(cases)
+
+    def test_what_is_said_counts(self, engine):
+        told = engine.advise(image=THING, mask=HARD, prompt="a red house", task="add")
+        assert told.task == "add"
+        assert not any("stands" in reason for reason in told.reasons)
+
+
+class TestWhatIsDone:
+    def test_more_is_spent_on_quality(self, engine):
+        given = {"image": THING, "mask": HARD, "prompt": "a red house"}
+        speed, balance, quality = (
+            engine.advise(**given, prefer=each) for each in ("speed", "balance", "quality")
+        )
+        assert (speed.candidates, balance.candidates, quality.candidates) == (1, 4, 8)
+        assert (len(speed.strategies), len(quality.strategies)) == (1, 2)
+        assert speed.runs < balance.runs < quality.runs
+
+    def test_without_a_network_the_next_best_is_taken_and_said(self):
+        told = tiny.engine(inpaint=False).advise(image=FLAT, mask=HARD, prompt="a red house")
+        assert told.strategies == ("think",)
+        assert "inpaint9 is better at it" in told.reasons[-1]
+
+    def test_every_task_names_strategies_that_there_are(self):
+        assert set(ORDER) == {"remove", "add", "replace", "restyle", "extend"}
+        assert {name for several in ORDER.values() for name in several} <= set(list_strategies())
+        assert MEASURED.is_file()
+
+    def test_an_edit_does_what_was_advised(self, engine):
+        result = edited(engine, prefer="balance", task="replace")
+        assert {each.strategy for each in result.candidates} == {"inpaint9"}
+        assert len(result.candidates) == 4
+        single = edited(engine, prefer="speed", task="remove")
+        assert (single.candidates, single.settings["strategy"]) == ((), "remove")
+        assert single.settings["task"] == "remove"
+
+    def test_a_number_of_candidates_that_is_said_counts(self, engine):
+        result = edited(engine, prefer="quality", task="add", candidates=3, keep=2)
+        assert len(result.candidates) == 3
+        assert len(result.images) == 2
+
+    def test_it_is_repeated_from_its_record_as_what_it_became(self, engine, files):
+        asked = {"image": str(files.photo), "mask": str(files.mask)}
+        result = edited(engine, **asked, task="restyle")
+        (path,) = result.save(files.folder / "out.png")
+        edit = EditRecord.read(path).edit
+        assert edit["strategy"] in ORDER["restyle"]
+        again = engine.edit(**asked, **edit, progress=False)
+        one, two = (np.asarray(each).astype(int) for each in (again.images[0], Image.open(path)))
+        assert np.abs(one - two).max() <= 1
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({"task": "paint"}, UnknownNameError, "task"),
+            ({"prefer": "beauty"}, UnknownNameError, "prefer"),
+            ({"generator": 3}, InputError, "generator"),
+        ],
+    )
+    def test_what_is_refused(self, engine, changes, error, message):
+        with pytest.raises(error, match=message):
+            edited(engine, **changes)
+
+
+class TestPrefill:
+    @pytest.mark.parametrize("task", ["add", "replace", "restyle"])
+    def test_what_changes_something_starts_from_it(self, task):
+        assert choose_prefill([HARD], 1.0, task) == "original"
+
+    @pytest.mark.parametrize("task", ["auto", "remove", "extend"])
+    def test_what_is_to_go_does_not_shine_through(self, task):
+        assert choose_prefill([HARD], 1.0, task) == "blur"
+
+    def test_a_guess_changes_no_pixel_of_a_named_strategy(self, engine):
+        plain = edited(engine, strategy="differential", task="auto")
+        assert plain.settings["prefilled"] == "blur"
+        named = edited(engine, strategy="differential", task="replace")
+        assert named.settings["prefilled"] == "original"
+        nine = edited(engine, strategy="inpaint9", task="replace")
+        assert nine.settings["prefilled"] == "blur"
+
+
+def test_halving_costs_a_part_of_all_runs():
+    assert cost(8, 1) == pytest.approx(3.2)
+    assert cost(1, 1) == 1
+    assert cost(4, 4) == 4
+
+
+class TestCommand:
+    def test_it_says_what_why_and_what_it_costs(self, files, capsys):
+        with tiny.loaded():
+            assert run(["advise", str(files.photo), "--mask", str(files.mask)]) == 0
+        told = capsys.readouterr().out
+        for word in ("task      remove", "strategy  remove", "costs", "because"):
+            assert word in told
+
+    def test_it_needs_a_picture_and_what_is_to_be_repainted(self, files, capsys):
+        assert run(["advise"]) == 2
+        assert run(["advise", str(files.photo)]) == 2
+        assert "--mask" in capsys.readouterr().err
+
+    def test_an_edit_says_it_too_and_ranks_its_candidates(self, files, capsys):
+        output = files.folder / "out.png"
+        with tiny.loaded():
+            asked = [
+                "edit",
+                str(files.photo),
+                "-m",
+                str(files.mask),
+                "-p",
+                "a boat",
+                "--steps",
+                "3",
+            ]
+            asked += ["--strategy", "auto", "--task", "add", "--judge", "none", "-o", str(output)]
+            assert run(asked) == 0
+        told = capsys.readouterr().err
+        assert output.exists()
+        assert "task      add" in told
+        assert "candidate" in told
+        assert "inpaint9" in told.splitlines()[-2]
