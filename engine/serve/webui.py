@@ -12,7 +12,8 @@ from engine.request import infotext
 from engine.request.infotext import SAMPLERS
 from engine.solvers.names import SCHEDULERS, Form
 
-_SPACINGS = ("Automatic", "Uniform", "Normal", "Karras", "SGM Uniform")
+_OWN_SPACINGS = ("Automatic", "Uniform", "Normal")
+_SPACINGS = (*_OWN_SPACINGS, "Karras", "SGM Uniform")
 """A1111's schedulers; the first three are a scheduler's own."""
 FILLS = ("blur", "original", "noise", "neutral")
 """``inpainting_fill`` 0 to 3: fill, original, latent noise, latent nothing."""
@@ -77,9 +78,9 @@ def scheduler_of(sampler: object, spacing: object) -> str | None:
     label = labels.get(str(spacing or "Automatic").lower())
     if label is None:
         raise InputError(f"no scheduler {spacing!r}; there are {', '.join(_SPACINGS)}.")
-    own = infotext.scheduler_of(given, label) or samplers().get(given)
-    if own is None and given in SCHEDULERS:
-        own = given
+    own = infotext.scheduler_of(given, label)
+    if own is None and label in _OWN_SPACINGS:
+        own = samplers().get(given, given)
     if own is None or own not in SCHEDULERS:
         raise InputError(f"no sampler {given!r} with {label}; there are {', '.join(samplers())}.")
     return own
