@@ -65,6 +65,8 @@ class Backbone:
         self._controlnets: dict[str, Any] = {}
         self._texts: LRU[Hashable, tuple[Conditioning, Conditioning | None]] = LRU(TEXTS)
         self._pictures: LRU[Hashable, torch.Tensor] = LRU(PICTURES)
+        self._lent: Hashable = None
+        """The main network's state that the others have borrowed from."""
         self.previewer = Previewer(self)
 
     @property
@@ -231,11 +233,13 @@ class Backbone:
 
     def fingerprint(self) -> Hashable:
         """A value that changes with the model: its weights, its adapters and their scales."""
-        networks = list(self.networks.values())
-        for network in networks:
-            if network is not self.main:
+        own = self.main.state()
+        others = [each for each in self.networks.values() if each is not self.main]
+        if own != self._lent:  # what they borrow is part of their state
+            for network in others:
                 network.borrow(self.main)
-        return self.text.state(), self.codec.state(), *(each.state() for each in networks)
+            self._lent = own
+        return self.text.state(), self.codec.state(), own, *(each.state() for each in others)
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:

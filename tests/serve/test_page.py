@@ -80,6 +80,7 @@ def _visit(browser, url, *, instant=False, kept=True):
     if not kept:
         context.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
     page = context.new_page()
+    page.set_default_timeout(90_000)  # on a busy machine
     context.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("console", hear)

@@ -1,10 +1,10 @@
 // @ts-check
 /** The picture and what lies over it: result, preview, instant answer, heat, contours. */
 
-import { contours, heat } from "../arithmetic/heat.js";
-import { span } from "../arithmetic/levels.js";
+import { heat } from "../arithmetic/heat.js";
 import { View } from "../arithmetic/view.js";
 import { context } from "../work/pictures.js";
+import { drawContours } from "./contours.js";
 import { byId, make } from "./dom.js";
 
 /** @typedef {import("../arithmetic/levels.js").Rect} Rect */
@@ -13,9 +13,6 @@ import { byId, make } from "./dom.js";
 /** @typedef {[number, number, number, number]} Box */
 
 const LAYERS = /** @type {const} */ (["shown", "preview", "instant"]);
-
-/** Squares of at most so many a side are looked at for contours. */
-const GRID = 640;
 
 export class Stage {
   /**
@@ -333,66 +330,19 @@ export class Stage {
     return { x: event.clientX - left, y: event.clientY - top };
   }
 
-  // --- contours --------------------------------------------------------------------------------
-
+  /** Draw the contours within the next frame. */
   #soon() {
     if (this.waiting) return;
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
-      this.drawContours();
+      this.#drawContours();
     });
   }
 
-  /** Lines at the chosen levels, over what is in sight. */
-  drawContours() {
-    const draw = context(this.contours);
-    draw.setTransform(1, 0, 0, 1, 0, 0);
-    draw.clearRect(0, 0, this.contours.width, this.contours.height);
-    if (!this.contoursOn || this.contours.hidden || !this.desk.picture) return;
-    const { map } = this.desk;
-    const seen = this.#inSight();
-    if (!seen) return;
-    const step = Math.max(1, Math.ceil(Math.max(seen.width, seen.height) / GRID));
-    seen.x -= seen.x % step;
-    seen.y -= seen.y % step;
-    const ratio = window.devicePixelRatio || 1;
-    const { angle, scale, x, y } = this.view;
-    const [cos, sin] = [Math.cos(angle) * scale * ratio, Math.sin(angle) * scale * ratio];
-    for (const level of this.levels) {
-      const lines = contours(map, seen, level, step);
-      draw.setTransform(cos, sin, -sin, cos, x * ratio, y * ratio);
-      draw.beginPath();
-      for (let at = 0; at < lines.length; at += 4) {
-        draw.moveTo(lines[at], lines[at + 1]);
-        draw.lineTo(lines[at + 2], lines[at + 3]);
-      }
-      draw.setTransform(1, 0, 0, 1, 0, 0);
-      draw.lineWidth = 2.5 * ratio;
-      draw.strokeStyle = "#0007";
-      draw.stroke();
-      draw.lineWidth = 1.2 * ratio;
-      draw.strokeStyle = "#fff";
-      draw.stroke();
-    }
-  }
-
-  /** @returns {Rect | null} what of the map is in the window */
-  #inSight() {
-    const { clientWidth, clientHeight } = this.pane;
-    const corners = [[0, 0], [clientWidth, 0], [0, clientHeight], [clientWidth, clientHeight]];
-    /** @type {Rect | null} */
-    let all = null;
-    for (const [x, y] of corners) {
-      const corner = this.view.toPicture({ x, y });
-      all = span(all, { x: Math.floor(corner.x), y: Math.floor(corner.y), width: 1, height: 1 });
-    }
-    if (!all) return null;
-    const { width, height } = this.desk.map;
-    const [left, top] = [Math.max(0, all.x), Math.max(0, all.y)];
-    const right = Math.min(width, all.x + all.width);
-    const bottom = Math.min(height, all.y + all.height);
-    return right > left && bottom > top ? { x: left, y: top, width: right - left, height: bottom - top } : null;
+  #drawContours() {
+    const shown = this.contoursOn && !this.contours.hidden && this.desk.picture !== null;
+    drawContours(this.contours, this.view, this.desk.map, shown ? this.levels : []);
   }
 }
 

@@ -1,9 +1,7 @@
 // @ts-check
 /** The studio: its parts put together. */
 
-import { colour } from "../arithmetic/heat.js";
 import { Refused } from "../work/api.js";
-import { percent } from "../work/live.js";
 import { canvasOf, mapOf } from "../work/pictures.js";
 import { Canvas } from "./canvas.js";
 import { askToken, compare, help } from "./dialogs.js";
@@ -15,8 +13,10 @@ import { listen } from "./keys.js";
 import { Menus } from "./menus.js";
 import { Opening } from "./opening.js";
 import { Progress } from "./progress.js";
+import { Readout } from "./readout.js";
 import { Settings } from "./settings.js";
 import { Stage } from "./stage.js";
+import { nextTheme, startTheme } from "./theme.js";
 import { TOOLS, Tools } from "./tools.js";
 
 /** @typedef {import("../work/keep.js").Entry} Entry */
@@ -40,6 +40,7 @@ export class Studio {
     this.stage = new Stage(desk, live);
     this.tools = new Tools(desk, this.stage, helper);
     this.hand = new Hand(this.stage, this.tools);
+    this.readout = new Readout(desk, this.stage, this.tools);
     this.canvas = new Canvas(desk, this.stage);
     this.menus = new Menus(desk, this.stage, helper, live);
     this.settings = new Settings(desk, api);
@@ -56,7 +57,7 @@ export class Studio {
   async start() {
     this.tools.made.expand = () => this.canvas.options();
     this.tools.use("brush");
-    this.#theme(localStorage.getItem("softpaint-theme") ?? "system");
+    startTheme();
     await this.history.load();
     await this.#restore();
     await this.connect();
@@ -92,7 +93,7 @@ export class Studio {
     tools.onbegin = () => live.stop();
     menus.onerror = judge.onerror = (message) => progress.notice(message);
     stage.onview = () => this.#viewed();
-    hand.onplace = (place) => this.#placed(place);
+    hand.onplace = (place) => this.readout.show(place);
     judge.onnext = () => void this.next();
     judge.onpick = history.ongo = (entry) => void this.go(entry);
     this.opening.onopened = (render) => render && this.liveSwitch.checked && this.#render();
@@ -135,7 +136,7 @@ export class Studio {
       fit: () => stage.fit(),
       turn: () => turned(1, Math.PI / 12),
       help,
-      theme: () => this.#nextTheme(),
+      theme: nextTheme,
       open: () => this.opening.ask(),
     };
     for (const [id, act] of Object.entries(acts)) byId(id).addEventListener("click", act);
@@ -347,47 +348,7 @@ export class Studio {
     byId("zoom").textContent = `${Math.round(100 * this.stage.view.scale)}%`;
     this.canvas.active = this.tools.tool.name === "canvas";
     this.canvas.clear();
-    this.#placed(this.place ?? null);
-  }
-
-  /** @param {{x: number, y: number} | null} place under the pen */
-  #placed(place) {
-    this.place = place;
-    const cursor = byId("cursor");
-    const { tool, brush } = this.tools;
-    const sized = tool.options.includes("size");
-    cursor.hidden = !place || !this.desk.picture || !sized;
-    const { map } = this.desk;
-    const inside = place && place.x >= 0 && place.y >= 0 && place.x < map.width && place.y < map.height;
-    const size = this.desk.picture ? `${map.width} × ${map.height}` : "";
-    if (place && inside) {
-      const level = map.at(place.x, place.y);
-      byId("readout").textContent = `${Math.floor(place.x)}, ${Math.floor(place.y)} · ${percent(level)}`;
-    } else {
-      byId("readout").textContent = size;
-    }
-    if (cursor.hidden || !place) return;
-    const at = this.stage.view.toScreen(place);
-    const side = Math.max(4, brush.size * this.stage.view.scale);
-    cursor.style.width = cursor.style.height = `${side}px`;
-    cursor.style.transform = `translate(${at.x - side / 2}px, ${at.y - side / 2}px)`;
-    cursor.style.borderColor = colour(Math.round(brush.strength * 65535));
-  }
-
-  // --- light and dark --------------------------------------------------------------------------
-
-  #nextTheme() {
-    const themes = ["system", "light", "dark"];
-    const now = document.documentElement.dataset.theme ?? "system";
-    this.#theme(themes[(themes.indexOf(now) + 1) % themes.length]);
-  }
-
-  /** @param {string} theme */
-  #theme(theme) {
-    if (theme === "system") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = theme;
-    localStorage.setItem("softpaint-theme", theme);
-    byId("theme").ariaLabel = `Theme: ${theme === "system" ? "as the system" : theme}`;
+    this.readout.show();
   }
 }
 
