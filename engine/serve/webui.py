@@ -78,6 +78,8 @@ def scheduler_of(sampler: object, spacing: object) -> str | None:
     label = labels.get(str(spacing or "Automatic").lower())
     if label is None:
         raise InputError(f"no scheduler {spacing!r}; there are {', '.join(_SPACINGS)}.")
+    names = [*samplers(), *(name for name, _ in SAMPLERS.values())]
+    given = {name.lower(): name for name in names}.get(given.lower(), given)
     own = infotext.scheduler_of(given, label)
     if own is None and label in _OWN_SPACINGS:
         own = samplers().get(given, given)

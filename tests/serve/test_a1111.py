@@ -147,6 +147,7 @@ def test_every_sampler_that_is_told_is_understood():
     for name, own in samplers().items():
         assert scheduler_of(name, None) == own
     assert scheduler_of("DPM++ 2M Karras", "Automatic") == "dpmpp-2m-karras"
+    assert scheduler_of("euler a", "automatic") == "euler-a"
     assert scheduler_of("euler-trailing", "") == "euler-trailing"
     assert scheduler_of(None, "Karras") is None
     for sampler, spacing in (("No such", None), ("Heun", "Karras"), ("Euler", "none")):
