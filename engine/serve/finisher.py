@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("softpaint.serve")
 MEASURED = (*(name for name in WITHOUT_TRUTH if name != "model_calls"), "prompt")
 """Figures of a picture whose right answer is not known."""
+PROMPT_PIXELS = 512 * 512
+"""Up to this size a session's picture is measured before it is shown: that takes no time to speak
+of."""
 FORMATS: Mapping[str, tuple[str, str]] = {
     "png": ("PNG", "image/png"),
     "jpg": ("JPEG", "image/jpeg"),
@@ -113,20 +116,32 @@ class Finisher:
         return record.metadata()
 
     def _finish(self, job: Job, outputs: Sequence[Output]) -> None:
+        if self.discreet:
+            for output in outputs:
+                output.result = _without_places(output.result)
+        picture = outputs[0].picture
+        # Who paints waits for the picture: its figures follow, for who asks for the job again.
+        live = job.memory is not None and picture.width * picture.height > PROMPT_PIXELS
+        if not live:
+            self._measure(job, outputs)
+        job.outputs, job.ended, job.done = list(outputs), time(), job.total
+        told = job.told() | {"state": str(JobState.FINISHED)}
+        job.publish("finished", told | {"results": job.told_results()}, JobState.FINISHED)
+        self.left(job)
+        if live:
+            self._measure(job, outputs)
+        job.grounds = {}
+
+    @staticmethod
+    def _measure(job: Job, outputs: Sequence[Output]) -> None:
+        """Measure a job's pictures, if that was asked for."""
         try:
             for output in outputs:
-                if self.discreet:
-                    output.result = _without_places(output.result)
                 if job.measured and (ground := job.grounds.get(output.label)):
                     prompt = job.requests[output.label].text
                     output.figures = figures(output.picture, *ground, prompt)
         except Exception:  # figures are an extra: the pictures are there
             LOG.exception("figures of job %s", job.id)
-        job.grounds = {}
-        job.outputs, job.ended, job.done = list(outputs), time(), job.total
-        told = job.told() | {"state": str(JobState.FINISHED)}
-        job.publish("finished", told | {"results": job.told_results()}, JobState.FINISHED)
-        self.left(job)
 
 
 def _without_places(result: Any) -> Any:

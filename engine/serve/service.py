@@ -32,6 +32,8 @@ STACK = 9
 """Pictures of a stack; the strengths are k/9."""
 KEYS = 1024
 """Idempotency keys that are remembered."""
+LIVE_PREVIEWS = 0.1
+"""Seconds between a session's previews, which are made before anybody can listen."""
 UNHURRIED = 3.0
 """Seconds that are waited for a step to end, when the server has no more time."""
 ADMISSION = 2.0
@@ -239,7 +241,12 @@ class Service:
             if opened.job is not None and not opened.job.over:
                 self.worker.cancel(opened.job, "a later render of its session took its place.")
             request = opened.session.request(given)
-            opened.job = Job({"": request}, memory=opened.session.memory, nbytes=opened.nbytes)
+            opened.job = Job(
+                {"": request},
+                memory=opened.session.memory,
+                nbytes=opened.nbytes,
+                previews=LIVE_PREVIEWS,
+            )
             with self._lock:
                 self._jobs[opened.job.id] = opened.job
             self.worker.admit(opened.job)

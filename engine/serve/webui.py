@@ -8,31 +8,13 @@ from functools import cache
 from typing import Any
 
 from engine.errors import InputError
+from engine.request import infotext
+from engine.request.infotext import SAMPLERS
 from engine.solvers.names import SCHEDULERS, Form
 
-_NAMES: Mapping[str, str] = {
-    "Euler": "euler",
-    "Euler a": "euler-a",
-    "Heun": "heun",
-    "DPM2": "kdpm2",
-    "DPM2 a": "kdpm2-a",
-    "DPM++ 2M": "dpmpp-2m",
-    "DPM++ 2M SDE": "dpmpp-2m-sde",
-    "LMS": "lms",
-    "DDIM": "ddim",
-    "PLMS": "pndm",
-    "UniPC": "unipc",
-    "LCM": "lcm",
-}
-"""A1111's sampler -> our scheduler."""
-_SPACINGS: Mapping[str, str] = {
-    "Automatic": "",
-    "Uniform": "",
-    "Normal": "",
-    "Karras": "-karras",
-    "SGM Uniform": "-trailing",
-}
-"""A1111's scheduler -> what is added to our name."""
+_OWN_SPACINGS = ("Automatic", "Uniform", "Normal")
+_SPACINGS = (*_OWN_SPACINGS, "Karras", "SGM Uniform")
+"""A1111's schedulers; the first three are a scheduler's own."""
 FILLS = ("blur", "original", "noise", "neutral")
 """``inpainting_fill`` 0 to 3: fill, original, latent noise, latent nothing."""
 
@@ -76,10 +58,7 @@ def img2img_schema() -> dict[str, Any]:
 
 def samplers() -> dict[str, str]:
     """Every scheduler by a name for A1111's clients: A1111's where it has one, with its spacing."""
-    known = {own: name for name, own in _NAMES.items()}
-    for name, own in _NAMES.items():
-        known |= {own + added: f"{name} {label}" for label, added in _SPACINGS.items() if added}
-    return {known.get(own, own): own for own in SCHEDULERS.names()}
+    return {" ".join(SAMPLERS.get(own, (own, ""))).strip(): own for own in SCHEDULERS.names()}
 
 
 def schedulers() -> list[str]:
@@ -95,18 +74,18 @@ def scheduler_of(sampler: object, spacing: object) -> str | None:
     """
     if sampler in {None, ""}:
         return None
-    given = str(sampler)
-    names = {name.lower(): own for name, own in {**samplers(), **_NAMES}.items()}
-    own = names.get(given.lower(), given)
-    labels = {label.lower(): added for label, added in _SPACINGS.items()}
-    added = labels.get(str(spacing or "automatic").lower())
-    if added is None:
+    given, labels = str(sampler), {label.lower(): label for label in _SPACINGS}
+    label = labels.get(str(spacing or "Automatic").lower())
+    if label is None:
         raise InputError(f"no scheduler {spacing!r}; there are {', '.join(_SPACINGS)}.")
-    if own + added in SCHEDULERS:
-        return own + added
-    if own in SCHEDULERS and added:
-        raise InputError(f"the sampler {given!r} has no {spacing} here.")
-    raise InputError(f"no sampler {given!r}; there are {', '.join(samplers())}.")
+    names = [*samplers(), *(name for name, _ in SAMPLERS.values())]
+    given = {name.lower(): name for name in names}.get(given.lower(), given)
+    own = infotext.scheduler_of(given, label)
+    if own is None and label in _OWN_SPACINGS:
+        own = samplers().get(given, given)
+    if own is None or own not in SCHEDULERS:
+        raise InputError(f"no sampler {given!r} with {label}; there are {', '.join(samplers())}.")
+    return own
 
 
 @cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from typing import Annotated, Any
 
 import httpx2
 import numpy as np
+from fastapi import FastAPI, File, Form, Response
 from PIL import Image
 
 from engine.pocket.world import demo_scenes
@@ -67,6 +69,8 @@ class Report:
     latency_p95: float = 0.0
     memory_mb: list[float] = field(default_factory=list)
     """The server's, at even distances."""
+    processor: float = 0.0
+    """Seconds of the server's processor time for a picture: what other programs hardly disturb."""
     different: int = 0
     """Pictures that are not their solo run's, in any bit."""
     furthest: int = 0
@@ -82,14 +86,14 @@ class Report:
         refused = ", ".join(f"{n} x {status}" for status, n in sorted(self.statuses.items()))
         return (
             f"| {self.name} | {self.per_minute:.1f} | {self.asked / max(1, self.pictures):.1f} | "
-            f"{self.latency_p50:.1f} | {self.latency_p95:.1f} | {refused} | "
+            f"{self.processor:.2f} | {self.latency_p50:.1f} | {self.latency_p95:.1f} | {refused} | "
             f"{settled[0]:.0f} to {settled[-1]:.0f} | {self.different} ({self.furthest}) |"
         )
 
 
 HEAD = (
-    "| server | pictures a minute | asked / made | p50 s | p95 s | answers | memory MB | "
-    "differ from solo (levels) |\n|---|---|---|---|---|---|---|---|"
+    "| server | pictures a minute | asked / made | processor s a picture | p50 s | p95 s | "
+    "answers | memory MB | differ from solo (levels) |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -193,6 +197,12 @@ def resident(process: int) -> float:
     return 0.0
 
 
+def processor_time(process: int) -> float:
+    """Seconds that a process has computed, see proc(5)."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def started(command: Sequence[str]) -> Iterator[tuple[str, int]]:
     """A server in a process of its own: its address and the process's number."""
@@ -207,7 +217,6 @@ def plain() -> None:
     """Serve diffusers' pipeline as one does in twenty lines: an endpoint, a lock."""
     import torch
     import uvicorn
-    from fastapi import FastAPI, File, Form, Response
 
     from engine import InpaintEngine
     from engine.evaluate.peers import peer_pipeline, run_peer
@@ -269,6 +278,7 @@ def main() -> None:
             with httpx2.Client(base_url=url, timeout=600) as client:
                 for edit in several[:3]:
                     edit.post(client, path)
+            began = processor_time(process)
             report, made = load(
                 name,
                 url,
@@ -278,14 +288,24 @@ def main() -> None:
                 clients=asked.clients,
                 memory=lambda process=process: resident(process),  # type: ignore[misc]
             )
+            count = sum(len(each) for each in made.values())
+            report.processor = (processor_time(process) - began) / max(1, count)
             if name == "softpaint":
                 compare(report, url, path, several, made)
         reports.append(report)
     print("\n".join([HEAD, *(report.line() for report in reports)]))
     ratio = reports[0].per_minute / max(1e-9, reports[1].per_minute)
-    print(f"\n{ratio:.2f} times the pictures a minute, {asked.clients} clients")
+    work = reports[1].processor / max(1e-9, reports[0].processor)
+    print(
+        f"\n{ratio:.2f} times the pictures a minute, {work:.2f} times those of a second of "
+        f"processor time; {asked.clients} clients"
+    )
     if asked.json:
-        told = {"ratio": ratio, "reports": [asdict(report) for report in reports]}
+        told = {
+            "ratio": ratio,
+            "processor_ratio": work,
+            "reports": [asdict(report) for report in reports],
+        }
         asked.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.serve.guard import Access
     from engine.serve.limits import Limits
 
-SETTINGS = {"prompt": "a blue house in the snow by day", "num_inference_steps": 3, "seed": 3}
+SETTINGS = {"prompt": "a blue house in the snow by day", "num_inference_steps": 2, "seed": 3}
 
 
 def png(pixels) -> bytes:

@@ -256,8 +256,9 @@ def test_a_slow_upload_is_refused(guarded):
 def test_results_tell_nothing_of_where_the_server_keeps_its_model(guarded, scene, monkeypatch):
     engine = guarded.service.engine
     monkeypatch.setattr(engine, "name", "/secret/place/model")
+    load = {"model": "/secret/place/model", "lora": ["/secret/place/style.safetensors:0.8"]}
+    monkeypatch.setattr(engine, "_load", load)
     monkeypatch.setattr(guarded.service.worker, "_fore", engine.runtime())
-    monkeypatch.setitem(engine.load, "model", "/secret/place/model")
     answer = guarded.client.post(
         "/api/jobs?wait=true",
         files=scene.files,

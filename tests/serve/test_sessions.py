@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,15 @@ def test_what_belongs_to_the_session_is_not_a_renders(client, session, scene):
     answer = client.post("/api/sessions", files={"picture": scene.picture}, data=wrong)
     assert answer.status_code == 400
     assert SETTINGS["seed"] == session["seed"]
+
+
+def test_a_large_pictures_figures_do_not_keep_its_painter_waiting(
+    client, session, scene, monkeypatch
+):
+    monkeypatch.setattr("engine.serve.finisher.PROMPT_PIXELS", 0)
+    url = f"/api/sessions/{session['id']}/render"
+    job = client.post(url, files={"map": scene.map}).json()["id"]
+    assert events(client, job)[-1][2]["results"][0]["figures"] == {}
+    deadline = time.monotonic() + 10
+    while not client.get(f"/api/jobs/{job}").json()["results"][0]["figures"]:
+        assert time.monotonic() < deadline

@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request
 from PIL import Image
 
 from engine.errors import CancelledError, InputError
+from engine.request import infotext
 from engine.request.field import Range, check_number
 from engine.request.request import EditRequest
 from engine.serve import wire
@@ -229,7 +230,10 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
         "batch_size": len(seeds),
         "sd_model_name": service.model,
         "index_of_first_image": 0,
-        "infotexts": [json.dumps({**settings, "seed": seed}) for seed in seeds],
+        "infotexts": [
+            infotext.written(output.result.settings, output.result.load, output.seed)
+            for output in job.outputs
+        ],
     }
     return {
         "images": [base64.b64encode(each).decode() for each in pictures],
