@@ -24,8 +24,8 @@ class _RunsByDefault(TyperGroup):
     """A group whose command ``run`` needs no name: ``softpaint batch photos/ ...``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in {"-h", "--help"}):
-            args = ["run", *args]
+        if not args or args[0] not in self.commands:
+            args = ["run", *(args or ["--help"])]
         return super().parse_args(ctx, args)
 
 
@@ -33,7 +33,6 @@ batches = typer.Typer(
     cls=_RunsByDefault,
     help="Edit a folder of photos, or what a manifest lists: each once, whatever stops it.",
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 app.add_typer(batches, name="batch")
 
@@ -73,7 +72,9 @@ def batch(
       softpaint batch photos/ --masks masks/ -p "a clean wall" -o out/
       softpaint batch photos/ --masks alpha -p "a meadow" --strategy inpaint9 -o out/ --workers 2
       softpaint batch edits.csv -o out/ --steps 20
-      softpaint batch status out/
+      softpaint batch status out/       # how far it is, and what failed
+      softpaint batch verify out/       # every picture's bytes
+      softpaint batch retry out/        # let what failed be tried again
     """
     from engine.batch.items import items_of
     from engine.batch.run import run_batch
