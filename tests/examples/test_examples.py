@@ -79,7 +79,10 @@ def test_the_documents_commands_have_the_options_they_show(capsys):
     """Each command is looked up in its own help; test_cli.py runs the commands themselves."""
     from engine.cli import run
 
-    documents = ("README.md", "examples/using.md", "examples/measured.md")
+    documents = (
+        "README.md",
+        *(f"examples/{name}.md" for name in ("using", "measured", "choosing")),
+    )
     shown = "\n".join(each for name in documents for each in blocks(name, "bash"))
     shown = shown.replace("\\\n", " ")
     commands = re.findall(r"^(?:uv run |cat \S+ \| )?softpaint (.+)$", shown, re.MULTILINE)
