@@ -16,9 +16,9 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Without the compiled files each command that a test starts compiles torch and diffusers anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# Thread pools of several processes on the same cores spin against each other.
-_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
+if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # Thread pools of several processes on the same cores spin against each other.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 import numpy as np
 import pytest

@@ -342,7 +342,7 @@ class TestComposition:
 
     def test_a_network_that_is_not_loaded_is_refused(self):
         engine = tiny.engine(inpaint=False)
-        assert engine.strategies() == ["blend", "differential", "soft-blend", "staged"]
+        assert engine.strategies() == ["blend", "differential", "soft-blend", "think", "staged"]
         with pytest.raises(InputError, match="9-channel inpainting UNet, which is not loaded"):
             edit(engine, "inpaint9", flat(0.5))
         with pytest.raises(InputError, match="not loaded"):
