@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from controls import Control
-from engine import CancelledError, InputError
+from engine import CancelledError, InputError, SoftpaintWarning
 from engine.solvers.names import fresh_scheduler, list_schedulers
 from engine.solvers.schedule import Schedule
 from tests.kit import tiny, tiny_controls
@@ -241,12 +241,16 @@ def test_new_weights_are_noticed(engine):
     with torch.no_grad():
         weight *= 2
     try:
-        second = session.render()
+        # The 9-channel network beside it stays as it was, and that is said.
+        with pytest.warns(SoftpaintWarning, match="changed in place"):
+            second = session.render()
         assert second.model_calls == STEPS
         assert not torch.equal(second.latents, first.latents)
     finally:
         with torch.no_grad():
             weight /= 2
+        with pytest.warns(SoftpaintWarning, match="changed in place"):
+            engine.backbone.fingerprint()
 
 
 def test_several_pictures_are_retuned_one_by_one(engine):
