@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import SoftpaintWarning
 from engine.models.state import sampled
@@ -46,6 +46,21 @@ def _own_weights(module: Any) -> list[torch.Tensor]:
     return [weight for name, weight in named if not any(other in name for other in others)]
 
 
+class _State(NamedTuple):
+    """Of a network's own weights."""
+
+    form: Hashable
+    """Which they are, and how they lie: what compiling, fusing projections or another layout
+    changes, and no LoRA does."""
+    values: Hashable
+
+
+def _state_of(module: Any) -> _State:
+    weights = _own_weights(module)
+    form = tuple((id(each), each.dtype, each.device, each.stride()) for each in weights)
+    return _State(form, sampled(weights))
+
+
 @dataclass
 class LentLoras:
     """What a second network has of the first one's LoRAs, kept as the first one has them.
@@ -59,17 +74,17 @@ class LentLoras:
     source: Any
     target: Any
     _names: set[str] = field(default_factory=set)
-    _weights: Hashable = None
+    _weights: _State = field(init=False)
     """The source's own, as they were."""
 
     def __post_init__(self) -> None:
-        self._weights = sampled(_own_weights(self.source))
+        self._weights = _state_of(self.source)
 
     def follow(self) -> None:
         """Bring the target to what the source has by now: LoRAs, scales, merged or not."""
-        given, weights = adapters_of(self.source), sampled(_own_weights(self.source))
+        given, weights = adapters_of(self.source), _state_of(self.source)
         if not given and not self._names:
-            if weights != self._weights:
+            if weights.values != self._weights.values and weights.form == self._weights.form:
                 warnings.warn(
                     SoftpaintWarning(
                         "the model's own network was changed in place (a LoRA fused into it and "
@@ -79,7 +94,7 @@ class LentLoras:
                     stacklevel=2,
                 )
         elif not given:
-            self._take_out(baked=weights != self._weights)
+            self._take_out(baked=weights.values != self._weights.values)
         else:
             self._copy(given)
         if not any(layer.merged_adapters for _, layer in _layers(self.source)):

@@ -58,7 +58,7 @@ class Service:
         self.limits = limits or Limits()
         self.sessions = Sessions(self.limits.sessions, self.limits.session_bytes)
         self.finisher = Finisher(discreet=discreet, left=self._left)
-        self.worker = Worker(engine, self.limits, self.finisher)
+        self.worker = Worker(engine, self.limits, self.finisher, self.sessions.trim)
         self.meters = Meters(self)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._over: OrderedDict[str, int] = OrderedDict()

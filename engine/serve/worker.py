@@ -41,9 +41,22 @@ PREVIEW_SHARE = 10
 
 
 class Worker(threading.Thread):
-    """Runs jobs; everything but :meth:`call`, :meth:`close` and what is read is its thread's."""
+    """Runs jobs; everything but :meth:`call`, :meth:`close` and what is read is its thread's.
 
-    def __init__(self, engine: InpaintEngine, limits: Limits, finisher: Finisher) -> None:
+    Args:
+        engine: the model.
+        limits: of the queue, and of what runs at a time.
+        finisher: measures what is done, and tells.
+        settled: is called when a job has left the loop: what it keeps has its final size.
+    """
+
+    def __init__(
+        self,
+        engine: InpaintEngine,
+        limits: Limits,
+        finisher: Finisher,
+        settled: Callable[[], None],
+    ) -> None:
         super().__init__(name="softpaint-engine", daemon=True)
         self.engine = engine
         self.limits = limits
@@ -54,6 +67,7 @@ class Worker(threading.Thread):
         self.running: list[Job] = []
         """In the order of their arrival; their tickets are in a runtime."""
         self._finisher = finisher
+        self._settled = settled
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._fore, self._back = engine.runtime(), engine.runtime()
 
@@ -277,6 +291,7 @@ class Worker(threading.Thread):
             self._fail(job, next(iter(job.errors.values())))
             return
         self._forget(job)
+        self._settled()
         self._finisher.finish(job, outputs)
 
     def _end(self, job: Job, error: Exception) -> None:
@@ -291,6 +306,7 @@ class Worker(threading.Thread):
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._forget(job)
+        self._settled()
         cancelled = isinstance(error, CancelledError)
         status = failure(error)["status"]
         if status == 500 and not cancelled:
