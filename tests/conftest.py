@@ -24,6 +24,41 @@ import numpy as np
 import pytest
 from PIL import Image
 
+QUICK = (
+    "batch/test_items",
+    "cli/test_cli_formats",
+    "cli/test_doctor",
+    *(f"controls/test_{name}" for name in ("forms", "lines", "steering")),
+    *(f"denoise/test_{name}" for name in ("flow", "think")),
+    "edit/",
+    *(f"engine/test_{name}" for name in ("conditioning", "registry")),
+    *(f"evaluate/test_evaluate.py::test_{name}" for name in ("bad_use", "pocket_cases", "a_peer")),
+    "examples/test_measure_controls",
+    "fuzz/",
+    *(f"laws/test_exact.py::test_{name}_is" for name in ("batched", "skipped", "retuned")),
+    *(f"models/test_{name}" for name in ("embeddings", "families", "unheard", "upsampling")),
+    "parity/test_parity.py::test_v_prediction",
+    *(f"picture/test_{name}" for name in ("frame", "grain", "kept", "map_readings", "masks")),
+    *(f"picture/test_{name}" for name in ("metrics", "paste", "read", "sheet")),
+    "pocket/test_pocket_world.py::test_render",
+    "report/test_report.py::test_sheet",
+    *(f"request/test_{name}" for name in ("aliases", "foreign", "names", "result")),
+    "runtime/test_kept_in_edits",
+    *(f"serve/test_{name}" for name in ("page_arithmetic", "security")),
+    "solvers/test_parameterisation",
+    "test_imports",
+)
+"""How the tests begin that are marked ``quick``: something of every room. Of the laws only
+Euler's.
+"""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        if name.startswith(QUICK) and ("laws/" not in name or "[euler]" in name):
+            item.add_marker("quick")
+
 
 @pytest.fixture(scope="session")
 def pocket():
