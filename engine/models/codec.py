@@ -86,7 +86,7 @@ class KLCodec(Codec):
         return int(self.pipe.vae.config.latent_channels)
 
     def state(self) -> Hashable:
-        return weights_state(self.pipe.vae)
+        return weights_state(self.pipe.vae, fused=False)  # no LoRA is of a VAE
 
     def encode(
         self,

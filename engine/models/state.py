@@ -65,9 +65,13 @@ def sampled(weights: Iterable[torch.Tensor]) -> Hashable:
     )
 
 
-def weights_state(module: Any) -> int:
+def weights_state(module: Any, *, fused: bool = True) -> int:
     """A hash that changes when a module's weights, adapters or attention processors do. Weights
     that offloading moves about count by who they are and by their values, not by where.
+
+    Args:
+        module: of torch.
+        fused: whether LoRAs may be fused into it, which only the values tell.
     """
     every = [vars(each) for each in parts(module)]
     moves = any("_hf_hook" in each for each in every)
@@ -84,7 +88,7 @@ def weights_state(module: Any) -> int:
         if key in each
     ]
     own = (weight for each in every for weight in each["_parameters"].values())
-    values = sampled(weight for weight in own if weight is not None)
+    values = sampled(weight for weight in own if weight is not None) if fused else ()
     return hash((*weights, *settings, values))
 
 
