@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
 from engine.models.codec import Codec, codec_of
+from engine.models.peer import Peer
 from engine.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from engine.models.layout import Layout
     from engine.models.network import Network
     from engine.models.text import TextEncoder
+
+PEER = Peer()
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Family:
     """How its whole models stand in one file; the first that fits is taken."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
+    peer: Peer = PEER
+    """What it does in other ways than SD's does."""
 
     def claims(self, pipe: Any) -> bool:
         """Whether ``pipe`` is of this family."""
