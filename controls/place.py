@@ -87,7 +87,9 @@ class Bound:
         told, ``cond.1`` is too: the same branch of another region.
         """
         told = {
-            name: text.adding(self.conditioning.get(name.partition(".")[0], {}))
+            name: text.adding(own)
+            if (own := self.conditioning.get(name.partition(".")[0]))
+            else text
             for name, text in branches.items()
         }
         return {**told, **self.branches}

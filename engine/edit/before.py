@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from controls.steering import Place, Steering, steering_of
 from engine.denoise.companions import HeldOutside, Lockstep
-from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.guidance import UNCOND, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
 from engine.edit.after import finish, own_row, painted
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from engine.denoise.guidance import Guider
+    from engine.denoise.guidance import Guidance, Guider
     from engine.edit.coupling import Coupling
     from engine.edit.look import Sight
     from engine.edit.views import View
@@ -202,7 +202,7 @@ class PreparedEdit(Prepared):
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-        guided = self.request.guidance_scale > 1 and not network.embeds_guidance
+        guided = any(name.partition(".")[0] == UNCOND for name in branches)
         place = Place(Size.of(strength_map.shape), view.source, view.box, rows, guided)
         bound = steering.bind(place, context.schedule)
         follow = partial(self._follow, number, view, steering)
@@ -327,12 +327,13 @@ class PreparedEdit(Prepared):
         return (*smaller, replace(stages[-1], strength=REFINING, guidance=0.0))
 
     def _guidance(self, stage: Stage) -> Guidance:
-        request, scale = self.request, self.request.guidance_scale
-        if scale > 1 and stage.guidance != 1:
-            scale = 1 + stage.guidance * (scale - 1)
-        return Guidance(
-            scale, request.guidance_rescale, request.guidance_start, request.guidance_end
-        )
+        request = self.request
+        return self.backbone.family.guidance(
+            request.guidance_scale,
+            request.guidance_rescale,
+            request.guidance_start,
+            request.guidance_end,
+        ).weakened(stage.guidance)
 
     def _steering_of(self, view: View) -> Steering:
         """What steers the jobs for one view."""

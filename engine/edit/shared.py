@@ -117,7 +117,8 @@ class Shared:
         reading = reading_of(request)
         cond, uncond = self.backbone.encode_prompt(
             *(texts or (request.text, request.negative_text)),
-            guided=request.guidance_scale > 1 and embedded is None,
+            guided=embedded is None
+            and self.backbone.family.guidance(request.guidance_scale).active,
             size=size,
             reading=replace(reading, embeds=None) if texts else reading,
         )
