@@ -31,6 +31,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
         "flux": "engine.models.families.flux:FLUX",
+        "flux2": "engine.models.families.flux2:FLUX2",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.judges": {
