@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from engine.types import Conditioning
+    from engine.types import Conditioning, Guiding
 
 COND = "cond"
 UNCOND = "uncond"
@@ -59,11 +59,15 @@ class ClassifierFree:
 
     scale: float
     rescale: float = 0.0
+    guiding: Guiding | None = None
     branches: tuple[str, ...] = (UNCOND, COND)
 
     def combine(self, predictions: Mapping[str, torch.Tensor]) -> torch.Tensor:
         uncond, cond = predictions[UNCOND], predictions[COND]
-        guided = uncond + self.scale * (cond - uncond)
+        if self.guiding is None:
+            guided = uncond + self.scale * (cond - uncond)
+        else:
+            guided = self.guiding(uncond, cond, self.scale)
         return rescale_guided(guided, cond, self.rescale) if self.rescale > 0 else guided
 
 
@@ -77,12 +81,14 @@ class Guidance:
     2024, "Applying Guidance in a Limited Interval").
     ``rescale`` in [0, 1] is the phi of Lin et al. 2023, section 3.4: it brings the standard
     deviation of the guided prediction back towards that of the conditional one.
+    ``guiding`` combines the two predictions in a family's own way.
     """
 
     scale: float = 5.0
     rescale: float = 0.0
     start: float = 0.0
     end: float = 1.0
+    guiding: Guiding | None = None
 
     @property
     def active(self) -> bool:
@@ -91,7 +97,9 @@ class Guidance:
     def at(self, progress: float) -> Combination:
         # A run without an end guides its last call too: where calls repeat, it may lie at 1.
         inside = self.start <= progress and (progress < self.end or self.end == 1)
-        return ClassifierFree(self.scale, self.rescale) if self.active and inside else Unguided()
+        if not (self.active and inside):
+            return Unguided()
+        return ClassifierFree(self.scale, self.rescale, self.guiding)
 
 
 def branches_of(cond: Conditioning, uncond: Conditioning | None) -> dict[str, Conditioning]:

@@ -258,8 +258,9 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         networks.append(second)
     _say_what_is_left_out(pipe)
     backbone = Backbone(pipe, family, networks)
+    backbone.defaults = family.defaults(pipe)
     if "base" not in backbone.networks:
-        backbone.defaults = {"strategy": "inpaint9"}
+        backbone.defaults = {**backbone.defaults, "strategy": "inpaint9"}
         backbone.notes = ("its only network is a 9-channel one: the strategy is inpaint9",)
     return backbone
 
