@@ -6,14 +6,11 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-Guiding: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]"
-"""One prediction of the unconditional one, the conditional one (b c h w each) and the scale."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

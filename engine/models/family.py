@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.denoise.guidance import Guidance
 from engine.errors import ModelError
 from engine.models.codec import Codec, codec_of
 from engine.registry import Registry
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from engine.models.network import Network
     from engine.models.text import TextEncoder
     from engine.picture.geometry import Size
-    from engine.types import Guiding
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,9 @@ class Family:
     (height, width) in latents and the steps of a run at strength 1. ``mu``, the logarithm of the
     shift of flow levels, reaches every solver (:func:`engine.solvers.shift.dynamic_shift` makes
     it); ``sigmas``, the levels before that shift, those that take some."""
-    guiding: Guiding | None = None
-    """How guidance combines predictions, where it is not ``u + scale (c - u)``."""
+    guidance: Callable[..., Guidance] = Guidance
+    """How its predictions with and without the prompt become one: of :class:`Guidance` or derived
+    from it."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
 

@@ -108,6 +108,6 @@ def test_latents_are_shifted_and_scaled(sd3):
 def test_a_picture_beyond_its_positions_is_refused(sd3):
     # 16 patches of 2 cells of 8 px
     large = np.zeros((SIZE, 320, 3), np.uint8)
+    ones = np.ones((SIZE, 320), np.float32)
     with pytest.raises(InputError, match="256 px a side"):
-        ones = np.ones((SIZE, 320), np.float32)
         sd3.edit(**request(image=large, mask=None, strength_map=ones, region="full"))
