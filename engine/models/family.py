@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from engine.denoise.guidance import Guidance
 from engine.errors import ModelError
 from engine.models.codec import Codec, codec_of
+from engine.models.peer import Peer
 from engine.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from engine.models.network import Network
     from engine.models.text import TextEncoder
     from engine.picture.geometry import Size
+
+PEER = Peer()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Family:
     from it."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
+    peer: Peer = PEER
+    """What it does in other ways than SD's does."""
 
     def claims(self, pipe: Any) -> bool:
         """Whether ``pipe`` is of this family."""
