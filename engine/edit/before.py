@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from controls.steering import Place, Steering, steering_of
 from engine.denoise.companions import HeldOutside, Lockstep
-from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.guidance import Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
 from engine.edit.after import finish, own_row
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from engine.denoise.guidance import Guidance
     from engine.edit.look import Sight
     from engine.edit.views import View
     from engine.models import Backbone
@@ -271,12 +272,13 @@ class PreparedEdit(Prepared):
         return (*smaller, replace(stages[-1], strength=REFINING, guidance=0.0))
 
     def _guidance(self, stage: Stage) -> Guidance:
-        request, scale = self.request, self.request.guidance_scale
-        if scale > 1 and stage.guidance != 1:
-            scale = 1 + stage.guidance * (scale - 1)
-        return Guidance(
-            scale, request.guidance_rescale, request.guidance_start, request.guidance_end
-        )
+        request = self.request
+        return self.backbone.family.guidance(
+            request.guidance_scale,
+            request.guidance_rescale,
+            request.guidance_start,
+            request.guidance_end,
+        ).weakened(stage.guidance)
 
     def _steering_of(self, view: View) -> Steering:
         """What steers the jobs for one view."""

@@ -109,7 +109,8 @@ class Shared:
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
             self.request.negative_text,
-            guided=self.request.guidance_scale > 1 and embedded is None,
+            guided=embedded is None
+            and self.backbone.family.guidance(self.request.guidance_scale).active,
             size=size,
             reading=reading_of(self.request),
         )
