@@ -257,6 +257,7 @@ def _refuse_inside(source: str, folder: str) -> None:
         return
     given: PurePath
     results: PurePath
+    photos: PurePath
     if is_address(source):
         given, results = PurePosixPath(source.rstrip("/")), PurePosixPath(folder.rstrip("/"))
         photos = given.parent if given.suffix else given

@@ -21,8 +21,8 @@ def manifest(folder, kind, rows):
     if kind == ".parquet":
         arrow = pytest.importorskip("pyarrow")
         parquet = pytest.importorskip("pyarrow.parquet")
-        names = {name for row in rows for name in row}
-        rows = [{**dict.fromkeys(names), **row} for row in rows]
+        columns = {name for row in rows for name in row}
+        rows = [{**dict.fromkeys(columns), **row} for row in rows]
         for row in rows:  # a column is of one type
             row["prompt"] = [row["prompt"]] if isinstance(row["prompt"], str) else row["prompt"]
         parquet.write_table(arrow.Table.from_pylist(rows), path)
