@@ -112,8 +112,17 @@ def _is_control_file(part: str, value: Any) -> bool:
     return isinstance(value, str) and not named
 
 
+def _region_arguments(told: Any) -> dict[str, Any]:
+    from engine.request.regions import read_regions
+
+    own = {k: v for k, v in told.items() if v is not None} if isinstance(told, Mapping) else told
+    read_regions([own])
+    return dict(own)
+
+
 INSIDE: Final[Mapping[str, Inside]] = {
-    "controls": Inside(("image", "mask"), _control_arguments, _control, _is_control_file)
+    "controls": Inside(("image", "mask"), _control_arguments, _control, _is_control_file),
+    "regions": Inside(("map", "reference"), _region_arguments, dict),
 }
 """Settings that are lists of objects with files."""
 

@@ -102,6 +102,10 @@ def batch(
     if str(STREAM) in (source, folder):
         raise InputError("a batch is of folders and files; - is neither.")
     _refuse_inside(source, folder)
+    if asked.settings.get("regions"):
+        raise InputError(
+            "a batch takes regions in its manifest: a column regions, each with a map beside it."
+        )
     settings = _settings(asked)
     masked = bool(asked.region) or "expand" in settings
     if masks is not None and asked.region:

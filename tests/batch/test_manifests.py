@@ -99,11 +99,25 @@ def test_controls_are_texts_or_objects_with_files_of_their_own(tmp_path):
     assert Control(**again["controls"][0], image=files["controls.0.image"]).scale == 0.8
 
 
+def test_regions_have_maps_of_their_own(tmp_path):
+    """Region edits: each object's map is a file of the item."""
+    regions = [{"map": "l.png", "prompt": "a cat", "seed": 3}, {"map": "r.png", "prompt": "a dog"}]
+    row = {"image": "a.png", "prompt": "", "regions": regions}
+    (item,) = items_of(manifest(tmp_path, ".jsonl", [row]))
+    assert item.settings["regions"] == [{"prompt": "a cat", "seed": 3}, {"prompt": "a dog"}]
+    assert item.files["regions.1.map"] == f"{tmp_path}/r.png"
+    left, right = EditRequest.read(with_files(item.settings, item.files)).regions
+    assert (left.prompt, left.seed) == ("a cat", 3)
+    assert str(right.map).endswith("r.png")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"controls": ["nonsense"]}, "line 1: unknown control"),
         ({"controls": [{"name": "canny", "weight": 1}]}, "line 1: a control takes .* not 'weight'"),
+        ({"regions": [{"prompt": "a"}]}, "line 1: region 1 has no map"),
+        ({"regions": [{"map": "m.png", "seeds": 1}]}, "line 1: region 1: 'seeds' is none of"),
         ({"controls": [3]}, "line 1: a control is a text or an object"),
         ({"mask": 3}, "line 1: mask must be a path"),
         ({"image": {"bytes": "", "path": "a.png"}}, "line 1: image holds a picture"),
