@@ -63,6 +63,8 @@ class Network(ABC):
     :func:`engine.models.coupled.coupled`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
+    reach = sys.maxsize
+    """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
     """How many IP-Adapters are loaded into it."""
 
