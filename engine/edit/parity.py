@@ -61,7 +61,7 @@ class PreparedLikeDiffusers(Prepared):
         self._parts = self.strategy
         self.processor, self.image, self.mask = _processed(backbone, request)
         self.schedules = ScheduleMaker(backbone, request, parity=True)
-        self.steps = self.schedules.steps()
+        self.steps = self.schedules.steps(1.0, self.size)
         self.seeds = [request.seed] * request.num_images
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
@@ -107,7 +107,7 @@ class PreparedLikeDiffusers(Prepared):
         request, strategy, count = self.request, self._parts, self.request.num_images
         network = self.backbone.network(strategy.network).like_diffusers
         guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
-        schedule = self.schedules()
+        schedule = self.schedules(1.0, self.size)
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
         with self.clock.phase("encode"):

@@ -66,6 +66,8 @@ class Network(ABC):
     takes_reference = False
     """It can be shown a picture beside the one that it makes, by :meth:`with_reference`: then the
     prompt may be an instruction."""
+    reach = sys.maxsize
+    """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
     """How many IP-Adapters are loaded into it."""
 

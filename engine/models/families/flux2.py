@@ -18,6 +18,7 @@ from engine.models.packing import PATCH, packed, patched, places, unpacked, unpa
 from engine.models.peer import Peer
 from engine.models.state import weights_state
 from engine.models.text import PipelineText, Prompt
+from engine.solvers.shift import even_levels, is_dynamic
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Flux2Text(PipelineText):
     def encode(
         self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:
+        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
         cond = self._told(prompt, prompt.positive, "", device)
         if not prompt.guided:
             return cond, None
@@ -183,6 +186,30 @@ def empirical_shift(tokens: int, steps: int) -> float:
     return slope * steps + many - 200 * slope
 
 
+def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
+    levels = {"sigmas": even_levels(steps)}
+    if not is_dynamic(scheduler):
+        return levels
+    tokens = latents.width // PATCH * (latents.height // PATCH)
+    return {**levels, "mu": empirical_shift(tokens, steps)}
+
+
+def _defaults(pipe: Any) -> Mapping[str, Any]:
+    if pipe.config.get("is_distilled"):
+        return {"num_inference_steps": 4, "guidance_scale": 1.0}
+    return {"num_inference_steps": 50, "guidance_scale": 4.0}
+
+
+def _fits(pipe: Any) -> bool:
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == "Flux2Transformer2DModel"
+
+
+def _may_have(index: Mapping[str, Any]) -> bool:
+    part = index.get("transformer")
+    return isinstance(part, list) and part[-1] == "Flux2Transformer2DModel"
+
+
 FLUX2 = Family(
     name="flux2",
     description="Flux.2",
@@ -195,6 +222,10 @@ FLUX2 = Family(
     network=Flux2Network,
     text=Flux2Text,
     codec=Flux2Codec,
+    fits=_fits,
+    may_have=_may_have,
+    defaults=_defaults,
+    solver_arguments=_solver_arguments,
     inpaint_pipeline="Flux2KleinInpaintPipeline",
     peer=KleinPeer(patch=PATCH, apart=True, shows=True),
 )
