@@ -24,6 +24,8 @@ from engine.types import Conditioning
 if TYPE_CHECKING:
     import torch
 
+    from engine.picture.geometry import Size
+
 
 TEXT = "encoder_hidden_states"
 GUIDANCE = "guidance"
