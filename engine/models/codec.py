@@ -112,7 +112,8 @@ class KLCodec(Codec):
 
     def decode(self, latents: torch.Tensor, *, parity: bool = False) -> torch.Tensor:
         with self.precision() as dtype:
-            unscaled = self._unscaled(latents.to(dtype))
+            own = self._unscaled_by_pipelines if parity else self._unscaled
+            unscaled = own(latents.to(dtype))
             quick = unscaled.device.type == "cpu" and not parity
             with subpixel_upsampling(self.pipe.vae) if quick else nullcontext():
                 laid = unscaled if parity else _laid_out(unscaled)
@@ -170,6 +171,10 @@ class KLCodec(Codec):
         shift = getattr(self.pipe.vae.config, "shift_factor", None)
         unscaled: torch.Tensor = latents / factor
         return unscaled if shift is None else unscaled + shift
+
+    def _unscaled_by_pipelines(self, latents: torch.Tensor) -> torch.Tensor:
+        """What diffusers' inpainting pipelines make of latents before they decode them."""
+        return self._unscaled(latents)
 
     def _statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Per-channel mean and deviation, for checkpoints (Playground 2.5) that carry them."""

@@ -42,6 +42,7 @@ def open_model(
         inpaint = load_inpaint_unet(inpaint_model, loaded.pipe.unet, dtype, device)
     backbone = backbone_for(loaded.pipe, inpaint)
     backbone.checkpoint = find_checkpoint(model)
-    backbone.defaults = {**backbone.defaults, **loaded.defaults}
+    known = backbone.checkpoint.defaults if backbone.checkpoint else {}
+    backbone.defaults = {**backbone.defaults, **known, **loaded.defaults}
     backbone.notes = (*loaded.notes, *backbone.notes)
     return backbone

@@ -81,7 +81,9 @@ def _from_folder(model: Place, source: Path | str, dtype: Any, own_vae: Any) -> 
     _check_supported(model, index)
     if "unet" in index:
         _check_channels(model, index, source)
-    parts = {}
+    # What a pipeline was saved without, it is also loaded without: diffusers wants to be told.
+    parts = {name: None for name, part in index.items() if part == [None, None]}
+    parts |= _shared(model, index, dtype)
     if own_vae is not None:
         known = guarded(
             lambda: json.loads(config_file(source, "vae/config.json").read_text("utf-8")), model
@@ -91,6 +93,20 @@ def _from_folder(model: Place, source: Path | str, dtype: Any, own_vae: Any) -> 
     return guarded(
         partial(diffusers.DiffusionPipeline.from_pretrained, str(source), **settings), model
     )
+
+
+def _shared(model: Place, index: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+    """The parts of a known model that stand in another's folder."""
+    import diffusers
+    import transformers
+
+    checkpoint, parts = find_checkpoint(model), {}
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for name, folder in checkpoint.shared.items() if checkpoint else ():
+        library, kind = index[name]
+        made = getattr(libraries[library], kind)
+        parts[name] = guarded(partial(made.from_pretrained, folder, dtype=dtype), model)
+    return parts
 
 
 def _check_supported(model: Any, index: Mapping[str, Any]) -> None:
