@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from tests.kit import tiny, tiny_flow, tiny_flux
+from tests.kit import tiny, tiny_flow
 
 TINY: dict[str, Callable[[], Any]] = {
     "sd": lambda: StableDiffusionPipeline(**tiny.modules(sdxl=False)),
     "sdxl": lambda: StableDiffusionXLPipeline(**tiny.modules()),
     "sd3": tiny_flow.sd3,
-    "flux": lambda: FluxPipeline(**tiny_flux.modules()),
 }
 """Makers of loaded pipelines that read prompts of single characters."""
