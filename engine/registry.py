@@ -30,6 +30,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
     "softpaint.families": {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
+        "flux": "engine.models.families.flux:FLUX",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.judges": {

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.edit.growth import underlay
+from engine.edit.growth import given, underlay
 from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.deep import deepened, shallow
 from engine.picture.fade import fade_over
@@ -182,10 +182,21 @@ def _stitched(
             alpha *= region.own
         if (adapted := _adapted_alpha(shared, view, chain)) is not None:
             alpha *= adapted
-        pasted = _pasted(shared.request, under, pixels, alpha, seed)
+        pasted = _pasted(shared.request, under, pixels, alpha, seed, _new_canvas(shared, box))
     stitched = canvas.copy()
     stitched[box.top : box.bottom, box.left : box.right] = pasted
     return stitched
+
+
+def _new_canvas(shared: Shared, box: Box) -> NDArray[np.bool_] | None:
+    """Where (H W, of ``box``) the canvas grew beyond its picture; None if it did not."""
+    expand = shared.request.expand
+    if expand is None:
+        return None
+    width, height = shared.inputs.size
+    new = np.ones((height, width), np.bool_)
+    new[given(expand, new.shape)] = False
+    return crop(new, box)
 
 
 def _pasted(
@@ -194,15 +205,18 @@ def _pasted(
     pixels: NDArray[np.uint8],
     alpha: NDArray[np.float32],
     seed: tuple[int, int],
+    new: NDArray[np.bool_] | None,
 ) -> NDArray[Any]:
     """An edit (uint8, H W 3) with the grain of what is ``under`` it (uint8 or uint16, H W 3), laid
-    over what of that is not on its way out.
+    over what of that is not on its way out: on ``new`` canvas (H W) nothing stood.
     """
     eight = under if under.dtype == np.uint8 else shallow(under)
     if request.grain == "match":
         pixels = match_grain(pixels, eight, alpha, seed)
     covered = PASTES.get(request.paste).covered
     base = fade_over(eight, pixels, alpha, request.feather, deep=covered)
+    if new is not None:
+        base = np.where(new[..., None], eight, base)
     if under is not eight:
         changed = (base != eight).any(axis=2, keepdims=True)
         base = np.where(changed, deepened(base), under)

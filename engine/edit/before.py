@@ -239,6 +239,7 @@ class PreparedEdit(Prepared):
             strength_map=grid.to(x0),
             network=stage.strategy.network,
             masked_image_latents=masked_image_latents,
+            map_pixels=lambda: torch.from_numpy(strength_map)[None, None].to(x0),
             map_levels=lambda: self.shared.inputs.levels_of(view),
         )
 

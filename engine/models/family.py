@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.denoise.guidance import Guidance
 from engine.errors import ModelError
 from engine.models.codec import Codec, codec_of
+from engine.models.peer import Peer
 from engine.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from engine.models.layout import Layout
     from engine.models.network import Network
     from engine.models.text import TextEncoder
+
+PEER = Peer()
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Family:
     from it."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
+    peer: Peer = PEER
+    """What it does in other ways than SD's does."""
 
     def claims(self, pipe: Any) -> bool:
         """Whether ``pipe`` is of this family."""
