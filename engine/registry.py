@@ -31,6 +31,8 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
         "flux": "engine.models.families.flux:FLUX",
+        "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
+        "z-image": "engine.models.families.z_image:Z_IMAGE",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.judges": {

@@ -61,7 +61,7 @@ class PreparedLikeDiffusers(Prepared):
         self._parts = self.strategy
         self.processor, self.image, self.mask = _processed(backbone, request)
         self.schedules = ScheduleMaker(backbone, request, parity=True)
-        self.steps = self.schedules.steps()
+        self.steps = self.schedules.steps(1.0, self.size)
         self.seeds = [request.seed] * request.num_images
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
@@ -107,7 +107,7 @@ class PreparedLikeDiffusers(Prepared):
         request, strategy = self.request, self._parts
         network = self.backbone.network(strategy.network).like_diffusers
         guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
-        schedule = self.schedules()
+        schedule = self.schedules(1.0, self.size)
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
         with self.clock.phase("encode"):
@@ -138,11 +138,13 @@ class PreparedLikeDiffusers(Prepared):
     def _conditioning(
         self, network: Network, guidance: Guidance
     ) -> tuple[Conditioning, Conditioning | None]:
-        count = self.request.num_images
+        count, negative = self.request.num_images, self.request.negative_text
+        silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
+        guided = guidance.active and not network.embeds_guidance
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
-            self.request.negative_text,
-            guided=guidance.active and not network.embeds_guidance,
+            negative,
+            guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
             size=self.size,
             images=count,
             reading=reading_of(self.request),

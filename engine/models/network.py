@@ -60,6 +60,8 @@ class Network(ABC):
     """It is told the guidance scale, by :meth:`with_guidance`, and never runs unguided."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
+    reach = sys.maxsize
+    """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
     """How many IP-Adapters are loaded into it."""
 

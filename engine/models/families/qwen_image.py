@@ -11,8 +11,10 @@ from engine.errors import ModelError
 from engine.models.codec import KLCodec
 from engine.models.family import Family
 from engine.models.language import LONGEST, MASK, LanguageText
+from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH, packed, unpacked
+from engine.models.peer import Peer
 from engine.models.state import dtype_of
 from engine.solvers.shift import dynamic_shift
 
@@ -130,15 +132,13 @@ class QwenCodec(KLCodec):
 
 @dataclass(frozen=True, slots=True)
 class NormKept(ClassifierFree):
-    """Classifier-free guidance after which each token is as long as it was with the prompt alone."""
+    """Guidance after which each token is as long as it was with the prompt alone."""
 
     def guided(self, cond: torch.Tensor, uncond: torch.Tensor) -> torch.Tensor:
         import torch
 
         tokens = packed(uncond + self.scale * (cond - uncond))
-        wanted, own = (
-            torch.norm(each, dim=-1, keepdim=True) for each in (packed(cond), tokens)
-        )
+        wanted, own = (torch.norm(each, dim=-1, keepdim=True) for each in (packed(cond), tokens))
         return unpacked(tokens * (wanted / own), *cond.shape[-2:])
 
 
@@ -156,3 +156,63 @@ def _levels(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
     tokens = latents.width // PATCH * (latents.height // PATCH)
     sigmas = np.linspace(1.0, 1 / steps, steps)
     return {"sigmas": sigmas, **dynamic_shift(scheduler, tokens)}
+
+
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    width, given = shapes["img_in.weight"]
+    head = shapes["transformer_blocks.0.attn.norm_q.weight"][0]
+    # Of Qwen-Image-Edit-2511: the time of its references is 0.
+    marked = {"zero_cond_t": True} if "__index_timestep_zero__" in shapes else {}
+    return {
+        "in_channels": given,
+        "out_channels": shapes["proj_out.weight"][0] // PATCH**2,
+        "num_layers": count(shapes, "transformer_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes["txt_in.weight"][1],
+        **marked,
+    }
+
+
+_NAMES = ("txt_norm.", "img_in.", "transformer_blocks.0.img_mod.")
+FILE = TransformerFile(
+    name="qwen-image",
+    description="Qwen-Image",
+    module="QwenImageTransformer2DModel",
+    marks=(_NAMES, _NAMES),
+    fit=_fitted,
+    base="Qwen/Qwen-Image",
+)
+
+
+def _defaults(_: Any) -> Mapping[str, Any]:
+    return {"num_inference_steps": 50, "guidance_scale": 4.0}
+
+
+def _may_have(index: Mapping[str, Any]) -> bool:
+    part = index.get("transformer")
+    return isinstance(part, list) and part[-1] == "QwenImageTransformer2DModel"
+
+
+def _fits(pipe: Any) -> bool:
+    return type(getattr(pipe, "transformer", None)).__name__ == "QwenImageTransformer2DModel"
+
+
+QWEN_IMAGE = Family(
+    name="qwen-image",
+    description="Qwen-Image",
+    pipelines=("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"),
+    denoiser="transformer",
+    network=QwenNetwork,
+    text=QwenText,
+    codec=QwenCodec,
+    fits=_fits,
+    may_have=_may_have,
+    defaults=_defaults,
+    solver_arguments=_levels,
+    guidance=QwenGuidance,
+    inpaint_pipeline="QwenImageInpaintPipeline",
+    transformers=(FILE,),
+    half="bfloat16",
+    peer=Peer(patch=PATCH, guides_by_negative=True),
+)

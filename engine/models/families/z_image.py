@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from engine.denoise.guidance import COND, UNCOND, ClassifierFree, Guidance
 from engine.models.family import Family
 from engine.models.language import LENGTHS, LONGEST, LanguageText
+from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH
 from engine.models.peer import PATCHED
@@ -18,7 +19,6 @@ from engine.solvers.shift import dynamic_shift
 if TYPE_CHECKING:
     import torch
 
-    from engine.models.text import Prompt
     from engine.picture.geometry import Size
     from engine.types import Conditioning
 
@@ -127,6 +127,36 @@ def _levels(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
     return {"sigmas": sigmas, **dynamic_shift(scheduler, tokens)}
 
 
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "x_embedder.weight" in shapes
+    dim, given = shapes["x_embedder.weight" if original else "all_x_embedder.2-1.weight"]
+    norm = "q_norm" if original else "norm_q"
+    heads = dim // shapes[f"layers.0.attention.{norm}.weight"][0]
+    return {
+        "dim": dim,
+        "in_channels": given // PATCH**2,
+        "n_layers": count(shapes, "layers."),
+        "n_refiner_layers": count(shapes, "noise_refiner."),
+        "n_heads": heads,
+        "n_kv_heads": heads,
+        "cap_feat_dim": shapes["cap_embedder.1.weight"][1],
+    }
+
+
+FILE = TransformerFile(
+    name="z-image",
+    description="Z-Image",
+    module="ZImageTransformer2DModel",
+    marks=(
+        ("layers.0.adaLN_modulation.0.", "cap_embedder.", "x_embedder."),
+        ("layers.0.adaLN_modulation.0.", "cap_embedder.", "all_x_embedder."),
+    ),
+    fit=_fitted,
+    base="Tongyi-MAI/Z-Image-Turbo",
+    known={"axes_lens": [1536, 512, 512]},
+)
+
+
 def _may_have(index: Mapping[str, Any]) -> bool:
     part = index.get("transformer")
     return isinstance(part, list) and part[-1] == "ZImageTransformer2DModel"
@@ -150,4 +180,6 @@ Z_IMAGE = Family(
     guidance=ZImageGuidance,
     inpaint_pipeline="ZImageInpaintPipeline",
     peer=PATCHED,
+    transformers=(FILE,),
+    half="bfloat16",
 )
