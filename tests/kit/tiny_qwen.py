@@ -100,7 +100,7 @@ def qwen_image(*, zero_cond: bool = False, seed: int = 0) -> dict[str, Any]:
     """
     torch.manual_seed(seed)
     tokens = tokenizer()
-    marks = {mark: tokens.convert_tokens_to_ids(mark) for mark in MARKS}
+    marks: dict[str, Any] = {mark: tokens.convert_tokens_to_ids(mark) for mark in MARKS}
     transformer: Any = QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,

@@ -127,7 +127,7 @@ def test_what_no_picture_has_is_not_in_the_text(flow):
 def test_z_images_scale_is_one_less():
     """``c + s (c - u)`` is ``u + (s + 1) (c - u)``; weights of others count as theirs."""
     told = {COND: torch.tensor(3.0), UNCOND: torch.tensor(1.0)}
-    guided = ZImageGuidance(4.0).at(0.5)
+    guided = ZImageGuidance(4.0).combination()
     assert guided.combine(told) == 11.0
     assert guided.weighing(5.0).combine(told) == 11.0
     assert not ZImageGuidance(0.0).active
@@ -144,7 +144,7 @@ def test_qwens_guidance_keeps_each_tokens_norm():
 
 
 def test_qwens_vae_is_undone():
-    codec = InpaintEngine.from_pipe(PIPELINES["qwen-image"]()).backbone.codec
+    codec: Any = InpaintEngine.from_pipe(PIPELINES["qwen-image"]()).backbone.codec
     assert (codec.cell, codec.channels) == (8, 4)
     latents = torch.randn(2, 4, 5, 6)
     torch.testing.assert_close(codec._scaled(codec._unscaled(latents)), latents)

@@ -22,7 +22,7 @@ from engine.models.formats.folders import load_pipeline
 from engine.models.formats.kinds import KINDS, UNREGISTERED
 from tests.kit import ldm, tiny, tiny_flux, tiny_qwen
 
-MAKERS = {
+MAKERS: dict[str, Any] = {
     "z-image": (diffusers.ZImagePipeline, tiny_qwen.z_image),
     "qwen-image": (diffusers.QwenImagePipeline, tiny_qwen.qwen_image),
     "flux": (diffusers.FluxPipeline, tiny_flux.modules),
@@ -115,12 +115,12 @@ def test_a_vae_and_a_text_encoder_from_elsewhere(models, tmp_path):
         for weights in (bare / part).glob("*.safetensors"):
             weights.unlink()
     with pytest.raises(
-        ModelError, match="has no weights for its text_encoder; give text_encoder[.]"
+        ModelError, match=r"has no weights for its text_encoder; give text_encoder[.]"
     ):
         loaded(own.file, base=bare)
     words = {f"model.{k}": v for k, v in own.pipe.text_encoder.state_dict().items()}
     text = ldm.write(tmp_path / "qwen_3.safetensors", words)
-    with pytest.raises(ModelError, match="has no weights for its vae; give vae[.]"):
+    with pytest.raises(ModelError, match=r"has no weights for its vae; give vae[.]"):
         loaded(own.file, base=bare, text_encoder=text)
     vae = ldm.write(tmp_path / "vae.safetensors", dict(own.pipe.vae.state_dict()))
     found = loaded(own.file, base=bare, vae=vae, text_encoder=text).pipe
@@ -210,7 +210,7 @@ def test_no_layout_is_refused_by_name():
     for family in FAMILIES:
         for file in family.transformers:
             for group in file.marks:
-                header = SimpleNamespace(
+                header: Any = SimpleNamespace(
                     shapes=dict.fromkeys(f"{mark}x" for mark in group),
                     has=lambda *starts, group=group: any(
                         f"{mark}x".startswith(starts) for mark in group
@@ -256,7 +256,8 @@ def test_flux_in_its_own_names_at_its_own_width():
     assert config["guidance_embeds"]
     with init_empty_weights():
         want = diffusers.FluxTransformer2DModel.from_config(dict(config)).state_dict()
-    convert = SINGLE_FILE_LOADABLE_CLASSES["FluxTransformer2DModel"]["checkpoint_mapping_fn"]
+    known: Any = SINGLE_FILE_LOADABLE_CLASSES
+    convert = known["FluxTransformer2DModel"]["checkpoint_mapping_fn"]
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
     got = convert(checkpoint=empty, config=config)
     assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in want.items()}

@@ -9,7 +9,7 @@ from engine.models.formats.sources import first_line
 
 
 def resolve_dtype(dtype: Any, device: Any, half: str = "float16") -> Any:
-    """``dtype`` (None, a torch dtype or its name); if None ``half`` on a GPU, float32 on the CPU."""
+    """``dtype`` (None, a torch dtype or its name): if None ``half`` on a GPU, float32 on a CPU."""
     import torch
 
     if dtype is None:

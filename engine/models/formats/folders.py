@@ -113,7 +113,7 @@ def _from_folder(
     dtype = resolve_dtype(dtype, device, family.half)
     if "unet" in index:
         _check_channels(model, index, source)
-    parts = {}
+    parts: dict[str, Any] = {}
     if text_encoder is not None:
         parts |= load_text_encoders(text_encoder, index, config, dtype)
     if vae is not None:

@@ -20,12 +20,12 @@ from engine.models.formats.assemble import (
 from engine.models.formats.kinds import kind_of
 from engine.models.formats.loaded import Loaded
 from engine.models.formats.prediction import noise_share, prediction_in
-from engine.models.formats.weights import Weights
 from engine.models.layout import CONV_IN, VAE, Layout
 
 if TYPE_CHECKING:
     import torch
 
+    from engine.models.formats.weights import Weights
     from engine.models.header import Header
 
 LoadVAE = Callable[[Mapping[str, Any]], Any]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError, setting
-from engine.models.family import Family
 from engine.models.formats.assemble import assembled
 from engine.models.formats.loaded import Loaded
 from engine.models.formats.sources import config_file, first_line, guarded, locate
@@ -21,6 +20,7 @@ from engine.models.formats.vaes import load_vae
 from engine.models.formats.variants import WEIGHTS, variant_of
 
 if TYPE_CHECKING:
+    from engine.models.family import Family
     from engine.models.formats.weights import Weights
     from engine.models.layout import TransformerFile
 
@@ -40,7 +40,9 @@ class Base:
         ModelError: it is not there, or of another family.
     """
 
-    def __init__(self, file: Path, family: Family, own: TransformerFile, place: Place | None):
+    def __init__(
+        self, file: Path, family: Family, own: TransformerFile, place: Place | None
+    ) -> None:
         self.place = place if place is not None else own.base
         try:
             self.source = _folder(self.place)
@@ -178,7 +180,8 @@ def _tensors(
     original = own.marks[0]
     if not all(any(name.startswith(mark) for name in tensors) for mark in original):
         return tensors
-    convert = SINGLE_FILE_LOADABLE_CLASSES[own.module]["checkpoint_mapping_fn"]
+    known: Any = SINGLE_FILE_LOADABLE_CLASSES
+    convert = known[own.module]["checkpoint_mapping_fn"]
     try:
         converted: dict[str, Any] = convert(checkpoint=tensors, config=config)
     except (KeyError, IndexError, RuntimeError) as error:
