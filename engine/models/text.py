@@ -41,6 +41,8 @@ class Reading:
     """Layers of the text encoder that are left out at its end."""
     embeds: Embeds | None = None
     """In the texts' place."""
+    like_diffusers: bool = False
+    """As many tokens as diffusers' pipelines read."""
 
 
 PLAIN = Reading()

@@ -29,6 +29,7 @@ from controls import Control
 from engine import InpaintEngine
 from engine.pocket.world import demo_scenes
 from engine.solvers.names import list_schedulers
+from tests.kit import tiny
 
 Cases = Iterator[tuple[str, Callable[[], str]]]
 

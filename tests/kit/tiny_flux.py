@@ -18,11 +18,12 @@ from transformers import (
 from tests.kit import tiny
 
 LATENTS = 4
+MARKS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def t5_tokenizer() -> PreTrainedTokenizerFast:
     """One that knows single characters and ends texts as T5's does."""
-    words = ["<pad>", "</s>", "<unk>", *(chr(code) for code in range(33, 127))]
+    words = [*MARKS.values(), *(chr(code) for code in range(33, 127))]
     told = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
     told.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
@@ -30,10 +31,8 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     told.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=told,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
         model_max_length=512,
+        **MARKS,
     )
 
 

@@ -28,8 +28,9 @@ MASK = 64
 """Pixels under a latent, which Fill's mask has a channel for each of."""
 NATIVE = 128
 """Latents a side of the pictures that it was trained on; no config tells."""
-WORDS = {True: 512, False: 256}
-"""Tokens that T5 reads, by whether the network is told the guidance: dev's and schnell's."""
+WORDS, SCHNELL_WORDS = 512, 256
+"""Tokens that T5 reads. Diffusers' pipelines have schnell read as many as the others, which it was
+not trained with."""
 
 
 class FluxNetwork(Network):
@@ -101,6 +102,7 @@ class FluxText(PipelineText):
     def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
         given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}
         embeds = given.get(f"{sign}prompt_embeds")
+        long = self.pipe.transformer.config.guidance_embeds or prompt.reading.like_diffusers
         hidden, pooled, _ = self.pipe.encode_prompt(
             prompt=None if embeds is not None else text,
             prompt_2=None,
@@ -108,7 +110,7 @@ class FluxText(PipelineText):
             num_images_per_prompt=prompt.images,
             prompt_embeds=embeds,
             pooled_prompt_embeds=given.get(f"{sign}pooled_prompt_embeds"),
-            max_sequence_length=WORDS[bool(self.pipe.transformer.config.guidance_embeds)],
+            max_sequence_length=WORDS if long else SCHNELL_WORDS,
         )
         return Conditioning({TEXT: hidden, POOLED: pooled})
 
