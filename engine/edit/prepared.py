@@ -50,7 +50,8 @@ class Prepared(ABC):
 
     def _reads_both(self) -> bool:
         """Whether the negative prompt is read too."""
-        return self.request.guidance_scale > 1 and not self.backbone.main.embeds_guidance
+        guided = self.backbone.family.guidance(self.request.guidance_scale).active
+        return guided and not self.backbone.main.embeds_guidance
 
     # What it is --------------------------------------------------------------------------------
 

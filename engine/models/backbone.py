@@ -258,9 +258,10 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         networks.append(second)
     _say_what_is_left_out(pipe)
     backbone = Backbone(pipe, family, networks)
+    backbone.defaults = family.defaults(pipe)
     if "base" not in backbone.networks:
         kind = KINDS[backbone.main.kind]
-        backbone.defaults = {"strategy": kind.strategy}
+        backbone.defaults = {**backbone.defaults, "strategy": kind.strategy}
         backbone.notes = (f"its only network is {kind.what}: the strategy is {kind.strategy}",)
     return backbone
 
