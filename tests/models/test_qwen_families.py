@@ -62,6 +62,7 @@ def test_prompts_of_unequal_lengths_share_a_call(flow):
         assert not torch.equal(alone.latents, together[0].latents) or edit is edits[0]
 
 
+@pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 def test_outside_the_map_the_picture_stays_to_the_bit(flow):
     half = soft()
     half[:, : SIZE // 2] = 0
