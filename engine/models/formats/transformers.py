@@ -120,7 +120,8 @@ def load_transformer(
 
     path = weights.header.path
     whole = Base(path, family, own, base)
-    parts: dict[str, Any] = {}
+    # What a pipeline was saved without, it is also loaded without: diffusers wants to be told.
+    parts: dict[str, Any] = {n: None for n, part in whole.index.items() if part == [None, None]}
     if text_encoder is not None:
         parts |= load_text_encoders(text_encoder, whole.index, whole.config, dtype)
     whole.check({*parts, "vae"} if vae is not None else set(parts))
