@@ -20,6 +20,8 @@ class Peer:
 
     patch: int = 1
     """Pictures are resized to a multiple of so many latents a side."""
+    guides_by_negative: bool = False
+    """Without a negative prompt it does not guide, whatever the scale."""
 
     def processors(self, cell: int) -> tuple[Any, Any, Any]:
         """Diffusers' processors for pictures, masks and control images; ``cell``: pixels per latent
