@@ -26,7 +26,10 @@ class Named(Protocol):
 Info = TypeVar("Info", bound=Named)
 
 OWN: Mapping[str, Mapping[str, str]] = {
-    "softpaint.checkpoints": {"pocket": "engine.pocket.plugin:CHECKPOINT"},
+    "softpaint.checkpoints": {
+        "pocket": "engine.pocket.plugin:CHECKPOINT",
+        "pocket-flow": "engine.pocket.plugin:FLOW",
+    },
     "softpaint.families": {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
