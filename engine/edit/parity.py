@@ -144,11 +144,13 @@ class PreparedLikeDiffusers(Prepared):
     def _conditioning(
         self, network: Network, guidance: Guidance
     ) -> tuple[Conditioning, Conditioning | None]:
-        count = self.request.num_images
+        count, negative = self.request.num_images, self.request.negative_text
+        silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
+        guided = guidance.active and not network.embeds_guidance
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
-            self.request.negative_text,
-            guided=guidance.active and not network.embeds_guidance,
+            negative,
+            guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
             size=self.size,
             images=count,
             reading=reading_of(self.request),

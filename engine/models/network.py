@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.models.state import weights_state
+from engine.models.state import dtype_of, weights_state
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,11 @@ class Network(ABC):
     @abstractmethod
     def sample_size(self) -> int:
         """Latent cells a side of the square pictures that it was trained on."""
+
+    @property
+    def latents_dtype(self) -> torch.dtype:
+        """Of the latents outside it: the module's own unless it asks for more."""
+        return dtype_of(self.module)
 
     @abstractmethod
     def predict(

@@ -25,6 +25,8 @@ class Peer:
     bits."""
     shows: bool = False
     """The network is shown the picture, by ``with_reference``."""
+    guides_by_negative: bool = False
+    """Without a negative prompt it does not guide, whatever the scale."""
 
     def processors(self, cell: int) -> tuple[Any, Any, Any]:
         """Diffusers' processors for pictures, masks and control images; ``cell``: pixels per latent

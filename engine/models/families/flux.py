@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
 from engine.models.family import Family
+from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH, packed, places, unpacked
 from engine.models.peer import PATCHED
@@ -146,6 +147,49 @@ def _may_have(index: Mapping[str, Any]) -> bool:
     return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
 
 
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "img_in.weight" in shapes
+    embed, words, out = (
+        ("img_in", "txt_in", "final_layer.linear")
+        if original
+        else ("x_embedder", "context_embedder", "proj_out")
+    )
+    double, single = (
+        ("double_blocks.", "single_blocks.")
+        if original
+        else ("transformer_blocks.", "single_transformer_blocks.")
+    )
+    norm = "img_attn.norm.query_norm.scale" if original else "attn.norm_q.weight"
+    pooled = "vector_in.in_layer" if original else "time_text_embed.text_embedder.linear_1"
+    told = "guidance_in.in_layer" if original else "time_text_embed.guidance_embedder.linear_1"
+    width, given = shapes[f"{embed}.weight"]
+    head = shapes[f"{double}0.{norm}"][0]
+    return {
+        "in_channels": given,
+        "out_channels": shapes[f"{out}.weight"][0],
+        "num_layers": count(shapes, double),
+        "num_single_layers": count(shapes, single),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes[f"{words}.weight"][1],
+        "pooled_projection_dim": shapes[f"{pooled}.weight"][1],
+        "guidance_embeds": f"{told}.weight" in shapes,
+    }
+
+
+FILE = TransformerFile(
+    name="flux",
+    description="Flux.1",
+    module="FluxTransformer2DModel",
+    marks=(
+        ("double_blocks.0.img_attn.", "single_blocks.0.linear1.", "vector_in."),
+        ("transformer_blocks.0.attn.", "single_transformer_blocks.0.proj_mlp.", "x_embedder."),
+    ),
+    fit=_fitted,
+    base="black-forest-labs/FLUX.1-dev",
+)
+
+
 FLUX = Family(
     name="flux",
     description="Flux.1",
@@ -167,4 +211,6 @@ FLUX = Family(
     solver_arguments=_solver_arguments,
     inpaint_pipeline="FluxInpaintPipeline",
     peer=PATCHED,
+    transformers=(FILE,),
+    half="bfloat16",
 )
