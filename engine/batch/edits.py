@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.batch.items import REGIONS
 from engine.batch.store import file_digest
 from engine.errors import InputError, OutputError, SoftpaintError
 from engine.picture.source import Source, is_own_alpha
@@ -184,7 +185,7 @@ class Edits:
         identity = identity_of(sources, settings, self._model)
         if settings.get("seed") in (None, -1):
             settings["seed"] = int(identity[:8], 16)
-        request = self.engine.read({**settings, **sources})
+        request = self.engine.read({**settings, **_with_regions(sources, settings)})
         if request.chooses or not isinstance(request.prompt, str):
             raise InputError("a batch makes one picture of a prompt; give each its own row.")
         prepared = prepare(self.engine.backbone, [request])[0]
@@ -243,6 +244,17 @@ class Edits:
             "own": json.loads(json.dumps(ready.item.settings, default=str)),
             "inputs": ready.inputs,
         }
+
+
+def _with_regions(sources: Mapping[str, Source], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The files by the engine's names: those of regions inside their regions."""
+    own: dict[str, Any] = {k: each for k, each in sources.items() if not k.startswith(REGIONS)}
+    if len(own) < len(sources):
+        own["regions"] = [
+            {**region, "map": sources[f"{REGIONS}{number}"]}
+            for number, region in enumerate(settings["regions"])
+        ]
+    return own
 
 
 def identity_of(sources: Mapping[str, Source], settings: Mapping[str, Any], model: str) -> str:

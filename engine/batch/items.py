@@ -18,6 +18,8 @@ MANIFESTS: Final = (".jsonl", ".csv")
 """Suffixes of files that list edits."""
 FILES: Final = ("image", "mask", "strength_map")
 """Settings that are files of an item's own."""
+REGIONS: Final = "regions."
+"""How the files begin that are the maps of an item's regions."""
 _MARKS: Final = ("", "_mask", "-mask")
 """What the name of a photo's mask ends in, after the photo's own."""
 
@@ -187,10 +189,24 @@ def _of_manifest(manifest: Path) -> Iterator[Item]:
         for kind in FILES[1:]:
             if path := row.pop(kind, None):
                 files[kind] = path if is_own_alpha(path) else _beside(manifest, path)
+        files |= _region_maps(manifest, row, where)
         name = row.pop("output", None) or _free(output_name(_inside(image)), counts)
         _refuse_outside(name, where)
         _check_names(row, where)
         yield Item(str(name), files, row)
+
+
+def _region_maps(manifest: Path, row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The maps of a row's regions, as files: ``regions.0`` and so on."""
+    regions = row.get("regions") or []
+    if not isinstance(regions, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("map"), str) for each in regions
+    ):
+        raise InputError(f'{where}: regions is a list of objects, each with a "map".')
+    return {
+        f"{REGIONS}{number}": _beside(manifest, region["map"])
+        for number, region in enumerate(regions)
+    }
 
 
 def _json_rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -87,6 +87,11 @@ def batch(
     _refuse_inside(source, folder)
     if asked.controls:
         raise InputError("a batch takes controls by the strategy's name: --strategy blend+canny.")
+    if asked.settings.get("regions"):
+        raise InputError(
+            "a batch takes regions in its manifest: a column regions of a .jsonl, each with a map "
+            "beside it."
+        )
     settings = {**asked.settings, **asked.options}
     settings |= {name: str(path.resolve()) for name, path in asked.region.items()}
     masked = bool(asked.region) or "expand" in settings

@@ -23,7 +23,7 @@ from controls import check_references
 from controls.canvas import Canvas
 from controls.ip_adapter import ReferenceStack
 from controls.steering import Place, steering_of
-from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.guidance import Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Strategy, StrategyContext
 from engine.edit.prepared import Prepared
@@ -37,6 +37,7 @@ from engine.picture.read import load_image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from engine.denoise.guidance import Guidance
     from engine.models import Backbone
     from engine.models.network import Network
     from engine.request.request import EditRequest
@@ -106,7 +107,7 @@ class PreparedLikeDiffusers(Prepared):
     def _job(self) -> Job:
         request, strategy = self.request, self._parts
         network = self.backbone.network(strategy.network).like_diffusers
-        guidance = Guidance(request.guidance_scale, request.guidance_rescale)
+        guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
         schedule = self.schedules()
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.denoise.guidance import Guidance
 from engine.errors import ModelError
 from engine.models.codec import Codec, codec_of
 from engine.registry import Registry
@@ -50,6 +51,9 @@ class Family:
     from its ``model_index.json``: before anything of it is loaded."""
     layouts: tuple[Layout, ...] = ()
     """How its whole models stand in one file; the first that fits is taken."""
+    guidance: Callable[..., Guidance] = Guidance
+    """How its predictions with and without the prompt become one: of :class:`Guidance` or derived
+    from it."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
 

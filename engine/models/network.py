@@ -30,6 +30,9 @@ class Network(ABC):
     (1 = repaint) and the masked picture's latents, one below the other."""
     embeds_guidance = False
     """It is told the guidance scale, by :meth:`with_guidance`, and never runs unguided."""
+    couples = False
+    """It can follow several prompts in one call, each where its region is: a conditioning of
+    :func:`engine.models.coupled.coupled`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
     adapters = 0
