@@ -74,8 +74,8 @@ def lessons_of(
 
 
 def _conditioning(backbone: Backbone, caption: str, size: Size) -> tuple[Any, Any]:
-    told, _ = backbone.encode_prompt(caption, None, guided=False, size=size)
-    _, untold = backbone.encode_prompt(caption, None, guided=True, size=size)
+    told, untold = backbone.encode_prompt(caption, None, guided=True, size=size)
+    assert untold is not None  # noqa: S101 - it was asked for
     network = backbone.main
     if network.embeds_guidance:  # such networks are taught at guidance 1, where nothing is added
         told, untold = (network.with_guidance(each, 1.0) for each in (told, untold))

@@ -58,7 +58,6 @@ def draw_prior(
                 "seed": recipe.seed + each,
                 "strategy": STRATEGIES[kind],
                 "prefill": "original",
-                "paste": "none",
                 "colour": "none",
             }
             for each in some

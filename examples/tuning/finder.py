@@ -26,7 +26,8 @@ class Finder(nn.Module):
         self.head = nn.Conv2d(128, 1, 1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(pixels)).flatten(1).logsumexp(1)
+        places: torch.Tensor = self.head(self.body(pixels))
+        return places.flatten(1).logsumexp(1)
 
 
 def pictures(seeds: range, codec) -> tuple[torch.Tensor, torch.Tensor]:

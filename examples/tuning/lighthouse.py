@@ -51,7 +51,7 @@ def paint(
     side = len(picture)
     big = (side * SUPERSAMPLING, side * SUPERSAMPLING)
     board = Board(side, side)
-    board.image = cv2.resize(picture, big, interpolation=cv2.INTER_CUBIC)
+    board.image = np.asarray(cv2.resize(picture, big, interpolation=cv2.INTER_CUBIC), np.uint8)
     board.footprint = np.zeros(big, np.uint8)
     ambient = scaled(LIGHTS[spec.time].ambient, DIMMED[spec.weather])
     _draw(board, thing, ambient, night=spec.time == "night")

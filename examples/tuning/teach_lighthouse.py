@@ -68,7 +68,7 @@ def paint(engine: InpaintEngine, edits: list[dict], strategy: str) -> list[np.nd
     made = []
     for start in range(0, len(edits), 8):
         some = [
-            {**edit, "strategy": strategy, "num_inference_steps": 20, "seed": start + i}
+            {**edit, "strategy": strategy, "num_inference_steps": 16, "seed": start + i}
             for i, edit in enumerate(edits[start : start + 8])
         ]
         for edit in some:
@@ -87,46 +87,69 @@ def known_found(edits: list[dict], images: list[np.ndarray]) -> float:
     return float(np.mean(hits))
 
 
-def main() -> None:
-    """Teach, paint, count."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("taught"))
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--edits", type=int, default=60, help="lighthouses; twice as many others")
-    asked = parser.parse_args()
-    photos, lora = asked.out / "photos", asked.out / "lighthouse.safetensors"
+def teach(out: Path, steps: int) -> None:
+    """Eight pictures, and the command that learns from them."""
+    photos, lora = out / "photos", out / "lighthouse.safetensors"
     draw_photos(photos, 8)
     clock, processor = time.monotonic(), time.process_time()
-    if not lora.exists():
-        priors = [part for prompt in PRIOR for part in ("--prior-prompt", prompt)]
-        line = f"tune content {photos} -o {lora} --steps {asked.steps} --batch 8 --rate 2e-3"
-        rest = "--layers all --weighting debiased --sample-every 100 --device cpu"
-        run([*line.split(), *rest.split(), *priors])
-    taught = {"seconds": time.monotonic() - clock, "processor": time.process_time() - processor}
+    priors = [part for prompt in PRIOR for part in ("--prior-prompt", prompt)]
+    line = f"tune content {photos} -o {lora} --steps {steps} --batch 8 --rate 2e-3 --layers all"
+    rest = "--weighting debiased --prior-pictures 1 --sample-every 100 --device cpu"
+    if code := run([*line.split(), *rest.split(), *priors]):
+        raise SystemExit(code)
+    spent = {"seconds": time.monotonic() - clock, "processor": time.process_time() - processor}
+    (out / "taught.json").write_text(json.dumps({**spent, "threads": torch.get_num_threads()}))
+
+
+def measure(out: Path, name: str, count: int) -> None:
+    """Paint with the LoRA (``after``) or without (``before``); the pictures, for the figures."""
     engine = InpaintEngine.from_pretrained(device="cpu")
-    finder, right = train_finder(engine.backbone.codec)
-    new, old = edits_of(asked.edits)
-    figures: dict = {"taught": taught, "finder_right": right, "threads": torch.get_num_threads()}
-    shown = {}
-    for name in ("before", "after"):
-        if name == "after":
-            engine.load_lora(lora)
-        lighthouses, others = (paint(engine, each, "inpaint9") for each in (new, old))
-        shown[name] = (lighthouses, others)
+    if name == "after":
+        engine.load_lora(out / "lighthouse.safetensors")
+    new, old = (paint(engine, each, "inpaint9") for each in edits_of(count))
+    np.savez(out / f"{name}.npz", new=new, old=old)
+
+
+def compare(out: Path, count: int) -> None:
+    """Figures and a sheet of what was painted before and after."""
+    finder, right = train_finder(InpaintEngine.from_pretrained(device="cpu").backbone.codec)
+    new, old = edits_of(count)
+    figures: dict = {"taught": json.loads((out / "taught.json").read_text())}
+    figures["finder right on held-out scenes"] = right
+    shown = {name: dict(np.load(out / f"{name}.npz")) for name in ("before", "after")}
+    for name, made in shown.items():
         figures[name] = {
-            "lighthouses": float(np.mean(found(finder, lighthouses))),
-            "other kinds": known_found(old, others),
-            "others taken for lighthouses": float(np.mean(found(finder, others))),
+            "lighthouses": float(np.mean(found(finder, list(made["new"])))),
+            "other kinds": known_found(old, list(made["old"])),
+            "others taken for lighthouses": float(np.mean(found(finder, list(made["old"])))),
         }
-        print(name, figures[name], flush=True)
-    (asked.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    sheet(new, old, shown).save(asked.out / "sheet.png")
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures, indent=1))
+    sheet(new, old, shown).save(out / "sheet.png")
+
+
+def main() -> None:
+    """Teach, paint, count; or one stage of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("taught"))
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
+    parser.add_argument("--stage", choices=["teach", "before", "after", "compare"])
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for stage in [asked.stage] if asked.stage else ["teach", "before", "after", "compare"]:
+        if stage == "teach":
+            teach(asked.out, asked.steps)
+        elif stage == "compare":
+            compare(asked.out, asked.edits)
+        else:
+            measure(asked.out, stage, asked.edits)
 
 
 def sheet(new: list[dict], old: list[dict], shown: dict) -> Image.Image:
     """What was asked, before and after, of both."""
     rows = []
-    for place, edits in enumerate((new[:5], old[:3])):
+    for place, edits in (("new", new[:6]), ("old", old[:4])):
         for i, edit in enumerate(edits):
             holed = np.where(edit["mask"][..., None], np.uint8(128), edit["image"])
             pictures = [holed, shown["before"][place][i], shown["after"][place][i]]
