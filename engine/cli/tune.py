@@ -107,12 +107,14 @@ def extract_lora(
     from engine.tune.extract import extract
 
     watched = not quiet and sys.stderr.isatty()
-    found = extract(tuned, base, output, rank, device=device, progress=_shown if watched else None)
+    found = extract(
+        tuned, base, output, rank, device=device, progress=_counted if watched else None
+    )
     rest = f"; {found.left} biases, norms and the like are left out" if found.left else ""
     say(f"{output}: {len(found.pairs)} modules, {found.kept:.1%} of their change{rest}")
 
 
-def _shown(done: int, count: int) -> None:
+def _counted(done: int, count: int) -> None:
     if done % 50 == 0 or done == count:
         note(f"{done} of {count} layers")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.errors import InputError
+from engine.errors import InputError, StoppedError
 from engine.solvers.parameterisation import parameterisation_of
 from engine.tune.layers import Taught, at_rest, checkpointed, taught
 from engine.tune.lessons import Lesson, lessons_of
@@ -195,6 +195,20 @@ def teach(
         InputError: the model has no such network, or nothing of it can be taught.
         StoppedError: interrupted; the same call goes on.
     """
+    if engine.adapters.loras:
+        raise InputError("a model is taught without LoRAs over it: take them out first.")
+    try:
+        return _teach(engine, asked, told, say)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped before the first step; the same command goes on.") from None
+
+
+def _teach(
+    engine: InpaintEngine,
+    asked: Teaching,
+    told: Callable[[Progress], object],
+    say: Callable[[str], object],
+) -> Path:
     backbone, recipe, folder = engine.backbone, asked.recipe, asked.folder()
     kind = asked.network or ("inpaint" if "inpaint" in backbone.networks else "base")
     network = backbone.network(kind)
@@ -206,10 +220,10 @@ def teach(
     folder.open()
     own = draw_prior(engine, kind, asked.prior_prompts, side, recipe, folder, say)
     say(f"{len(photos)} pictures are encoded ...")
-    shown = [
+    learnt, kept = (
         lessons_of(each, backbone, inpaint=kind == "inpaint", seed=recipe.seed)
         for each in (photos, own)
-    ]
+    )
     with (
         taught(
             network.module, rank=recipe.rank, ends=LAYERS[recipe.layers], seed=recipe.seed
@@ -222,9 +236,8 @@ def teach(
             with awake():
                 folder.sheet(step, sample_sheet(engine, kind, photos, recipe.seed))
 
-        lessons = Lessons(
-            network, layers, parameterisation_of(engine.pipe.scheduler), noising, *shown, recipe
-        )
+        predicts = parameterisation_of(engine.pipe.scheduler)
+        lessons = Lessons(network, layers, predicts, noising, learnt, kept, recipe)
         trainer = Trainer(layers, recipe, folder, backbone.device, backbone.dtype)
         count = sum(each.numel() for each in layers.parameters.values())
         say(f"{count / 1e6:.2f} M parameters of {network.kind} are taught")

@@ -4,10 +4,12 @@ number alone, so that a training that was interrupted ends with the same bits.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,15 +77,12 @@ def optimiser_of(recipe: Recipe, parameters: Iterable[Any]) -> Any:
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(parameters, **settings)
     check_optimiser(recipe)
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(parameters, **settings)
+    made = importlib.import_module("bitsandbytes.optim").AdamW8bit
+    return made(parameters, **settings)
 
 
 def check_optimiser(recipe: Recipe) -> None:
     """Raise ``InputError`` where an optimiser's package is missing."""
-    from importlib.util import find_spec
-
     if recipe.optimiser == "adamw8bit" and find_spec("bitsandbytes") is None:
         raise InputError("adamw8bit needs a package: pip install bitsandbytes")
 
