@@ -34,6 +34,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "flux": "engine.models.families.flux:FLUX",
         "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
         "z-image": "engine.models.families.z_image:Z_IMAGE",
+        "flux2": "engine.models.families.flux2:FLUX2",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.judges": {
