@@ -33,6 +33,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sd3": "engine.models.families.sd3:SD3",
         "flux": "engine.models.families.flux:FLUX",
         "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
+        "qwen-image-edit": "engine.models.families.qwen_image:QWEN_EDIT",
         "z-image": "engine.models.families.z_image:Z_IMAGE",
         "flux2": "engine.models.families.flux2:FLUX2",
     },
