@@ -112,7 +112,8 @@ class KLCodec(Codec):
 
     def decode(self, latents: torch.Tensor, *, parity: bool = False) -> torch.Tensor:
         with self.precision() as dtype:
-            return self._decoded(self._unscaled(latents.to(dtype)), parity=parity)
+            own = self._unscaled_by_pipelines if parity else self._unscaled
+            return self._decoded(own(latents.to(dtype)), parity=parity)
 
     def _decoded(self, latents: torch.Tensor, *, parity: bool) -> torch.Tensor:
         """Pixels of the VAE's own latents."""
@@ -173,6 +174,10 @@ class KLCodec(Codec):
         shift = getattr(self.pipe.vae.config, "shift_factor", None)
         unscaled: torch.Tensor = latents / factor
         return unscaled if shift is None else unscaled + shift
+
+    def _unscaled_by_pipelines(self, latents: torch.Tensor) -> torch.Tensor:
+        """What diffusers' inpainting pipelines make of latents before they decode them."""
+        return self._unscaled(latents)
 
     def _statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Per-channel mean and deviation, for checkpoints (Playground 2.5) that carry them."""

@@ -58,6 +58,7 @@ def open_model(
         inpaint = load_inpaint_unet(inpaint_model, like, dtype_of(like), device)
     backbone = backbone_for(loaded.pipe, inpaint)
     backbone.checkpoint = find_checkpoint(model)
-    backbone.defaults = {**backbone.defaults, **loaded.defaults}
+    known = backbone.checkpoint.defaults if backbone.checkpoint else {}
+    backbone.defaults = {**backbone.defaults, **known, **loaded.defaults}
     backbone.notes = (*loaded.notes, *backbone.notes)
     return backbone

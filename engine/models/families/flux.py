@@ -123,6 +123,30 @@ class FluxText(PipelineText):
         return Conditioning({TEXT: hidden, POOLED: pooled})
 
 
+def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
+    tokens = latents.width // PATCH * (latents.height // PATCH)
+    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
+
+
+def _defaults(pipe: Any) -> Mapping[str, Any]:
+    config = pipe.transformer.config
+    if not config.guidance_embeds:
+        return {"num_inference_steps": 4, "guidance_scale": 1.0}
+    if config.in_channels != pipe.transformer.out_channels:
+        return {"num_inference_steps": 50, "guidance_scale": 30.0}
+    return {"num_inference_steps": 28, "guidance_scale": 3.5}
+
+
+def _fits(pipe: Any) -> bool:
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == "FluxTransformer2DModel"
+
+
+def _may_have(index: Mapping[str, Any]) -> bool:
+    part = index.get("transformer")
+    return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
+
+
 def _fitted(shapes: Shapes) -> Mapping[str, Any]:
     original = "img_in.weight" in shapes
     embed, words, out = (
@@ -164,30 +188,6 @@ FILE = TransformerFile(
     fit=_fitted,
     base="black-forest-labs/FLUX.1-dev",
 )
-
-
-def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
-    tokens = latents.width // PATCH * (latents.height // PATCH)
-    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
-
-
-def _defaults(pipe: Any) -> Mapping[str, Any]:
-    config = pipe.transformer.config
-    if not config.guidance_embeds:
-        return {"num_inference_steps": 4, "guidance_scale": 1.0}
-    if config.in_channels != pipe.transformer.out_channels:
-        return {"num_inference_steps": 50, "guidance_scale": 30.0}
-    return {"num_inference_steps": 28, "guidance_scale": 3.5}
-
-
-def _fits(pipe: Any) -> bool:
-    kind = type(getattr(pipe, "transformer", None)).__name__
-    return kind == "FluxTransformer2DModel"
-
-
-def _may_have(index: Mapping[str, Any]) -> bool:
-    part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
 
 
 FLUX = Family(

@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
+from engine.models.codec import KLCodec
 from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
+from engine.models.peer import PATCHED
 from engine.models.speed.forwards import is_compiled
 from engine.models.speed.joint_attention import count_bias, counted_attention
 from engine.models.text import PipelineText, Prompt
@@ -141,6 +143,14 @@ class SD3Text(PipelineText):
         return Conditioning(tensors)
 
 
+class SD3Codec(KLCodec):
+    """Diffusers' inpainting pipeline does not undo the shift of the latents (its issue 13611)."""
+
+    def _unscaled_by_pipelines(self, latents: torch.Tensor) -> torch.Tensor:
+        unscaled: torch.Tensor = latents / self.pipe.vae.config.scaling_factor
+        return unscaled
+
+
 def _tokens_shift(scheduler: Any, latents: Size, _: int) -> Mapping[str, Any]:
     return dynamic_shift(scheduler, latents.width // 2 * (latents.height // 2))
 
@@ -210,11 +220,13 @@ SD3 = Family(
     denoiser="transformer",
     network=SD3Network,
     text=SD3Text,
+    codec=SD3Codec,
     fits=_fits,
     may_have=_may_have,
     defaults=_defaults,
     solver_arguments=_tokens_shift,
     inpaint_pipeline="StableDiffusion3InpaintPipeline",
+    peer=PATCHED,
     transformers=(FILE,),
     half="bfloat16",
 )

@@ -113,7 +113,9 @@ def _from_folder(
     dtype = resolve_dtype(dtype, device, family.half)
     if "unet" in index:
         _check_channels(model, index, source)
-    parts: dict[str, Any] = {}
+    # What a pipeline was saved without, it is also loaded without: diffusers wants to be told.
+    parts: dict[str, Any] = {name: None for name, part in index.items() if part == [None, None]}
+    parts |= _shared(model, index, dtype)
     if text_encoder is not None:
         parts |= load_text_encoders(text_encoder, index, config, dtype)
     if vae is not None:
@@ -122,6 +124,20 @@ def _from_folder(
     return guarded(
         partial(diffusers.DiffusionPipeline.from_pretrained, str(source), **settings), model
     )
+
+
+def _shared(model: Place, index: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+    """The parts of a known model that stand in another's folder."""
+    import diffusers
+    import transformers
+
+    checkpoint, parts = find_checkpoint(model), {}
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for name, folder in checkpoint.shared.items() if checkpoint else ():
+        library, kind = index[name]
+        made = getattr(libraries[library], kind)
+        parts[name] = guarded(partial(made.from_pretrained, folder, dtype=dtype), model)
+    return parts
 
 
 def _family_of(model: Any, index: Mapping[str, Any]) -> Family:
