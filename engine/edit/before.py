@@ -78,6 +78,7 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
+        shared.schedules.warn_of_late_start()
         steps = [
             shared.schedules.steps(stage.strength)
             for view in shared.inputs.views

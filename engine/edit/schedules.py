@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+from engine.errors import SoftpaintWarning
 from engine.solvers.names import fresh_scheduler
 from engine.solvers.schedule import Schedule
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 1000
 """As many as training has levels."""
+LATE = 0.3
+"""The share of training's timesteps from which on a run begins near enough to pure noise."""
 
 
 class ScheduleMaker:
@@ -31,6 +35,25 @@ class ScheduleMaker:
             self._spare[strength] = self(strength)
             self._steps[strength] = len(self._spare[strength])
         return self._steps[strength]
+
+    def warn_of_late_start(self) -> None:
+        """Say of a whole run that its few steps begin far from pure noise, as the spacing of most
+        checkpoints' schedulers has it (``leading``): what is drawn is a smear.
+        """
+        request = self.request
+        if request.strength < 1 or request.denoising_start is not None or self.parity:
+            return
+        whole = self(1.0)
+        self._spare[1.0] = whole
+        first = float(whole.timesteps[0]) / whole.scheduler.config.get("num_train_timesteps", 1000)
+        if first < LATE:
+            warnings.warn(
+                f"a run of {request.num_inference_steps} by this scheduler begins "
+                f"{first:.1%} of the way up to noise, and draws next to nothing: take more steps, "
+                "or a scheduler that begins at the top, such as euler-trailing.",
+                SoftpaintWarning,
+                stacklevel=2,
+            )
 
     def __call__(self, strength: float = 1.0) -> Schedule:
         """``strength``: the stage's, in (0, 1]."""
