@@ -30,6 +30,8 @@ OWN: Mapping[str, Mapping[str, str]] = {
     "softpaint.families": {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
+        "sd3": "engine.models.families.sd3:SD3",
+        "flux": "engine.models.families.flux:FLUX",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.judges": {

@@ -7,6 +7,7 @@
 
 from strategies.blend import LatentBlend
 from strategies.differential import DifferentialDiffusion, FewStepsWarning
+from strategies.fill import FillTransformer
 from strategies.inpaint9 import InpaintUNet
 from strategies.registry import (
     StrategyInfo,
@@ -24,6 +25,7 @@ from strategies.think import Think
 __all__ = [
     "DifferentialDiffusion",
     "FewStepsWarning",
+    "FillTransformer",
     "InpaintUNet",
     "LatentBlend",
     "SoftBlend",
@@ -87,6 +89,17 @@ register(
         paper="Rombach et al. 2022, the Stable Diffusion inpainting checkpoints",
         build=InpaintUNet,
         network="inpaint",
+    )
+)
+register(
+    StrategyInfo(
+        name="fill",
+        description="Flux Fill, which sees mask and surroundings; alone it repaints all of the "
+        "mask, as fill+differential each position by its strength",
+        cost="1 model call a step, and one more image encoded",
+        paper="Black Forest Labs 2024, FLUX.1 Tools",
+        build=FillTransformer,
+        network="fill",
     )
 )
 register(

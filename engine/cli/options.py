@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from engine.cli.app import note
+from engine.cli.pairs import pair, parse_options
+from engine.cli.regions import REGIONS, regions_of
 from engine.errors import InputError
 from engine.request.field import REQUIRED, Field, Group, fields_of
 from engine.request.fields import Fields
@@ -207,10 +208,13 @@ class Asked:
     def need(self) -> tuple[Any, Path]:
         """Photo and output, once all that an edit needs is there."""
         photo = needed(self.photo, "PHOTO")
+        if self.settings.get("regions"):
+            self.settings.setdefault("prompt", "")  # of what lies between them
         needed(self.settings.get("prompt"), "--prompt")
-        if not self.region and "expand" not in self.settings:
+        if not self.region and not {"expand", "regions"} & set(self.settings):
             raise InputError(
-                "give --mask, --strength-map or --expand: which part of the picture is repainted?"
+                "give --mask, --strength-map, --region-edit or --expand: which part of the picture "
+                "is repainted?"
             )
         return photo, needed(self.output, "--output")
 
@@ -292,6 +296,7 @@ def _listed(settings: Mapping[str, Field], own: Mapping[str, Any]) -> dict[str, 
     strategy = {name: options.pop(name) for name in ("strategy",) if name in options}
     return {
         **needed,
+        **REGIONS,
         "output": Output,
         **own,
         **strategy,
@@ -309,7 +314,10 @@ def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
     return Asked(
         photo=values["photo"],
         region=_region(**{name: values[name] for name in files}),
-        settings=_settings(**{name: values[name] for name in settings if name not in files}),
+        settings=_settings(
+            regions=regions_of(**{name: values[name] for name in REGIONS}),
+            **{name: values[name] for name in settings if name not in files},
+        ),
         controls=_controls(**{name: values[name] for name in CONTROLS}),
         options=parse_options(values["option"] or []),
         load=_loads(values),
@@ -345,26 +353,6 @@ def load(arguments: dict[str, Any], *, quiet: bool = False) -> InpaintEngine:
     return engine
 
 
-def parse_options(pairs: Sequence[str], where: str = "--option") -> dict[str, Any]:
-    """``key=value`` pairs; a value is read as JSON where it is JSON, else it is text."""
-    options = {}
-    for pair in pairs:
-        key, text = _pair(pair, where, "key=value")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        options[key.replace("-", "_")] = value
-    return options
-
-
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"{option} takes {form}, not {text!r}.")
-    return key.strip(), value
-
-
 def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:
     """The mask or the map under the engine's name for it, or nothing."""
     if mask and strength_map:
@@ -384,7 +372,7 @@ def _controls(
         return []
     from controls import Control
 
-    masks = dict(_pair(text, "--control-mask", "NAME=FILE") for text in control_mask or ())
+    masks = dict(pair(text, "--control-mask", "NAME=FILE") for text in control_mask or ())
     parsed = [Control.parse(text) for text in control or ()]
     names = {several[0].model for several in parsed}
     if unused := masks.keys() - names:

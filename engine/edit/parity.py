@@ -4,8 +4,9 @@ For people who move over, and for the tests that hold the engine to its peers. W
 (diffusers 0.42): images are resized to a multiple of 8, masks to grey, binarised at 0.5 and reduced
 to the latent grid by nearest neighbour; the generator draws the VAE sample of the image (not for
 9-channel networks at strength 1), then the noise for all pictures at once, then the VAE sample of
-the masked image, which 4-channel networks never use; at strength 1 the run starts from pure noise;
-every model call is followed by the blend. Nothing is pasted.
+the masked image, which text-to-image networks never use; at strength 1 the run starts from pure
+noise; every model call is followed by the blend. Nothing is pasted. Where a family's pipeline does
+otherwise, its :class:`engine.models.peer.Peer` says so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from controls import check_references
@@ -30,7 +30,6 @@ from engine.edit.prepared import Prepared
 from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
-from engine.models.processors import control_image_processor, image_processors
 from engine.picture.geometry import Size
 from engine.picture.read import load_image
 
@@ -62,7 +61,7 @@ class PreparedLikeDiffusers(Prepared):
         self._parts = self.strategy
         self.processor, self.image, self.mask = _processed(backbone, request)
         self.schedules = ScheduleMaker(backbone, request, parity=True)
-        self.steps = self.schedules.steps()
+        self.steps = self.schedules.steps(1.0, self.size)
         self.seeds = [request.seed] * request.num_images
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
@@ -108,7 +107,7 @@ class PreparedLikeDiffusers(Prepared):
         request, strategy = self.request, self._parts
         network = self.backbone.network(strategy.network).like_diffusers
         guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
-        schedule = self.schedules()
+        schedule = self.schedules(1.0, self.size)
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
         with self.clock.phase("encode"):
@@ -161,10 +160,10 @@ class PreparedLikeDiffusers(Prepared):
         x0 = torch.zeros(1, *shape[1:])  # never used where it is not encoded
         if latents_given:
             x0 = self.image
-        elif strategy.network == "base" or self.request.strength != 1.0:
+        elif strategy.network != "inpaint" or self.request.strength != 1.0:
             x0 = self._draw(self.image, dtype)
         x0 = x0.to(backbone.device, dtype).repeat(count, 1, 1, 1)
-        noise = randn_tensor(shape, self.generator, device=backbone.device, dtype=dtype)
+        noise = backbone.family.peer.noise(shape, self.generator, backbone.device, dtype)
         masked = None if latents_given else self._draw(self.image * (self.mask < 0.5), dtype)
 
         def masked_image_latents() -> torch.Tensor:
@@ -172,7 +171,7 @@ class PreparedLikeDiffusers(Prepared):
                 raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
             return masked.repeat(count, 1, 1, 1)
 
-        grid = torch.nn.functional.interpolate(self.mask, size=(height, width))
+        grid = backbone.family.peer.grid(self.mask, (height, width))
         return StrategyContext(
             schedule=schedule,
             init_latents=x0,
@@ -180,6 +179,7 @@ class PreparedLikeDiffusers(Prepared):
             strength_map=grid.to(backbone.device, dtype).repeat(count, 1, 1, 1),
             network=strategy.network,
             masked_image_latents=masked_image_latents,
+            map_pixels=lambda: self.mask.to(backbone.device, dtype),
         )
 
     def _draw(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -195,11 +195,11 @@ class _DiffusersCanvas(Canvas):
     def __init__(self, backbone: Backbone, image: torch.Tensor, mask: torch.Tensor) -> None:
         height, width = mask.shape[-2:]
         pictures = None
+        processor, _, self.processor = backbone.family.peer.processors(backbone.cell)
         if image.shape[1] == 3:
-            (opened,) = image_processors(backbone.cell)[0].postprocess(image, output_type="pil")
+            (opened,) = processor.postprocess(image, output_type="pil")
             pictures = [np.asarray(opened)]
         super().__init__((width, height), pictures, [mask[0, 0].numpy()], backbone.cell)
-        self.processor = control_image_processor(backbone.cell)
 
     def place(self, source: Any) -> tuple[torch.Tensor, bool]:
         width, height = self.size
@@ -218,7 +218,7 @@ def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Ten
     """The image processor, the picture (1 3 H W in [-1, 1], or latents) and the binary mask
     (1 1 H W), as diffusers prepares them.
     """
-    processor, mask_processor = image_processors(backbone.cell)
+    processor, mask_processor, _ = backbone.family.peer.processors(backbone.cell)
     source = request.mask if request.mask is not None else request.strength_map
     try:
         image = processor.preprocess(_opened(request.image)).to(dtype=torch.float32)

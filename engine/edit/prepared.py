@@ -44,8 +44,14 @@ class Prepared(ABC):
         self.strategy = build_strategy(request.strategy, request.options)
         for stage in self.strategy.stages:
             backbone.network(stage.strategy.network)
+        backbone.text.check(request.embeds, guided=self._reads_both())
         self.controls = _controls_of(self.strategy.name, request)
         self.clock = Clock()
+
+    def _reads_both(self) -> bool:
+        """Whether the negative prompt is read too."""
+        guided = self.backbone.family.guidance(self.request.guidance_scale).active
+        return guided and not self.backbone.main.embeds_guidance
 
     # What it is --------------------------------------------------------------------------------
 

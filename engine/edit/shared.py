@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -85,34 +86,41 @@ class Shared:
     # Text --------------------------------------------------------------------------------------
 
     def conditioning(
-        self, network: Network, scale: float, size: Size, rows: int = 1
+        self,
+        network: Network,
+        scale: float,
+        size: Size,
+        texts: tuple[str, str | None] | None = None,
     ) -> tuple[Conditioning, Conditioning | None]:
-        """The text for jobs, with and without the prompt.
+        """The text for jobs (1 row each), with and without the prompt.
 
         Args:
             network: that reads them.
             scale: of the guidance, for a network that embeds it.
             size: of the job's canvas.
-            rows: of the job.
+            texts: prompt and negative prompt in place of the request's.
         """
         embedded = scale if network.embeds_guidance else None
-        cond, uncond = self.remember(
-            ("text", size, embedded), lambda: self._conditioning(network, embedded, size)
+        return self.remember(
+            ("text", size, embedded, texts),
+            lambda: self._conditioning(network, embedded, size, texts),
         )
-        if rows == 1:
-            return cond, uncond
-        return cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
     def _conditioning(
-        self, network: Network, embedded: float | None, size: Size
+        self,
+        network: Network,
+        embedded: float | None,
+        size: Size,
+        texts: tuple[str, str | None] | None,
     ) -> tuple[Conditioning, Conditioning | None]:
+        request = self.request
+        reading = reading_of(request)
         cond, uncond = self.backbone.encode_prompt(
-            self.request.text,
-            self.request.negative_text,
+            *(texts or (request.text, request.negative_text)),
             guided=embedded is None
-            and self.backbone.family.guidance(self.request.guidance_scale).active,
+            and self.backbone.family.guidance(request.guidance_scale).active,
             size=size,
-            reading=reading_of(self.request),
+            reading=replace(reading, embeds=None) if texts else reading,
         )
         if embedded is not None:
             cond = network.with_guidance(cond, embedded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.models.state import weights_state
@@ -13,6 +14,34 @@ if TYPE_CHECKING:
     import torch
 
     from engine.types import Conditioning
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """What a network takes beside latents, and what it is for."""
+
+    name: str
+    what: str
+    """What it is called."""
+    how: str
+    """How one is given."""
+    strategy: str = ""
+    """The strategy of edits with a model that has no other network; empty for the usual one."""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        NetworkKind("base", "the text-to-image network", "a text-to-image checkpoint as model="),
+        NetworkKind(
+            "inpaint", "the 9-channel inpainting UNet", "inpaint_model=", strategy="inpaint9"
+        ),
+        NetworkKind("fill", "the transformer of Flux Fill", "Flux Fill as model=", strategy="fill"),
+    )
+}
+"""By name. ``"base"`` takes latents alone; ``"inpaint"`` latents, mask (1 = repaint) and the masked
+picture's latents, one below the other; ``"fill"`` latents, the masked picture's and the mask, a
+channel for each pixel under a latent."""
 
 
 class Network(ABC):
@@ -26,12 +55,16 @@ class Network(ABC):
     """
 
     kind = "base"
-    """The strategies' name for what it takes: ``"base"`` latents alone, ``"inpaint"`` latents, mask
-    (1 = repaint) and the masked picture's latents, one below the other."""
+    """The strategies' name for what it takes, of :data:`KINDS`."""
     embeds_guidance = False
     """It is told the guidance scale, by :meth:`with_guidance`, and never runs unguided."""
+    couples = False
+    """It can follow several prompts in one call, each where its region is: a conditioning of
+    :func:`engine.models.coupled.coupled`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
+    reach = sys.maxsize
+    """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
     """How many IP-Adapters are loaded into it."""
 

@@ -42,6 +42,6 @@ def open_model(
         inpaint = load_inpaint_unet(inpaint_model, loaded.pipe.unet, dtype, device)
     backbone = backbone_for(loaded.pipe, inpaint)
     backbone.checkpoint = find_checkpoint(model)
-    backbone.defaults = {**loaded.defaults, **backbone.defaults}
+    backbone.defaults = {**backbone.defaults, **loaded.defaults}
     backbone.notes = (*loaded.notes, *backbone.notes)
     return backbone

@@ -104,13 +104,18 @@ def load_strength_map(
     return _fit(strength, size, name, hard=is_hard(strength))
 
 
-def check_strength(strength_map: NDArray[np.float32], name: str = "strength map") -> None:
-    """Refuse a map that changes nothing, and name one that hardly changes anything.
+def check_strength(
+    strength_map: NDArray[np.float32], name: str = "strength map", *, may_be_empty: bool = False
+) -> None:
+    """Refuse a map that changes nothing (unless it may be empty), and name one that hardly changes
+    anything.
 
     Raises:
         InputError: It is 0 everywhere.
     """
     peak = float(strength_map.max())
+    if peak == 0 and may_be_empty:
+        return
     if peak == 0:
         raise InputError(
             f"{name} is empty: nothing to repaint (white, 1 = repaint; "

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.source import STANDARD_INPUT, Source, is_own_alpha
+from engine.picture.source import STANDARD_INPUT, Source, is_address, is_own_alpha
 from engine.request.field import fields_of
 from engine.request.fields import Fields
+from engine.request.regions import SETTINGS
 
 if TYPE_CHECKING:
     from controls import Control
+    from engine.request.regions import Region
     from engine.request.result import EditResult
 
 KEY = "edit"
@@ -42,7 +44,7 @@ class InputFile:
     @classmethod
     def of(cls, source: Source, *, beside: Path) -> InputFile:
         """Describe what was read for a result that is written to ``beside``."""
-        if source.is_stream or is_own_alpha(source):
+        if source.is_stream or is_own_alpha(source) or source.is_address:
             return cls(source.path, source.path, source.sha256)
         absolute = os.path.realpath(source)
         try:
@@ -53,7 +55,7 @@ class InputFile:
 
     def places(self, *, beside: Path) -> list[Path]:
         """Where it may be: beside the result, or where it was."""
-        if self.absolute == STANDARD_INPUT:
+        if self.absolute == STANDARD_INPUT or is_address(self.absolute):
             return []
         return [Path(os.path.realpath(beside)).parent / self.path, Path(self.absolute)]
 
@@ -106,6 +108,40 @@ class RecordedControl:
 
 
 @dataclass(frozen=True)
+class RecordedRegion:
+    """A region of an edit, by its files."""
+
+    map: InputFile | None
+    """None where it was no file."""
+    settings: Mapping[str, Any]
+    """Its own, of :data:`engine.request.regions.SETTINGS`."""
+    controls: Sequence[RecordedControl] | None
+    """None where they were the edit's."""
+    reference: InputFile | None
+    reference_scale: float
+    lora: str | None
+
+    @classmethod
+    def of(cls, region: Region, *, beside: Path) -> RecordedRegion:
+        """Describe a region for a result written to ``beside``."""
+        told = region.describe()
+        lora = told.pop("lora", None)
+        controls, reference = region.controls, region.reference
+        several = controls if isinstance(controls, list | tuple) else [controls]
+        picture = getattr(reference, "image", reference)
+        return cls(
+            map=file_of(region.map, beside=beside),
+            settings=told,
+            controls=None
+            if controls is None
+            else [RecordedControl.of(each, beside=beside) for each in several],
+            reference=file_of(picture, beside=beside),
+            reference_scale=float(getattr(reference, "scale", 1.0)),
+            lora=lora,
+        )
+
+
+@dataclass(frozen=True)
 class EditRecord:
     """One edit, complete: enough to make the same pixels again."""
 
@@ -126,6 +162,7 @@ class EditRecord:
     """Everything that was used, defaults and versions included, as the engine reports it."""
     timings: Mapping[str, float]
     controls: Sequence[RecordedControl] = ()
+    regions: Sequence[RecordedRegion] = ()
     format: int = FORMAT
 
     @classmethod
@@ -172,6 +209,7 @@ class EditRecord:
             settings={**used, "seeds": [result.seeds[index]]},
             timings=result.timings,
             controls=[RecordedControl.of(each, beside=beside) for each in several if each],
+            regions=[RecordedRegion.of(each, beside=beside) for each in request.regions or ()],
         )
 
     def metadata(self) -> dict[str, str]:
@@ -200,7 +238,11 @@ class EditRecord:
             else f"{self.image.path} (sha256 {self.image.sha256[:12]})",
             **{
                 kind: f"{each.path} (sha256 {each.sha256[:12]})"
-                for kind, each in {**self.region, **self._control_files()}.items()
+                for kind, each in {
+                    **self.region,
+                    **self._control_files(),
+                    **self._region_files(),
+                }.items()
             },
             **_flat({**self.load, **self.settings}),
         }
@@ -208,6 +250,13 @@ class EditRecord:
         lines = [f"{name:<{width}}  {_shown(value)}" for name, value in shown.items()]
         seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in self.timings.items())
         return [*lines, f"{'seconds':<{width}}  {seconds}"]
+
+    def _region_files(self) -> dict[str, InputFile]:
+        return {
+            f"region {number} map": each.map
+            for number, each in enumerate(self.regions, start=1)
+            if each.map is not None
+        }
 
     def _control_files(self) -> dict[str, InputFile]:
         return {
@@ -262,6 +311,7 @@ def read_record(text: str, name: str) -> EditRecord:
                 "settings": _table(fields["settings"]),
                 "timings": {k: float(_number(v)) for k, v in _table(fields["timings"]).items()},
                 "controls": controls,
+                "regions": [_region(each) for each in _list(fields.get("regions", []))],
             }
         )
         prompt = record.edit.get("prompt", "")
@@ -330,6 +380,23 @@ def _edit(values: dict[str, Any]) -> dict[str, Any]:
 
 def _file(fields: Any) -> InputFile:
     return InputFile(**{key: _text(value) for key, value in _table(fields).items()})
+
+
+def _region(fields: Any) -> RecordedRegion:
+    fields = _table(fields)
+    files = {
+        name: None if fields[name] is None else _file(fields[name]) for name in ("map", "reference")
+    }
+    controls = fields["controls"]
+    settings = _edit(_table(fields["settings"]))
+    _require(settings.keys() <= set(SETTINGS), "a region")
+    return RecordedRegion(
+        settings=settings,
+        controls=None if controls is None else [_control(each) for each in _list(controls)],
+        reference_scale=_number(fields["reference_scale"]),
+        lora=None if fields["lora"] is None else _text(fields["lora"]),
+        **files,
+    )
 
 
 def _control(fields: Any) -> RecordedControl:

@@ -73,6 +73,7 @@ def job_for(
         strength_map=strength_map,
         network="base",
         masked_image_latents=lambda: pytest.fail("a 4-channel strategy asks for no such latents"),
+        map_pixels=lambda: pytest.fail("no text-to-image network looks at pixels"),
     )
     branches = {"cond": Conditioning({"target": TARGET})}
     if guided:

@@ -26,8 +26,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from engine import InpaintEngine
 from engine.errors import SoftpaintWarning
 from engine.solvers.names import fresh_scheduler
+from strategies import get_strategy, list_strategies
 
 SIZE = 64
+STRATEGIES = [name for name in list_strategies() if get_strategy(name).network != "fill"]
+"""Those that UNets of both kinds can run."""
 
 
 def tokenizer() -> CLIPTokenizer:
