@@ -149,7 +149,7 @@ class Shared:
         if scale != 1:
             raise InputError("stages of other scales need pixels; latents were given.")
         x0 = self.inputs.latents[view.source : view.source + 1]
-        return x0.to(self.backbone.device, self.backbone.dtype)
+        return x0.to(self.backbone.device, self.backbone.main.latents_dtype)
 
     def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view whose hole is prefilled."""

@@ -210,7 +210,7 @@ class Backbone:
         The mode of the posterior, which is remembered for the last :data:`PICTURES`, or a draw from
         it with ``generator`` if ``sample``.
         """
-        where = (self.device, self.dtype)
+        where = (self.device, self.main.latents_dtype)
         if sample:
             return self.codec.encode(pixels, *where, generator=generator, sample=True)
         key = (contents(pixels), where, self.codec.state())

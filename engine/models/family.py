@@ -32,7 +32,7 @@ from engine.registry import Registry
 
 if TYPE_CHECKING:
     from engine.models.header import Header
-    from engine.models.layout import Layout
+    from engine.models.layout import Layout, TransformerFile
     from engine.models.network import Network
     from engine.models.text import TextEncoder
     from engine.picture.geometry import Size
@@ -81,6 +81,10 @@ class Family:
     guidance: Callable[..., Guidance] = Guidance
     """How its predictions with and without the prompt become one: of :class:`Guidance` or derived
     from it."""
+    transformers: tuple[TransformerFile, ...] = ()
+    """How its denoiser stands alone in a file; the first that fits is taken."""
+    half: str = "float16"
+    """The type of its weights on a GPU, where the user says none."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
     peer: Peer = PEER
@@ -111,6 +115,14 @@ def layout_of(header: Header) -> tuple[Family, Layout] | None:
     """The family of a single file and how it stands there; None if it is of none."""
     every = ((family, layout) for family in FAMILIES for layout in family.layouts)
     return next((each for each in every if each[1].marks(header)), None)
+
+
+def transformer_of(header: Header) -> tuple[Family, TransformerFile] | None:
+    """The family of a file that holds a transformer, and how it stands there; None if it is of
+    none.
+    """
+    every = ((family, file) for family in FAMILIES for file in family.transformers)
+    return next((each for each in every if each[1].prefix(header) is not None), None)
 
 
 def unsupported(what: str) -> str:

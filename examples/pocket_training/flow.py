@@ -180,7 +180,6 @@ def shipped_vae() -> Any:
     from diffusers import AutoencoderKL
 
     vae: Any = AutoencoderKL.from_pretrained(model_folder() / "vae", torch_dtype=torch.float32)
-    vae.register_to_config(shift_factor=0.0)
     return vae.eval().requires_grad_(False)
 
 

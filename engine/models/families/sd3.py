@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
+from engine.models.codec import KLCodec
 from engine.models.family import Family
+from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
+from engine.models.peer import PATCHED
 from engine.models.speed.forwards import is_compiled
 from engine.models.speed.joint_attention import count_bias, counted_attention
 from engine.models.text import PipelineText, Prompt
@@ -25,6 +29,8 @@ TEXT = "encoder_hidden_states"
 POOLED = "pooled_projections"
 COUNTS = "counts"
 """How many of the pipeline's tokens each token of the text stands for, b n."""
+HEAD = 64
+"""Width of a head of SD 3's, where no weight tells."""
 WITHOUT_T5 = 256
 """Tokens of zeros that diffusers' pipelines give in the place of a T5's."""
 
@@ -137,6 +143,14 @@ class SD3Text(PipelineText):
         return Conditioning(tensors)
 
 
+class SD3Codec(KLCodec):
+    """Diffusers' inpainting pipeline does not undo the shift of the latents (its issue 13611)."""
+
+    def _unscaled_by_pipelines(self, latents: torch.Tensor) -> torch.Tensor:
+        unscaled: torch.Tensor = latents / self.pipe.vae.config.scaling_factor
+        return unscaled
+
+
 def _tokens_shift(scheduler: Any, latents: Size, _: int) -> Mapping[str, Any]:
     return dynamic_shift(scheduler, latents.width // 2 * (latents.height // 2))
 
@@ -157,6 +171,44 @@ def _defaults(pipe: Any) -> Mapping[str, Any]:
     return {"num_inference_steps": 28, "guidance_scale": 5.0}
 
 
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "x_embedder.proj.weight" in shapes
+    place = "" if original else "pos_embed."
+    embed = "x_embedder.proj" if original else "pos_embed.proj"
+    pooled = "y_embedder.mlp.0" if original else "time_text_embed.text_embedder.linear_1"
+    blocks = "joint_blocks." if original else "transformer_blocks."
+    second = ".x_block.attn2." if original else ".attn2."
+    norm = "x_block.attn.ln_q" if original else "attn.norm_q"
+    width, given = shapes[f"{embed}.weight"][:2]
+    normed = shapes.get(f"{blocks}0.{norm}.weight")
+    head = normed[0] if normed else HEAD
+    dual = {int(name.split(".")[1]) for name in shapes if second in name}
+    return {
+        "in_channels": given,
+        "out_channels": given,
+        "num_layers": count(shapes, blocks),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes["context_embedder.weight"][1],
+        "caption_projection_dim": shapes["context_embedder.weight"][0],
+        "pooled_projection_dim": shapes[f"{pooled}.weight"][1],
+        "pos_embed_max_size": math.isqrt(shapes[f"{place}pos_embed"][1]),
+        "dual_attention_layers": sorted(dual),
+        "qk_norm": "rms_norm" if normed else None,
+    }
+
+
+FILE = TransformerFile(
+    name="sd3",
+    description="SD 3",
+    module="SD3Transformer2DModel",
+    marks=(
+        ("joint_blocks.0.x_block.attn.", "x_embedder.proj."),
+        ("transformer_blocks.0.attn.add_q_proj.", "pos_embed.proj.", "context_embedder."),
+    ),
+    fit=_fitted,
+    base="stabilityai/stable-diffusion-3.5-medium",
+)
 SD3 = Family(
     name="sd3",
     description="SD 3, SD 3.5",
@@ -168,9 +220,13 @@ SD3 = Family(
     denoiser="transformer",
     network=SD3Network,
     text=SD3Text,
+    codec=SD3Codec,
     fits=_fits,
     may_have=_may_have,
     defaults=_defaults,
     solver_arguments=_tokens_shift,
     inpaint_pipeline="StableDiffusion3InpaintPipeline",
+    peer=PATCHED,
+    transformers=(FILE,),
+    half="bfloat16",
 )

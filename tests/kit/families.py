@@ -1,0 +1,17 @@
+"""A tiny real model of every family, by the family's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+from tests.kit import tiny, tiny_flow
+
+TINY: dict[str, Callable[[], Any]] = {
+    "sd": lambda: StableDiffusionPipeline(**tiny.modules(sdxl=False)),
+    "sdxl": lambda: StableDiffusionXLPipeline(**tiny.modules()),
+    "sd3": tiny_flow.sd3,
+}
+"""Makers of loaded pipelines that read prompts of single characters."""
