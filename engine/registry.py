@@ -35,6 +35,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sd": "engine.models.families.sd:SD",
         "sd3": "engine.models.families.sd3:SD3",
         "flux": "engine.models.families.flux:FLUX",
+        "flux2": "engine.models.families.flux2:FLUX2",
         "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
         "z-image": "engine.models.families.z_image:Z_IMAGE",
     },

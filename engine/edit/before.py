@@ -201,6 +201,9 @@ class PreparedEdit(Prepared):
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
             branches, guide = self._told(network, guidance, size, None if refining else view, stage)
+        if self.request.instruct and not refining:
+            shown = self.shared.original(view, stage.scale)
+            branches = {k: network.with_reference(each, shown) for k, each in branches.items()}
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))

@@ -104,7 +104,7 @@ class PreparedLikeDiffusers(Prepared):
         return images, latents
 
     def _job(self) -> Job:
-        request, strategy = self.request, self._parts
+        request, strategy, count = self.request, self._parts, self.request.num_images
         network = self.backbone.network(strategy.network).like_diffusers
         guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
         schedule = self.schedules(1.0, self.size)
@@ -113,6 +113,12 @@ class PreparedLikeDiffusers(Prepared):
         with self.clock.phase("encode"):
             context = self._context(schedule, cond.text.dtype)
         x0, noise = context.init_latents, context.noise
+        if self.backbone.family.peer.shows:
+            cond = network.with_reference(cond, x0)
+            uncond = None if uncond is None else network.with_reference(uncond, x0)
+        if self.backbone.family.peer.apart and uncond is not None:
+            # Conditionings of other names than the others' do not share their call.
+            uncond = uncond.adding({"apart": uncond.text.new_zeros(count)})
         if request.denoising_start is not None:
             start = x0  # diffusers continues from the latents that are given as the image
         elif request.strength == 1.0:

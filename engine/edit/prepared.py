@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from controls import check_controls, check_references, split_controls
 from engine.edit.clock import Clock
 from engine.edit.strategies import build_strategy
+from engine.errors import InputError, setting
 from engine.request.result import EditResult
 from strategies import list_strategies
 
@@ -46,6 +47,11 @@ class Prepared(ABC):
             backbone.network(stage.strategy.network)
         backbone.text.check(request.embeds, guided=self._reads_both())
         self.controls = _controls_of(self.strategy.name, request)
+        if request.instruct and not backbone.main.takes_reference:
+            raise InputError(
+                f"{setting('instruct')} is for models that are shown the picture, such as Flux.2; "
+                f"{backbone.family.description} is not."
+            )
         self.clock = Clock()
 
     def _reads_both(self) -> bool:

@@ -63,6 +63,9 @@ class Network(ABC):
     :func:`engine.models.coupled.coupled`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
+    takes_reference = False
+    """It can be shown a picture beside the one that it makes, by :meth:`with_reference`: then the
+    prompt may be an instruction."""
     reach = sys.maxsize
     """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
@@ -104,6 +107,12 @@ class Network(ABC):
     def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
         """``conditioning`` that tells the guidance ``scale`` to a network that embeds it."""
         return conditioning
+
+    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
+        """``conditioning`` that shows the picture of clean ``latents`` (1 c h w or b c h w) to a
+        network that :attr:`takes_reference`.
+        """
+        raise NotImplementedError
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

@@ -7,7 +7,11 @@ More tokens hide less under the same noise, so that large pictures are given mor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def is_dynamic(scheduler: Any) -> bool:
@@ -29,3 +33,12 @@ def dynamic_shift(scheduler: Any, tokens: int) -> Mapping[str, float]:
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
     slope = (high - low) / (most - fewest)
     return {"mu": tokens * slope + (low - slope * fewest)}
+
+
+def even_levels(steps: int) -> NDArray[np.float64]:
+    """The levels that pipelines since Flux give their schedulers to be shifted: evenly from 1 to
+    1 / ``steps``.
+    """
+    import numpy as np
+
+    return np.linspace(1.0, 1 / steps, steps)

@@ -26,11 +26,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from engine import InpaintEngine
 from engine.errors import SoftpaintWarning
 from engine.solvers.names import fresh_scheduler
-from strategies import get_strategy, list_strategies
+from strategies import list_strategies
 
 SIZE = 64
-STRATEGIES = [name for name in list_strategies() if get_strategy(name).network != "fill"]
-"""Those that UNets of both kinds can run."""
+STRATEGIES = [name for name in list_strategies() if name not in {"fill", "whole"}]
+"""Those for UNets of both kinds."""
 
 
 def tokenizer() -> CLIPTokenizer:

@@ -16,10 +16,13 @@ from engine.models.network import Network
 from engine.models.packing import PATCH, packed, places, unpacked
 from engine.models.peer import PATCHED
 from engine.models.text import PipelineText, Prompt
+from engine.solvers.shift import dynamic_shift, even_levels
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.picture.geometry import Size
 
 TEXT = "encoder_hidden_states"
 POOLED = "pooled_projections"
@@ -91,9 +94,14 @@ class FluxNetwork(Network):
 class FluxText(PipelineText):
     """T5's embeddings of the prompt, and CLIP's pooled one."""
 
+    needed = ("text_encoder", "text_encoder_2")
+    pooled = True
+
     def encode(
         self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:
+        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
         cond = self._told(prompt, prompt.positive, "", device)
         if not prompt.guided:
             return cond, None
@@ -113,6 +121,30 @@ class FluxText(PipelineText):
             max_sequence_length=WORDS if long else SCHNELL_WORDS,
         )
         return Conditioning({TEXT: hidden, POOLED: pooled})
+
+
+def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
+    tokens = latents.width // PATCH * (latents.height // PATCH)
+    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
+
+
+def _defaults(pipe: Any) -> Mapping[str, Any]:
+    config = pipe.transformer.config
+    if not config.guidance_embeds:
+        return {"num_inference_steps": 4, "guidance_scale": 1.0}
+    if config.in_channels != pipe.transformer.out_channels:
+        return {"num_inference_steps": 50, "guidance_scale": 30.0}
+    return {"num_inference_steps": 28, "guidance_scale": 3.5}
+
+
+def _fits(pipe: Any) -> bool:
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == "FluxTransformer2DModel"
+
+
+def _may_have(index: Mapping[str, Any]) -> bool:
+    part = index.get("transformer")
+    return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
 
 
 def _fitted(shapes: Shapes) -> Mapping[str, Any]:
@@ -156,6 +188,8 @@ FILE = TransformerFile(
     fit=_fitted,
     base="black-forest-labs/FLUX.1-dev",
 )
+
+
 FLUX = Family(
     name="flux",
     description="Flux.1",
@@ -171,6 +205,10 @@ FLUX = Family(
     denoiser="transformer",
     network=FluxNetwork,
     text=FluxText,
+    fits=_fits,
+    may_have=_may_have,
+    defaults=_defaults,
+    solver_arguments=_solver_arguments,
     inpaint_pipeline="FluxInpaintPipeline",
     peer=PATCHED,
     transformers=(FILE,),
