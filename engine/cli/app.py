@@ -119,6 +119,8 @@ def _explain(error: Exception) -> int:
     """Say ``error`` in one line; the exit code."""
     if isinstance(error, typer.TyperException):
         message, code = error.format_message(), error.exit_code
+        if "extra argument" in message:
+            message += "; one picture is edited at a time, a folder of them by softpaint batch"
     elif isinstance(error, StoppedError):
         note(f"softpaint: {error}")
         return EXIT_INTERRUPTED

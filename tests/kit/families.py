@@ -9,6 +9,7 @@ import torch
 from diffusers import (
     Flux2KleinPipeline,
     FluxPipeline,
+    QwenImageEditPlusPipeline,
     QwenImagePipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -40,5 +41,6 @@ TINY: dict[str, Callable[[], Any]] = {
     "flux2": flux2,
     "z-image": lambda: ZImagePipeline(**tiny_qwen.z_image()),
     "qwen-image": lambda: QwenImagePipeline(**tiny_qwen.qwen_image()),
+    "qwen-image-edit": lambda: QwenImageEditPlusPipeline(**tiny_qwen.qwen_edit()),
 }
 """Makers of loaded pipelines that read prompts of single characters."""
