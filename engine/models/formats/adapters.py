@@ -226,16 +226,22 @@ class Adapters:
             raise ModelError(f"{path} could not be loaded: {error}") from error
 
     def _load_by_diffusers(self, path: Path, name: str) -> None:
-        """A transformer's LoRA, whose names are diffusers' own affair."""
+        """Of transformers, whose few kinds of files diffusers' pipelines know themselves."""
+
+        def is_there() -> bool:
+            return any(name in held for held in self.pipe.get_list_adapters().values())
+
         try:
             with no_loading_bars(), adding_adapters():
-                self.pipe.load_lora_weights(str(path), adapter_name=name)
-        except (ValueError, RuntimeError, KeyError) as error:
+                self.pipe.load_lora_weights(
+                    str(path.parent), weight_name=path.name, adapter_name=name
+                )
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            if is_there():
+                self.pipe.delete_adapters(name)
             raise ModelError(f"{path} could not be loaded: {first_line(error)}") from error
-        if not any(name in held for held in self.pipe.get_list_adapters().values()):
-            raise ModelError(
-                f"{path} is a LoRA of another family: none of its modules is in this model."
-            )
+        if not is_there():
+            raise ModelError(f"{path} has nothing for this model: the LoRA is of another family.")
 
     def _weigh(self) -> None:
         if self.loras:
