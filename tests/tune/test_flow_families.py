@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import diffusers
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from engine.tune.photos import Photo
 from engine.tune.recipe import Recipe
 from tests.kit import tiny, tiny_adapters, tiny_flow, tiny_flux, tiny_qwen
 
-FAMILIES = {
+FAMILIES: dict[str, Callable[[], Any]] = {
     "sd3": tiny_flow.sd3,
     "flux": lambda: diffusers.FluxPipeline(**tiny_flux.modules()),
     "z_image": lambda: diffusers.ZImagePipeline(**tiny_qwen.z_image()),
