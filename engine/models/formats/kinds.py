@@ -50,12 +50,13 @@ def _unet_alone(header: Header) -> bool:
 
 UNPACKED = "give it in 16 bits, in float8 or as .gguf"
 CHECKPOINT = "give a whole checkpoint as the model"
+LORA = Kind(
+    "a LoRA",
+    _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
+    f"it changes a checkpoint and is none: {CHECKPOINT}",
+)
 KINDS: tuple[Kind, ...] = (
-    Kind(
-        "a LoRA",
-        _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
-        f"it changes a checkpoint and is none: {CHECKPOINT}",
-    ),
+    LORA,
     Kind(
         "an IP-Adapter",
         _begins("image_proj.", "ip_adapter."),
