@@ -192,7 +192,7 @@ class Adapters:
             raise InputError(f"{type(self.pipe).__name__} takes no LoRAs here.")
         path = find_file(lora.place, (".safetensors",))
         if "unet" not in components:
-            self._load_as_diffusers(path, name)
+            self._load_by_diffusers(path, name)
             return
         modules, metadata = read_lora(path)
         found, left = matched(modules, metadata, components, path)
@@ -227,7 +227,7 @@ class Adapters:
             self.pipe.delete_adapters(name)
             raise ModelError(f"{path} could not be loaded: {error}") from error
 
-    def _load_as_diffusers(self, path: Path, name: str) -> None:
+    def _load_by_diffusers(self, path: Path, name: str) -> None:
         """Load a LoRA of a transformer, whose files' names the pipeline's own loader knows."""
         header = read_header(path)
         if kind_of(header) is not LORA:
@@ -238,16 +238,14 @@ class Adapters:
                 self.pipe.load_lora_weights(
                     str(path.parent), weight_name=path.name, adapter_name=name
                 )
-        except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+        except (ValueError, RuntimeError, KeyError, AttributeError, OSError) as error:
             if name in self._adapters():
                 self.pipe.delete_adapters(name)
             raise ModelError(
                 f"{path} could not be loaded, which is a LoRA of another model: {first_line(error)}"
             ) from error
         if name not in self._adapters():
-            raise ModelError(
-                f"{path} is a LoRA of another family: none of its modules is in this model."
-            )
+            raise ModelError(f"{path} has nothing for this model: it is a LoRA of another family.")
 
     def _adapters(self) -> set[str]:
         """The names of all LoRAs that are in the pipeline."""
