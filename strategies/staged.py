@@ -45,8 +45,8 @@ def staged(
     return StagedStrategy(
         "staged",
         tuple(
-            Stage(*each, model=model)
-            for *each, model in zip(
+            Stage(strategy, strength, scale, model=model)
+            for strategy, strength, scale, model in zip(
                 strategies, numbers["strengths"], numbers["scales"], places, strict=True
             )
         ),
