@@ -83,6 +83,7 @@ class InpaintEngine:
         inpaint_patch: Any = None,
         lora: Any = None,
         embedding: Any = None,
+        ip_adapter: Any = None,
     ) -> InpaintEngine:
         """Load a model. No hub is asked for what is in a file: configs and vocabulary of SD 1.x,
         SD 2.x and SDXL are part of this package.
@@ -104,6 +105,9 @@ class InpaintEngine:
                 :meth:`load_lora`.
             embedding: ``"FILE[:TOKEN]"``, a (file, token) pair, or a list of such: see
                 :meth:`load_embedding`.
+            ip_adapter: an IP-Adapter's file, or a list of such; the image encoder that they read
+                pictures with is looked for beside them (``image_encoder/``). An edit's
+                ``ip_adapter_image`` has an entry for each.
 
         Raises:
             InputError: a dtype, device or prediction type that cannot be used.
@@ -126,6 +130,8 @@ class InpaintEngine:
             engine.adapters.add_embedding(each)
         for each in loras:
             engine.adapters.add_lora(each)
+        if adapters := several(ip_adapter, os.fspath):
+            engine.adapters.set_ip_adapters(adapters)
         return engine
 
     @classmethod

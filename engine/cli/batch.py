@@ -85,6 +85,8 @@ def batch(
     if STREAM in (source, folder):
         raise InputError("a batch is of folders and files; - is neither.")
     _refuse_inside(source, folder)
+    if asked.references:
+        raise InputError("a batch takes no --ip-adapter.")
     if asked.controls:
         raise InputError("a batch takes controls by the strategy's name: --strategy blend+canny.")
     settings = {**asked.settings, **asked.options}

@@ -12,7 +12,7 @@ from engine.cli.options import Asked, needed
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from controls import Control
+    from controls import Control, Reference
     from engine.cli.files import Files
 
 
@@ -34,6 +34,7 @@ def opened(asked: Asked, files: Files, *, edits: bool = True) -> Asked:
             kind: _read(files, kind.replace("_", " "), path) for kind, path in asked.region.items()
         },
         controls=[[_opened(each, files) for each in several] for several in asked.controls],
+        references=[[_read_reference(each, files) for each in one] for one in asked.references],
     )
 
 
@@ -67,6 +68,14 @@ def _opened(control: Control, files: Files) -> Control:
     if isinstance(control.mask, str | Path):
         changes["mask"] = files.read(f"{control.label} control's mask", Path(control.mask))
     return replace(control, **changes) if changes else control
+
+
+def _read_reference(reference: Reference, files: Files) -> Reference:
+    return replace(
+        reference,
+        image=_read(files, "reference picture", reference.image),
+        mask=_read(files, "reference's mask", reference.mask),
+    )
 
 
 def check(
@@ -120,16 +129,19 @@ def check(
             if picture.alpha is not None:
                 feather = settings.get("feather", EditRequest.feather)
                 transparent = bool(opacity_after(picture.alpha, found, feather).min() < 255)
-    if asked.controls:
+    if asked.controls or asked.references:
         _check_control_files(asked, picture.size, expand)
     if output is not None:
         check_fits(output, size, transparent=transparent)
 
 
 def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> None:
-    """Refuse files of controls that do not go with a picture of ``size`` (width, height)."""
+    """Refuse files of controls and references that do not go with a picture of ``size`` (width,
+    height).
+    """
     from controls.canvas import Canvas
     from engine.picture.geometry import Box
+    from engine.picture.read import load_image
 
     left, top, right, bottom = expand
     inner = Box(left, top, left + size[0], top + size[1])
@@ -140,3 +152,7 @@ def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[i
             board.place(control.file)
         if control.mask is not None:
             board.place_mask(control.mask)
+    for reference in (each for several in asked.references for each in several):
+        load_image(reference.image)
+        if reference.mask is not None:
+            board.place_mask(reference.mask)

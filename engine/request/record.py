@@ -106,6 +106,32 @@ class RecordedControl:
 
 
 @dataclass(frozen=True)
+class RecordedReference:
+    """A picture that an IP-Adapter read, by its files."""
+
+    image: InputFile | None
+    """None where it was no file."""
+    scale: float
+    mask: InputFile | None
+    masked: bool
+    """It had a mask, be it a file or not."""
+
+    @classmethod
+    def of(cls, given: Any, *, beside: Path) -> RecordedReference:
+        """Describe a :class:`~controls.reference.Reference`, or a picture that stands for one, for
+        a result written to ``beside``.
+        """
+        if not hasattr(given, "embeds"):
+            return cls(file_of(given, beside=beside), 1.0, None, masked=False)
+        return cls(
+            image=file_of(given.image, beside=beside),
+            scale=float(given.scale),
+            mask=file_of(given.mask, beside=beside),
+            masked=given.mask is not None,
+        )
+
+
+@dataclass(frozen=True)
 class EditRecord:
     """One edit, complete: enough to make the same pixels again."""
 
@@ -126,6 +152,8 @@ class EditRecord:
     """Everything that was used, defaults and versions included, as the engine reports it."""
     timings: Mapping[str, float]
     controls: Sequence[RecordedControl] = ()
+    references: Sequence[Sequence[RecordedReference]] = ()
+    """For each IP-Adapter."""
     format: int = FORMAT
 
     @classmethod
@@ -156,8 +184,6 @@ class EditRecord:
             known |= {"seed": result.seeds[index], "num_images": 1, **texts}
             own = 0
         region = ("mask", "strength_map")
-        controls = request.controls
-        several = controls if isinstance(controls, list | tuple) else [controls]
         return cls(
             version=version("softpaint"),
             image=file_of(request.image, beside=beside),
@@ -171,7 +197,13 @@ class EditRecord:
             index=own,
             settings={**used, "seeds": [result.seeds[index]]},
             timings=result.timings,
-            controls=[RecordedControl.of(each, beside=beside) for each in several if each],
+            controls=[
+                RecordedControl.of(each, beside=beside) for each in _several(request.controls)
+            ],
+            references=[
+                [RecordedReference.of(each, beside=beside) for each in _several(of_one)]
+                for of_one in _several(request.ip_adapter_image)
+            ],
         )
 
     def metadata(self) -> dict[str, str]:
@@ -200,7 +232,11 @@ class EditRecord:
             else f"{self.image.path} (sha256 {self.image.sha256[:12]})",
             **{
                 kind: f"{each.path} (sha256 {each.sha256[:12]})"
-                for kind, each in {**self.region, **self._control_files()}.items()
+                for kind, each in {
+                    **self.region,
+                    **self._control_files(),
+                    **self._reference_files(),
+                }.items()
             },
             **_flat({**self.load, **self.settings}),
         }
@@ -216,6 +252,22 @@ class EditRecord:
             for key, each in (("image", control.image), ("mask", control.mask))
             if isinstance(each, InputFile)
         }
+
+    def _reference_files(self) -> dict[str, InputFile]:
+        every = [each for several in self.references for each in several]
+        return {
+            f"reference {number} {key}": file
+            for number, each in enumerate(every, 1)
+            for key, file in (("image", each.image), ("mask", each.mask))
+            if file is not None
+        }
+
+
+def _several(given: Any) -> Sequence[Any]:
+    """What is given as a list, one or nothing."""
+    if given is None or given == "":
+        return ()
+    return given if isinstance(given, list | tuple) else (given,)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -251,6 +303,10 @@ def read_record(text: str, name: str) -> EditRecord:
             )
         region = {kind: _file(each) for kind, each in _table(fields["region"]).items()}
         controls = [_control(each) for each in _list(fields["controls"])]
+        references = [
+            [_reference(each) for each in _list(of_one)]
+            for of_one in _list(fields.get("references", []))
+        ]
         record = EditRecord(
             **{
                 **fields,
@@ -262,6 +318,7 @@ def read_record(text: str, name: str) -> EditRecord:
                 "settings": _table(fields["settings"]),
                 "timings": {k: float(_number(v)) for k, v in _table(fields["timings"]).items()},
                 "controls": controls,
+                "references": references,
             }
         )
         prompt = record.edit.get("prompt", "")
@@ -330,6 +387,14 @@ def _edit(values: dict[str, Any]) -> dict[str, Any]:
 
 def _file(fields: Any) -> InputFile:
     return InputFile(**{key: _text(value) for key, value in _table(fields).items()})
+
+
+def _reference(fields: Any) -> RecordedReference:
+    fields = _table(fields)
+    image, mask = (None if fields[key] is None else _file(fields[key]) for key in ("image", "mask"))
+    _number(fields["scale"])
+    _require(isinstance(fields["masked"], bool), "masked")
+    return RecordedReference(**{**fields, "image": image, "mask": mask})
 
 
 def _control(fields: Any) -> RecordedControl:

@@ -420,19 +420,20 @@ def test_two_fingers_move_and_enlarge_and_paint_nothing(page):
         )
 
     touch("touchStart", (x, y))
-    touch("touchMove", (x + 8, y))  # the first finger paints until the second one comes
-    touch("touchStart", (x + 8, y), (x + 108, y))
+    touch("touchMove", (x + 30, y))  # the first finger paints until the second one comes
+    touch("touchStart", (x + 30, y), (x + 130, y))
     for step in range(1, 6):  # apart: from 100 to 200 px; and 30 px down
-        touch("touchMove", (x + 8 - 10 * step, y + 6 * step), (x + 108 + 10 * step, y + 6 * step))
+        down = y + 6 * step
+        touch("touchMove", (x + 30 - 10 * step, down), (x + 130 + 10 * step, down))
     touch("touchEnd")
     after = page.evaluate(shown)
     assert after["width"] == pytest.approx(2 * before["width"], rel=0.02)
-    centre = x + 58
+    centre = x + 80
     assert after["x"] - centre == pytest.approx(2 * (before["x"] - centre), abs=3)
     assert after["y"] - (y + 30) == pytest.approx(2 * (before["y"] - y), abs=3)
     assert _exported(page).max() == 0
     touch("touchStart", (x, y))  # and one finger paints
-    touch("touchMove", (x + 10, y))
+    touch("touchMove", (x + 30, y))
     touch("touchEnd")
     assert _exported(page).max() > 0
 
