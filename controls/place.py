@@ -83,9 +83,13 @@ class Bound:
         return Bound([*self.residuals, *other.residuals], told, {**self.branches, **other.branches})
 
     def joined(self, branches: Mapping[str, Conditioning]) -> dict[str, Conditioning]:
-        """A job's ``branches`` with what is told beside them, and the new ones."""
+        """A job's ``branches`` with what is told beside them, and the new ones. What ``cond`` is
+        told, ``cond.1`` is too: the same branch of another region.
+        """
         told = {
-            name: text.adding(self.conditioning[name]) if name in self.conditioning else text
+            name: text.adding(own)
+            if (own := self.conditioning.get(name.partition(".")[0]))
+            else text
             for name, text in branches.items()
         }
         return {**told, **self.branches}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.picture.colour import list_colours
     from engine.picture.fill import list_prefills
     from engine.picture.paste import list_pastes
+    from engine.request.regions import Region
     from engine.request.request import EditRequest
     from engine.request.result import Comparison, EditResult
     from engine.runtime.session import Session
@@ -45,6 +46,7 @@ _HOME = {
     "OutputError": "engine.errors",
     "Part": "engine.denoise.strategy",
     "Reference": "controls",
+    "Region": "engine.request.regions",
     "Session": "engine.runtime.session",
     "Snapshot": "engine.types",
     "SoftpaintError": "engine.errors",
@@ -74,6 +76,7 @@ __all__ = [
     "OutputError",
     "Part",
     "Reference",
+    "Region",
     "Session",
     "Snapshot",
     "SoftpaintError",

@@ -13,6 +13,7 @@ against a number of steps::
     python examples/train_pocket.py inpaint9 --minutes 25        # the 9-channel UNet
     python examples/train_pocket.py controlnet --annotator canny --minutes 40   # or depth
     python examples/train_pocket.py gan --minutes 25             # fills holes in one pass
+    python examples/train_pocket.py flow --minutes 100           # the flow transformer
     python examples/train_pocket.py export                       # write engine/pocket/model
     python examples/train_pocket.py evaluate                     # figures, and a sheet of samples
     python examples/train_pocket.py all                          # the whole chain in that order
@@ -51,6 +52,7 @@ from examples.pocket_training.controlnets import ANNOTATORS, stage_controlnet
 from examples.pocket_training.data import stage_render
 from examples.pocket_training.diffusion import stage_unet
 from examples.pocket_training.export import stage_evaluate, stage_export, stage_unpack
+from examples.pocket_training.flow import stage_flow
 from examples.pocket_training.gan import stage_gan
 from examples.pocket_training.inpainting import stage_inpaint9
 from examples.pocket_training.vae import stage_decoder, stage_latents, stage_vae
@@ -65,6 +67,7 @@ STAGES: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "inpaint9": (stage_inpaint9, 60),
     "controlnet": (stage_controlnet, 40),
     "gan": (stage_gan, 25),
+    "flow": (stage_flow, 100),
     "export": (stage_export, 0),
     "evaluate": (stage_evaluate, 0),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.denoise.guidance import ClassifierFree
@@ -148,7 +148,7 @@ class Think(Part):
         denoised = evaluation.denoised().float()
         guidance, other = evaluation.guidance, denoised
         if self.prompt_weight is not None and isinstance(guidance, ClassifierFree):
-            other = evaluation.denoised(replace(guidance, scale=self.prompt_weight)).float()
+            other = evaluation.denoised(guidance.weighing(self.prompt_weight)).float()
         known = (1 + self.lam) * state.init_latents.float() - self.lam * other
         return denoised + held * (known - denoised)
 

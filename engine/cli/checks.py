@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cli.options import Asked, needed
 from engine.errors import InputError
+from engine.picture.source import Source, is_own_alpha
 
 if TYPE_CHECKING:
     from controls import Control, Reference
@@ -35,7 +36,25 @@ def opened(asked: Asked, files: Files, *, edits: bool = True) -> Asked:
         },
         controls=[[_opened(each, files) for each in several] for several in asked.controls],
         references=[[_read_reference(each, files) for each in one] for one in asked.references],
+        settings={**asked.settings, **_regions(asked, files)},
     )
+
+
+def _regions(asked: Asked, files: Files) -> dict[str, Any]:
+    """The regions with their files read, if there are any."""
+    opened_ = []
+    for number, region in enumerate(asked.settings.get("regions") or (), start=1):
+        changes: dict[str, Any] = {}
+        for name in ("map", "reference"):
+            value = getattr(region, name)
+            if isinstance(value, str) and not isinstance(value, Source) and not is_own_alpha(value):
+                changes[name] = files.read(f"region {number}'s {name}", Path(value))
+        if region.controls is not None:
+            changes["controls"] = [_opened(each, files) for each in region.controls]
+        if region.lora is not None:
+            _announce(files, f"region {number}'s lora", str(region.lora).rpartition(":")[0])
+        opened_.append(replace(region, **changes))
+    return {"regions": opened_} if opened_ else {}
 
 
 def announce_models(files: Files, load: Mapping[str, Any]) -> None:
@@ -120,15 +139,20 @@ def check(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the engine reads them again, and warns then
         for kind, source in asked.region.items():
-            read: Any = load_mask if kind == "mask" else load_strength_map
-            found = read(
-                source, picture.size, invert=settings.get("invert", False), picture=picture
-            )
-            if kind != "mask":
-                check_strength(found)
+            how = {"invert": settings.get("invert", False), "picture": picture}
+            if kind == "mask":
+                found = load_mask(source, picture.size, may_be_empty=any(expand), **how)
+            else:
+                found = load_strength_map(source, picture.size, **how)
+                check_strength(found, may_be_empty=any(expand))
             if picture.alpha is not None:
                 feather = settings.get("feather", EditRequest.feather)
                 transparent = bool(opacity_after(picture.alpha, found, feather).min() < 255)
+        for number, region in enumerate(settings.get("regions") or (), start=1):
+            try:
+                check_strength(load_strength_map(region.map, picture.size, picture=picture))
+            except InputError as error:
+                raise InputError(f"region {number}: {error}") from None
     if asked.controls or asked.references:
         _check_control_files(asked, picture.size, expand)
     if output is not None:

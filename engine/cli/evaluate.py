@@ -16,8 +16,8 @@ from engine.cli.options import (
     load,
     loading,
     names_in,
-    parse_options,
 )
+from engine.cli.pairs import parse_options
 from engine.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ then its own options. The settings' options are those that :mod:`engine.request.
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from engine.cli.app import note
-from engine.cli.steering import CONTROLS, controls_of, pair, references_of
+from engine.cli.pairs import parse_options
+from engine.cli.regions import REGIONS, regions_of
+from engine.cli.steering import CONTROLS, controls_of, references_of
 from engine.errors import InputError
 from engine.request.field import REQUIRED, Field, Group, fields_of
 from engine.request.fields import Fields
@@ -109,6 +110,26 @@ VAE = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        help="For a transformer alone in a file: the whole model that has the rest. "
+        "[default: its family's on the hub]",
+        metavar="FOLDER",
+        rich_help_panel=MODEL,
+    ),
+]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        help="Where the text encoder is that takes the place of the model's own; several with "
+        "commas.",
+        metavar="FILE[,FILE]",
+        rich_help_panel=MODEL,
+    ),
+]
 PredictionType = Annotated[
     str | None,
     typer.Option(
@@ -125,6 +146,8 @@ LOAD: dict[str, Any] = {
     "lora": LoraOption,
     "embedding": EmbeddingOption,
     "vae": VAE,
+    "base": Base,
+    "text_encoder": TextEncoder,
     "prediction_type": PredictionType,
     "device": Device,
     "dtype": Dtype,
@@ -179,10 +202,13 @@ class Asked:
     def need(self) -> tuple[Any, Path]:
         """Photo and output, once all that an edit needs is there."""
         photo = needed(self.photo, "PHOTO")
+        if self.settings.get("regions"):
+            self.settings.setdefault("prompt", "")  # of what lies between them
         needed(self.settings.get("prompt"), "--prompt")
-        if not self.region and "expand" not in self.settings:
+        if not self.region and not {"expand", "regions"} & set(self.settings):
             raise InputError(
-                "give --mask, --strength-map or --expand: which part of the picture is repainted?"
+                "give --mask, --strength-map, --region-edit or --expand: which part of the picture "
+                "is repainted?"
             )
         return photo, needed(self.output, "--output")
 
@@ -264,6 +290,7 @@ def _listed(settings: Mapping[str, Field], own: Mapping[str, Any]) -> dict[str, 
     strategy = {name: options.pop(name) for name in ("strategy",) if name in options}
     return {
         **needed,
+        **REGIONS,
         "output": Output,
         **own,
         **strategy,
@@ -282,7 +309,10 @@ def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
     return Asked(
         photo=values["photo"],
         region=_region(**{name: values[name] for name in files}),
-        settings=_settings(**{name: values[name] for name in settings if name not in files}),
+        settings=_settings(
+            regions=regions_of(**{name: values[name] for name in REGIONS}),
+            **{name: values[name] for name in settings if name not in files},
+        ),
         controls=controls_of(values["control"], values["control_mask"], values["loose_masks"]),
         references=list(references.values()),
         options=parse_options(values["option"] or []),
@@ -317,19 +347,6 @@ def load(arguments: dict[str, Any], *, quiet: bool = False) -> InpaintEngine:
     for told in engine.notes:
         note(f"softpaint: {told}", quiet=quiet)
     return engine
-
-
-def parse_options(pairs: Sequence[str], where: str = "--option") -> dict[str, Any]:
-    """``key=value`` pairs; a value is read as JSON where it is JSON, else it is text."""
-    options = {}
-    for each in pairs:
-        key, text = pair(each, where, "key=value")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        options[key.replace("-", "_")] = value
-    return options
 
 
 def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from controls import Control, Reference
     from engine.picture.source import Source
     from engine.request.foreign import ForeignRecord
-    from engine.request.record import EditRecord, InputFile, RecordedControl, RecordedReference
+    from engine.request.record import EditRecord
+    from engine.request.recorded import InputFile, RecordedControl, RecordedReference
+    from engine.request.regions import Region
 
 _HARMLESS = {"device", "dtype", "prediction_type"}
 """What a record says of loading that names nothing to load."""
@@ -78,17 +80,47 @@ class Recipe:
             for kind, each in record.region.items()
         }
         controls = asked.controls or [[self._control(each, files)] for each in record.controls]
+        changed = self._settings(asked)
+        if record.regions and "regions" not in asked.settings:
+            changed["settings"]["regions"] = self._regions(files)
         again = replace(
             asked,
             photo=given or self._photo(files),
             region=region,
             controls=controls,
             references=asked.references or self._references(files),
-            **self._settings(asked),
+            **changed,
         )
         # of several, this one; they are made together, to the same bits
         alone = "seed" not in asked.settings and "num_images" not in asked.settings
         return again, record.index if alone else None
+
+    def _regions(self, files: Files) -> list[Region]:
+        """The recorded regions, their files unchanged."""
+        from controls import Reference
+        from engine.request.regions import Region
+
+        regions = []
+        for number, each in enumerate(self.record.regions, start=1):
+            if each.map is None:
+                raise InputError(
+                    f"the map of region {number} of {str(self.name)!r} was no file; give the "
+                    "regions: --region-edit or --regions."
+                )
+            reference = each.reference
+            found = None if reference is None else self._found(reference, "reference", files)
+            regions.append(
+                Region(
+                    map=self._found(each.map, f"map of region {number}", files),
+                    controls=None
+                    if each.controls is None
+                    else [self._control(control, files) for control in each.controls],
+                    reference=None if found is None else Reference(found, each.reference_scale),
+                    lora=each.lora,
+                    **each.settings,
+                )
+            )
+        return regions
 
     def _photo(self, files: Files) -> Source:
         if self.record.image is None:
@@ -103,7 +135,7 @@ class Recipe:
         record = self.record
         changed = self._settings(asked)
         settings: dict[str, Any] = changed["settings"]
-        if not asked.region and "expand" not in settings:
+        if not asked.region and not {"expand", "regions"} & set(settings):
             raise InputError(
                 f"{photo.path!r} is not the image that {str(self.name)!r} was made from, so only "
                 "the settings are taken from there: give --mask or --strength-map for this one (or "
@@ -114,6 +146,7 @@ class Recipe:
         if "num_images" not in asked.settings:
             settings.pop("num_images", None)
         left = ["its image", *(f"its {kind.replace('_', ' ')}" for kind in record.region)]
+        left += [f"region {number}" for number in range(1, len(record.regions) + 1)]
         if self.foreign is not None:
             left = list(self.foreign.left)
         if record.region and "invert" not in asked.settings and settings.pop("invert", False):
@@ -172,6 +205,12 @@ class Recipe:
             for control in self.record.controls:
                 if control.model not in list_controls():
                     yield f"--control {control.model}"
+        for region in () if "regions" in asked.settings else self.record.regions:
+            for control in region.controls or ():
+                if control.model not in list_controls():
+                    yield f"a region's control {control.model}"
+            if region.lora is not None:
+                yield f"a region's LoRA {region.lora}"
         prefill = str(self.record.edit.get("prefill", ""))
         if ":" in prefill and "prefill" not in asked.settings:
             yield f"--prefill {prefill}"
@@ -179,7 +218,7 @@ class Recipe:
     def _control(self, recorded: RecordedControl, files: Files) -> Control:
         """The same control, its files unchanged."""
         from controls import Control
-        from engine.request.record import InputFile
+        from engine.request.recorded import InputFile
 
         found = {
             key: self._found(each, f"{recorded.model} control's {key}", files)
@@ -240,7 +279,7 @@ class Recipe:
 
 
 def _has_files(control: RecordedControl) -> bool:
-    from engine.request.record import InputFile
+    from engine.request.recorded import InputFile
 
     return isinstance(control.image, InputFile) or control.mask is not None
 

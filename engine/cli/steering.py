@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.pairs import pair
 from engine.errors import InputError
 from engine.request.field import Group
 
@@ -64,18 +65,6 @@ CONTROLS: dict[str, Any] = {
     ],
 }
 """The command line's way to say ``controls`` and ``ip_adapter_image``."""
-
-
-def pair(text: str, option: str, form: str) -> tuple[str, str]:
-    """What stands before and after the first equals sign.
-
-    Raises:
-        InputError: there is none; ``form`` is what the ``option`` takes.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"{option} takes {form}, not {text!r}.")
-    return key.strip(), value
 
 
 def controls_of(

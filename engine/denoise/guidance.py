@@ -8,8 +8,8 @@ value; one for each region, or with a third prompt, is another, and the loop kno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -63,15 +63,24 @@ class ClassifierFree:
 
     def combine(self, predictions: Mapping[str, torch.Tensor]) -> torch.Tensor:
         uncond, cond = predictions[UNCOND], predictions[COND]
-        guided = uncond + self.scale * (cond - uncond)
+        guided = self.guided(cond, uncond)
         return rescale_guided(guided, cond, self.rescale) if self.rescale > 0 else guided
+
+    def guided(self, cond: torch.Tensor, uncond: torch.Tensor) -> torch.Tensor:
+        """The guided prediction before it is rescaled; all b c h w."""
+        return uncond + self.scale * (cond - uncond)
+
+    def weighing(self, weight: float) -> ClassifierFree:
+        """The same with ``uncond + weight (cond - uncond)``, however its own scale is counted."""
+        return replace(self, scale=weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
     """Classifier-free guidance of a run, optionally rescaled and in a part of it only.
 
-    ``scale`` above 1 guides; at or below 1 the unconditional branch is never computed.
+    ``scale`` above :attr:`off` guides; else the unconditional branch is never computed. A family
+    that guides in another way has a guidance derived from this.
     ``start`` and ``end`` in [0, 1] are the share of the run in which it guides, from ``start``
     until before ``end``; the unconditional branch is not computed outside it (Kynkaanniemi et al.
     2024, "Applying Guidance in a Limited Interval").
@@ -84,14 +93,27 @@ class Guidance:
     start: float = 0.0
     end: float = 1.0
 
+    off: ClassVar[float] = 1.0
+    """The scale that is none."""
+
     @property
     def active(self) -> bool:
-        return self.scale > 1.0
+        return self.scale > self.off
+
+    def weakened(self, share: float) -> Guidance:
+        """The same with a ``share`` of what goes beyond no guidance."""
+        if not self.active or share == 1:
+            return self
+        return replace(self, scale=self.off + share * (self.scale - self.off))
 
     def at(self, progress: float) -> Combination:
         # A run without an end guides its last call too: where calls repeat, it may lie at 1.
         inside = self.start <= progress and (progress < self.end or self.end == 1)
-        return ClassifierFree(self.scale, self.rescale) if self.active and inside else Unguided()
+        return self.combination() if self.active and inside else Unguided()
+
+    def combination(self) -> Combination:
+        """How a step is guided that is."""
+        return ClassifierFree(self.scale, self.rescale)
 
 
 def branches_of(cond: Conditioning, uncond: Conditioning | None) -> dict[str, Conditioning]:

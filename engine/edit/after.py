@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.edit.growth import underlay
+from engine.edit.growth import given, underlay
 from engine.picture.colour import COLOURS, match_colours, restore_round_trip
 from engine.picture.deep import deepened, shallow
 from engine.picture.fade import fade_over
@@ -44,36 +44,60 @@ def finish(
     Returns:
         Pictures, as ``output_type`` says, and latents (b c h w; None where regions differ in size).
     """
-    rows = [own_row(chain[-1].latents) for chain in chains]
-    of_one_size = len({row.shape for row in rows}) == 1
-    latents = torch.cat(rows) if of_one_size else None
-    request, inputs = shared.request, shared.inputs
-    if request.output_type == "latent":
+    latents = latents_of(chains)
+    if shared.request.output_type == "latent":
         return latents, latents
+    canvases = painted(shared, chains, clock, prefilled)
+    return delivered(shared, canvases, shared.inputs.map_of), latents
+
+
+def latents_of(chains: Sequence[Sequence[Job]]) -> torch.Tensor | None:
+    """The last jobs' latents (b c h w); None where they differ in size."""
+    rows = [own_row(chain[-1].latents) for chain in chains]
+    return torch.cat(rows) if len({row.shape for row in rows}) == 1 else None
+
+
+def painted(
+    shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock, prefilled: str | None = None
+) -> list[NDArray[Any]]:
+    """Each picture (H W 3, as deep as the given one) with its regions pasted in."""
     finished: list[NDArray[Any]] = []
-    images: list[Image.Image] = []
     queue = iter(chains)
     for output in range(len(shared.seeds)):
-        source = output // request.num_images
-        canvas = _empty_canvas(shared, source)
-        for number, view in enumerate(inputs.views_of(source)):
+        source = output // shared.request.num_images
+        canvas = empty_canvas(shared, source)
+        for number, view in enumerate(shared.inputs.views_of(source)):
             seed = _grain_seed(shared, output), number
             canvas = _with_region(shared, canvas, view, next(queue), clock, seed, prefilled)
+        finished.append(canvas)
+    return finished
+
+
+def delivered(
+    shared: Shared,
+    canvases: Sequence[NDArray[Any]],
+    map_of: Callable[[int], NDArray[np.float32]],
+) -> Any:
+    """What was painted as ``output_type`` says. ``map_of``: a given picture's strengths (H W)."""
+    request, inputs = shared.request, shared.inputs
+    finished: list[NDArray[Any]] = []
+    images: list[Image.Image] = []
+    for output, painting in enumerate(canvases):
+        canvas, source = painting, output // request.num_images
         if inputs.pictures is None:
             images.append(Image.fromarray(canvas))
         else:
             picture = inputs.pictures[source]
             paste = None if request.paste_mask is None else inputs.alphas[source]
-            strength_map = inputs.map_of(source)
-            canvas, opacity = settled(picture, canvas, strength_map, request.feather, paste)
+            canvas, opacity = settled(picture, canvas, map_of(source), request.feather, paste)
             images.append(picture.to_pil(canvas, opacity))
         finished.append(canvas)
     if request.output_type == "np":
-        return np.stack([unit(canvas) for canvas in finished]), latents
-    return images, latents
+        return np.stack([unit(canvas) for canvas in finished])
+    return images
 
 
-def _empty_canvas(shared: Shared, source: int) -> NDArray[Any]:
+def empty_canvas(shared: Shared, source: int) -> NDArray[Any]:
     """What the regions of a picture are pasted over: H W 3, as deep as the picture is."""
     if shared.inputs.pictures is None:
         width, height = shared.inputs.size
@@ -182,10 +206,21 @@ def _stitched(
             alpha *= region.own
         if (adapted := _adapted_alpha(shared, view, chain)) is not None:
             alpha *= adapted
-        pasted = _pasted(shared.request, under, pixels, alpha, seed)
+        pasted = _pasted(shared.request, under, pixels, alpha, seed, _new_canvas(shared, box))
     stitched = canvas.copy()
     stitched[box.top : box.bottom, box.left : box.right] = pasted
     return stitched
+
+
+def _new_canvas(shared: Shared, box: Box) -> NDArray[np.bool_] | None:
+    """Where (H W, of ``box``) the canvas grew beyond its picture; None if it did not."""
+    expand = shared.request.expand
+    if expand is None:
+        return None
+    width, height = shared.inputs.size
+    new = np.ones((height, width), np.bool_)
+    new[given(expand, new.shape)] = False
+    return crop(new, box)
 
 
 def _pasted(
@@ -194,15 +229,18 @@ def _pasted(
     pixels: NDArray[np.uint8],
     alpha: NDArray[np.float32],
     seed: tuple[int, int],
+    new: NDArray[np.bool_] | None,
 ) -> NDArray[Any]:
     """An edit (uint8, H W 3) with the grain of what is ``under`` it (uint8 or uint16, H W 3), laid
-    over what of that is not on its way out.
+    over what of that is not on its way out: on ``new`` canvas (H W) nothing stood.
     """
     eight = under if under.dtype == np.uint8 else shallow(under)
     if request.grain == "match":
         pixels = match_grain(pixels, eight, alpha, seed)
     covered = PASTES.get(request.paste).covered
     base = fade_over(eight, pixels, alpha, request.feather, deep=covered)
+    if new is not None:
+        base = np.where(new[..., None], eight, base)
     if under is not eight:
         changed = (base != eight).any(axis=2, keepdims=True)
         base = np.where(changed, deepened(base), under)

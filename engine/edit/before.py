@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from controls.steering import Place, Steering, steering_of
 from engine.denoise.companions import HeldOutside, Lockstep
-from engine.denoise.guidance import Guidance, Unguided, branches_of
+from engine.denoise.guidance import UNCOND, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
-from engine.edit.after import finish, own_row
+from engine.edit.after import finish, own_row, painted
+from engine.edit.coupling import repeated
 from engine.edit.look import sight
 from engine.edit.memory import Memory
 from engine.edit.prepared import Prepared
@@ -26,16 +27,20 @@ from engine.errors import InputError
 from engine.picture.fill import choose_prefill
 from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
+from engine.request.fields import SEEDS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
+    from engine.denoise.guidance import Guidance, Guider
+    from engine.edit.coupling import Coupling
     from engine.edit.look import Sight
     from engine.edit.views import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
+    from engine.types import Conditioning
 
 
 REFINING = 0.2
@@ -64,10 +69,19 @@ class PreparedEdit(Prepared):
         shared: of the request, and of others that differ from it in strategy and controls only.
         request: with the strategy.
         alone: nobody else has ``shared``: the edit draws from its generators themselves.
+        coupling: the regions that share its run, where there are several.
     """
 
-    def __init__(self, shared: Shared, request: EditRequest, *, alone: bool = True) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        request: EditRequest,
+        *,
+        alone: bool = True,
+        coupling: Coupling | None = None,
+    ) -> None:
         super().__init__(shared.backbone, request)
+        self.coupling = coupling
         self.shared = shared
         self.alone = alone
         self.seeds = shared.seeds
@@ -77,8 +91,10 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
+        for view in shared.inputs.views:
+            _check_reach(self.backbone, shared.size_at(view, 1.0))
         steps = [
-            shared.schedules.steps(stage.strength)
+            shared.schedules.steps(stage.strength, shared.size_at(view, stage.scale))
             for view in shared.inputs.views
             for stage in self._stages_of(view)
         ]
@@ -119,6 +135,10 @@ class PreparedEdit(Prepared):
 
     def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
         return finish(self.shared, chains, self.clock, self.prefilled)
+
+    def painted(self, chains: Sequence[Sequence[Job]]) -> list[NDArray[Any]]:
+        """Its pictures (H W 3) before they are handed out, as deep as the given ones."""
+        return painted(self.shared, chains, self.clock, self.prefilled)
 
     @property
     def can_be_seen(self) -> bool:
@@ -172,7 +192,7 @@ class PreparedEdit(Prepared):
         steering = steering.without_controls() if refining else steering
         rows = steering.companions + 1
         strength_map = self.shared.map_at(view, stage.scale)
-        context = self._context(stage, view, strength_map, generator, x0)
+        context = self._context(stage, view, strength_map, generator, x0, output)
         parts, state = stage.strategy, stage.strategy.prepare(context)
         guidance = self._guidance(stage)
         network = self.backbone.network(stage.strategy.network)
@@ -180,11 +200,15 @@ class PreparedEdit(Prepared):
         if refining:
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
-            cond, uncond = self.shared.conditioning(network, guidance.scale, size, rows)
+            branches, guide = self._told(network, guidance, size, None if refining else view, stage)
+        if self.request.instruct and not refining:
+            shown = self.shared.original(view, stage.scale)
+            branches = {k: network.with_reference(each, shown) for k, each in branches.items()}
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-        place = Place(Size.of(strength_map.shape), view.source, view.box, rows, uncond is not None)
+        guided = any(name.partition(".")[0] == UNCOND for name in branches)
+        place = Place(Size.of(strength_map.shape), view.source, view.box, rows, guided)
         bound = steering.bind(place, context.schedule)
         follow = partial(self._follow, number, view, steering)
         job = Job(
@@ -194,8 +218,8 @@ class PreparedEdit(Prepared):
             strategy=parts,
             state=state,
             latents=self._start_of(stage.strategy, context, start),
-            branches=bound.joined(branches_of(cond, uncond)),
-            guidance=Unguided() if uncond is None else guidance,
+            branches=bound.joined(repeated(branches, rows)),
+            guidance=guide,
             generator=generator,
             controls=bound.residuals,
             observer=self.observer(own_row),
@@ -205,6 +229,31 @@ class PreparedEdit(Prepared):
         job.judged = self.judged
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
+
+    def _told(
+        self, network: Any, guidance: Guidance, size: Size, view: View | None, stage: Stage
+    ) -> tuple[Mapping[str, Conditioning], Guider]:
+        """A job's branches, 1 row each, and how it is guided; ``view``: None where no region's own
+        prompt counts.
+        """
+        shown = view if self.request.instruct else None
+        own = self.shared.conditioning(network, guidance.scale, size, shown=shown)
+        if self.coupling is None or view is None:
+            return branches_of(*own), guidance if own[1] is not None else Unguided()
+        others = [
+            self.shared.conditioning(
+                network, guidance.scale, size, (share.prompt, share.negative_prompt), shown
+            )
+            for share in self.coupling.shares
+        ]
+        return self.coupling.told([own, *others], self._weights(view, stage.scale), guidance)
+
+    def _weights(self, view: View, scale: float) -> torch.Tensor:
+        """How much each region counts, see :meth:`Coupling.weights`."""
+        assert self.coupling is not None  # noqa: S101 - the caller asked
+        size = self.shared.size_at(view, scale)
+        weights = self.coupling.weights(view, size, self.backbone.cell, self.backbone.align)
+        return weights.to(self.backbone.device)
 
     def _follow(self, number: int, view: View, steering: Steering, finished: Job) -> Job:
         """The job of the stage after ``number``, whose job is ``finished``."""
@@ -223,6 +272,7 @@ class PreparedEdit(Prepared):
         strength_map: NDArray[np.float32],
         generator: Any,
         x0: torch.Tensor,
+        output: int,
     ) -> StrategyContext:
         """What a strategy is told. ``strength_map``: H W; ``x0``: b c h w, of what is held."""
         grid = torch.from_numpy(to_latent_grid(strength_map, self.backbone.cell))[None, None]
@@ -231,13 +281,26 @@ class PreparedEdit(Prepared):
             with self.clock.phase("encode"):
                 return self.shared.masked(view, stage.scale, strength_map)
 
+        noise = randn_tensor(x0.shape, generator, device=x0.device, dtype=x0.dtype)
+        if self.coupling is not None:
+            first = own_row(x0)
+
+            def drawn(seed: int) -> torch.Tensor:
+                own = torch.Generator("cpu").manual_seed((seed + output) % SEEDS)
+                draws: torch.Tensor = randn_tensor(
+                    first.shape, own, device=x0.device, dtype=x0.dtype
+                )
+                return draws
+
+            noise = self.coupling.noise(noise, self._weights(view, stage.scale), drawn)
         return StrategyContext(
-            schedule=self.shared.schedules(stage.strength),
+            schedule=self.shared.schedules(stage.strength, Size.of(strength_map.shape)),
             init_latents=x0,
-            noise=randn_tensor(x0.shape, generator, device=x0.device, dtype=x0.dtype),
+            noise=noise,
             strength_map=grid.to(x0),
             network=stage.strategy.network,
             masked_image_latents=masked_image_latents,
+            map_pixels=lambda: torch.from_numpy(strength_map)[None, None].to(x0),
             map_levels=lambda: self.shared.inputs.levels_of(view),
         )
 
@@ -271,19 +334,23 @@ class PreparedEdit(Prepared):
         return (*smaller, replace(stages[-1], strength=REFINING, guidance=0.0))
 
     def _guidance(self, stage: Stage) -> Guidance:
-        request, scale = self.request, self.request.guidance_scale
-        if scale > 1 and stage.guidance != 1:
-            scale = 1 + stage.guidance * (scale - 1)
-        return Guidance(
-            scale, request.guidance_rescale, request.guidance_start, request.guidance_end
-        )
+        request = self.request
+        return self.backbone.family.guidance(
+            request.guidance_scale,
+            request.guidance_rescale,
+            request.guidance_start,
+            request.guidance_end,
+        ).weakened(stage.guidance)
 
     def _steering_of(self, view: View) -> Steering:
         """What steers the jobs for one view."""
         if self.steering.idle:
             return self.steering
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
-        schedules = [self.shared.schedules(stage.strength) for stage in self.strategy.stages]
+        schedules = [
+            self.shared.schedules(stage.strength, self.shared.size_at(view, stage.scale))
+            for stage in self.strategy.stages
+        ]
         return self.steering.cut(view.box, grid > 0, schedules)
 
     def _choose_prefill(self) -> str:
@@ -300,3 +367,13 @@ class PreparedEdit(Prepared):
         first = self.strategy.stages[0]
         task = self.request.task if first.strategy.network == "base" else "auto"
         return choose_prefill(inputs.maps, self.request.strength * first.strength, task)
+
+
+def _check_reach(backbone: Backbone, size: Size) -> None:
+    """Raise ``InputError`` if no position is left for some of a canvas of ``size``."""
+    most = backbone.main.reach * backbone.cell
+    if max(size) > most:
+        raise InputError(
+            f"this model has positions for {most} px a side, and {size.width} x {size.height} are "
+            'to be edited at once: region="mask" cuts out what the map asks for.'
+        )

@@ -59,7 +59,7 @@ def warn_of_frame(
         )
 
 
-def _inner(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
+def given(by: tuple[int, int, int, int], shape: Sequence[int]) -> tuple[slice, slice]:
     """The given picture's rows and columns of an expanded canvas of ``shape`` (H, W, ...)."""
     left, top, right, bottom = by
     return slice(top, shape[0] - bottom), slice(left, shape[1] - right)
@@ -75,7 +75,7 @@ def fade_opacity(
     if request.expand is None:
         return alpha
     wide = paste_alpha(strength_map, 2 * request.feather)
-    inner = _inner(request.expand, alpha.shape)
+    inner = given(request.expand, alpha.shape)
     wide[inner] = alpha[inner]
     return wide
 
@@ -87,4 +87,4 @@ def underlay(rgb: _Pixels, by: tuple[int, int, int, int] | None) -> _Pixels:
     """
     if by is None:
         return rgb
-    return continued(rgb[_inner(by, rgb.shape)], by, "edge")  # type: ignore[return-value]
+    return continued(rgb[given(by, rgb.shape)], by, "edge")  # type: ignore[return-value]

@@ -64,7 +64,7 @@ class Inputs:
         latents = _as_latents(request.image, backbone)
         pictures = None
         if latents is None:
-            pictures = _load_pictures(request.image)
+            pictures = load_pictures(request.image)
             if request.expand is not None:
                 check_canvas(pictures[0].size, request.expand)
             size, count, align = pictures[0].size, len(pictures), backbone.align
@@ -237,7 +237,7 @@ def _as_latents(image: Any, backbone: Backbone) -> torch.Tensor | None:
     return latents
 
 
-def _load_pictures(image: Any) -> list[Picture]:
+def load_pictures(image: Any) -> list[Picture]:
     """One picture, or those of a batch (b c h w tensor, b h w c array, or a list)."""
     if isinstance(image, (list, tuple)):
         if not image:
@@ -252,6 +252,18 @@ def _load_pictures(image: Any) -> list[Picture]:
     return pictures
 
 
+def load_base(
+    request: EditRequest, size: tuple[int, int], pictures: Sequence[Picture]
+) -> NDArray[np.float32] | None:
+    """The edit's own map (H W) beside its regions; None where it has none."""
+    if request.mask is None and request.strength_map is None:
+        return None
+    maps = _load_maps(request, size, len(pictures), pictures)
+    if len(maps) > 1:
+        raise InputError("several pictures with regions take one map.")
+    return maps[0]
+
+
 def _load_maps(
     request: EditRequest, size: tuple[int, int], count: int, pictures: Sequence[Picture] | None
 ) -> list[NDArray[np.float32]]:
@@ -263,9 +275,10 @@ def _load_maps(
     if is_own_alpha(source):
         sources *= count  # each picture has its own
     of = [None] * count if pictures is None else list(pictures)
+    grows = request.expand is not None  # new canvas is repainted, whatever the map says
     if request.mask is not None:
         maps = [
-            load_mask(each, size, invert=request.invert, picture=picture)
+            load_mask(each, size, invert=request.invert, picture=picture, may_be_empty=grows)
             for each, picture in zip(sources, of, strict=False)
         ]
     else:
@@ -274,5 +287,5 @@ def _load_maps(
             for each, picture in zip(sources, of, strict=False)
         ]
         for each in maps:
-            check_strength(each)
+            check_strength(each, may_be_empty=grows)
     return [grow(each, request.grow_mask) for each in maps] if request.grow_mask else maps

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.edit.before import prepare_edits
+from engine.edit.memory import Memory
 from engine.edit.parity import PreparedLikeDiffusers
+from engine.edit.regional import PreparedRegions
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from engine.edit.memory import Memory
     from engine.edit.prepared import Prepared
     from engine.models import Backbone
     from engine.request.request import EditRequest
@@ -34,8 +35,17 @@ def prepare(
             "candidates are several edits, of which a Contest keeps the best: InpaintEngine.edit "
             "and edit_many run one; sessions and comparisons do not."
         )
+    if any(request.regions is not None for request in requests):
+        own = memory or Memory()
+        return [_of_regions(backbone, request, own) for request in requests]
     if not any(request.compat for request in requests):
         return prepare_edits(backbone, requests, memory)
     if len(requests) > 1 or memory is not None:
         raise InputError('compat="diffusers" makes one edit at a time.')
     return [PreparedLikeDiffusers(backbone, requests[0])]
+
+
+def _of_regions(backbone: Backbone, request: EditRequest, memory: Memory) -> Prepared:
+    if request.regions is None:
+        return prepare_edits(backbone, [request], memory)[0]
+    return PreparedRegions(backbone, request, memory)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.edit.views import View, resize_pixels
 from engine.errors import InputError
+from engine.models.text import Shown
 from engine.models.tiled import TiledNetwork
 from engine.picture.crop import STRETCH
 from engine.picture.fill import find_prefill
@@ -85,33 +87,46 @@ class Shared:
     # Text --------------------------------------------------------------------------------------
 
     def conditioning(
-        self, network: Network, scale: float, size: Size, rows: int = 1
+        self,
+        network: Network,
+        scale: float,
+        size: Size,
+        texts: tuple[str, str | None] | None = None,
+        shown: View | None = None,
     ) -> tuple[Conditioning, Conditioning | None]:
-        """The text for jobs, with and without the prompt.
+        """The text for jobs (1 row each), with and without the prompt.
 
         Args:
             network: that reads them.
             scale: of the guidance, for a network that embeds it.
             size: of the job's canvas.
-            rows: of the job.
+            texts: prompt and negative prompt in place of the request's.
+            shown: the view that is read with the texts, where the model reads pictures.
         """
         embedded = scale if network.embeds_guidance else None
-        cond, uncond = self.remember(
-            ("text", size, embedded), lambda: self._conditioning(network, embedded, size)
+        return self.remember(
+            ("text", size, embedded, texts, shown),
+            lambda: self._conditioning(network, embedded, size, texts, shown),
         )
-        if rows == 1:
-            return cond, uncond
-        return cond.repeat(rows), None if uncond is None else uncond.repeat(rows)
 
     def _conditioning(
-        self, network: Network, embedded: float | None, size: Size
+        self,
+        network: Network,
+        embedded: float | None,
+        size: Size,
+        texts: tuple[str, str | None] | None,
+        shown: View | None,
     ) -> tuple[Conditioning, Conditioning | None]:
+        request = self.request
+        reading = reading_of(request)
+        if shown is not None and self.backbone.text.reads_pictures:
+            reading = replace(reading, shown=Shown.of(shown.pixels))
         cond, uncond = self.backbone.encode_prompt(
-            self.request.text,
-            self.request.negative_text,
-            guided=self.request.guidance_scale > 1 and embedded is None,
+            *(texts or (request.text, request.negative_text)),
+            guided=embedded is None
+            and self.backbone.family.guidance(request.guidance_scale).active,
             size=size,
-            reading=reading_of(self.request),
+            reading=replace(reading, embeds=None) if texts else reading,
         )
         if embedded is not None:
             cond = network.with_guidance(cond, embedded)
@@ -140,7 +155,7 @@ class Shared:
         if scale != 1:
             raise InputError("stages of other scales need pixels; latents were given.")
         x0 = self.inputs.latents[view.source : view.source + 1]
-        return x0.to(self.backbone.device, self.backbone.dtype)
+        return x0.to(self.backbone.device, self.backbone.main.latents_dtype)
 
     def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view whose hole is prefilled."""

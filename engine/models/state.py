@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ SETTINGS = (
 """What a module's output depends on beside its weights."""
 
 SAMPLES = 4
-"""Values of each weight that are looked at."""
+"""Values of a weight on another device that are looked at."""
+_WORD = 8  # bytes
 
 
 def contents(tensor: torch.Tensor) -> Hashable:
@@ -42,26 +44,49 @@ def parts(module: Any) -> list[Any]:
 
 
 def sampled(weights: Iterable[torch.Tensor]) -> Hashable:
-    """The bits of a few values of each of ``weights``, spread over it. Changes that no counter of
-    torch tells (to ``weight.data``, as peft merges a LoRA) reach all values of a weight. One copy
-    from each device for all of them; what has no values of its own (offloaded to disk, quantised
-    classes) is left out.
+    """The bits of a few values of each of ``weights``. Changes that no counter of torch tells (to
+    ``weight.data``, as peft merges a LoRA) reach all values of a weight.
+
+    Plain weights on the processor are read where they lie, the first and the last bytes: an
+    operation of torch for each of them would take ten times as long. For the others, one copy from
+    each device; what has no values of its own (offloaded to disk, quantised classes) is left out.
     """
     import torch
 
-    groups: dict[Hashable, list[torch.Tensor]] = {}
+    plain = torch.nn.Parameter, torch.Tensor
+    read = ctypes.c_uint64.from_address
+    here: list[int] = []
+    away: dict[Hashable, list[torch.Tensor]] = {}
     for weight in weights:
+        if weight.is_cpu and type(weight) in plain and _lies_in_one_piece(weight):
+            start = weight.data_ptr()
+            here += read(start).value, read(start + weight.nbytes - _WORD).value
+            continue
         values, count = weight.detach(), weight.numel()
         if type(values) is not torch.Tensor or values.device.type == "meta" or not count:
             continue
-        few = min(count, SAMPLES)
-        step = max(1, (count - 1) // max(1, SAMPLES - 1))
-        # A view that needs no contiguous weight: the storage of a dense one has ``count`` values.
-        view = values.as_strided((few,), (step,)) if values.layout == torch.strided else None
-        if view is not None:
-            groups.setdefault((values.device, values.dtype), []).append(view)
-    return tuple(
-        torch.cat(group).cpu().view(torch.uint8).numpy().tobytes() for group in groups.values()
+        if values.layout == torch.strided:
+            # A view that needs no contiguous weight: the storage of a dense one has all the values.
+            stored = values.untyped_storage().nbytes() // values.itemsize - values.storage_offset()
+            dense = stored >= count
+            few = min(count, SAMPLES) if dense else 1
+            view = values.as_strided((few,), (max(1, (count - 1) // (SAMPLES - 1)),))
+            away.setdefault((values.device, values.dtype), []).append(view)
+    far = (torch.cat(each).cpu().view(torch.uint8).numpy().tobytes() for each in away.values())
+    return tuple(here), *far
+
+
+def _lies_in_one_piece(weight: torch.Tensor) -> bool:
+    """Whether the bytes from where a weight begins are all its own, and fill a word."""
+    import torch
+
+    return (
+        weight.layout == torch.strided
+        and weight.nbytes >= _WORD
+        and (
+            weight.is_contiguous()
+            or (weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last))
+        )
     )
 
 

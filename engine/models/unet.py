@@ -9,6 +9,7 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
+from engine.models.coupled import Coupled
 from engine.models.ip_adapter import image_projections, lend_adapters
 from engine.models.lora import LentLoras
 from engine.models.network import Network
@@ -50,6 +51,7 @@ class UNetNetwork(Network):
         self.parity = parity
         self._projections = TextProjections(module)
         self._fours = Fours(module)
+        self._coupled = Coupled(module)
         self._lent: Any = None
         self._loras: LentLoras | None = None
         channels = module.config.out_channels
@@ -73,6 +75,10 @@ class UNetNetwork(Network):
     @property
     def embeds_guidance(self) -> bool:  # type: ignore[override]  # it depends on the checkpoint
         return getattr(self.module.config, "time_cond_proj_dim", None) is not None
+
+    @property
+    def couples(self) -> bool:  # type: ignore[override]  # compiled layers keep their forwards
+        return not is_compiled(self.module)
 
     @property
     def down_factor(self) -> int:  # type: ignore[override]  # what the downsampling halves
@@ -113,7 +119,7 @@ class UNetNetwork(Network):
         if embeds := _numbered(tensors, "image_embeds"):
             added["image_embeds"] = embeds
         masks = _numbered(tensors, "ip_adapter_masks")
-        with replaced_forwards(self.module, self._changes(sample, text)):
+        with replaced_forwards(self.module, self._changes(sample, text, tensors)):
             prediction: torch.Tensor = self.module(
                 sample,
                 timesteps,
@@ -128,7 +134,7 @@ class UNetNetwork(Network):
         return prediction
 
     def _changes(
-        self, sample: torch.Tensor, text: torch.Tensor
+        self, sample: torch.Tensor, text: torch.Tensor, tensors: Mapping[str, torch.Tensor]
     ) -> Iterator[tuple[Any, Callable[..., Any]]]:
         """Layers that this call computes in another way."""
         if is_compiled(self.module):
@@ -136,6 +142,7 @@ class UNetNetwork(Network):
         yield from self._projections.changes(text)
         if not self.parity:
             yield from self._fours.changes(sample)
+        yield from self._coupled.changes(tensors)
 
     def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
         import torch

@@ -25,16 +25,18 @@ class PromptWarning(SoftpaintWarning):
     """Part of a prompt is not heard by the model, or is heard as plain words."""
 
 
-def cut_off(tokenizer: Any, text: str) -> str:
-    """The end of ``text`` that goes beyond a tokenizer's length, from the beginning of a word on;
-    empty where all of it is read.
+def cut_off(tokenizer: Any, text: str, room: int | None = None) -> str:
+    """The end of ``text`` that goes beyond what is read, from the beginning of a word on; empty
+    where all of it is read.
 
     Args:
         tokenizer: of transformers; its ``model_max_length`` counts the marks at both ends.
         text: a prompt.
+        room: tokens of it that are read; None is what the tokenizer says.
     """
     tokens = tokenizer(text, truncation=False, add_special_tokens=False, verbose=False)
-    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    if room is None:
+        room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     ids = tokens["input_ids"]
     if len(ids) <= room:
         return ""
@@ -55,7 +57,11 @@ def taken_literally(text: str, *, weighted: bool = False) -> list[str]:
 
 
 def unheard(
-    texts: Mapping[str, str | None], tokenizers: Iterable[Any], *, weighted: bool = False
+    texts: Mapping[str, str | None],
+    tokenizers: Iterable[Any],
+    *,
+    weighted: bool = False,
+    room: int | None = None,
 ) -> dict[str, dict[str, list[str]]]:
     """What of an edit's texts is cut off or taken literally, by the texts' names; only where there
     is something to tell.
@@ -64,13 +70,14 @@ def unheard(
         texts: prompts by their names.
         tokenizers: the model's. What any of them reads is heard.
         weighted: long texts are read whole, weights and breaks as such.
+        room: tokens of a text that are read; None is what the tokenizers say.
     """
     several = [each for each in tokenizers if each is not None]
     heard: dict[str, dict[str, list[str]]] = {}
     for name, text in texts.items():
         if not text:
             continue
-        cuts = () if weighted else (cut_off(each, text) for each in several)
+        cuts = () if weighted else (cut_off(each, text, room) for each in several)
         cut = min(cuts, key=len, default="")
         literal = taken_literally(text, weighted=weighted)
         found = {"cut_off": [cut] if cut else [], "literal": literal}

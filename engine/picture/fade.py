@@ -115,8 +115,9 @@ def fade_over(
     """What an edit is faded in over: the original, but for what in it was to go.
 
     Inside the support, what is foreign to the surroundings (:func:`surroundings`) may be on its way
-    out, and a fade over it would leave its outline. Where the edit does not look like that any
-    more, it is faded in over the surroundings, continued smoothly, as it is on new canvas.
+    out, and a fade over it would leave its outline. Where that is so for some way along the border
+    and the edit does not look like it any more, the edit is faded in over the surroundings,
+    continued smoothly.
 
     Args:
         original: ``uint8 (H, W, 3)``.
@@ -136,6 +137,34 @@ def fade_over(
     hole = cv2.dilate(support.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     if not seen.any() or hole.all():
         return original
+    foreign = _foreign(original, support, seen, feather, near)
+    if not foreign.any():
+        return original
+    rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+    box = (
+        slice(max(rows[0] - _AROUND, 0), rows[-1] + 1 + _AROUND),
+        slice(max(columns[0] - _AROUND, 0), columns[-1] + 1 + _AROUND),
+    )
+    before = original[box]
+    changed = _blurred(np.linalg.norm(_lab(edited[box]) - _lab(before), axis=2), 1.0)
+    outline = foreign[box]
+    if not deep:
+        outline = outline * _all_along(outline, support[box], float(feather))
+    gone = outline * (1 - np.exp(-((changed / _LIKE) ** 4)))
+    continued = prefilled(find_prefill("blur"), before, hole[box]).astype(np.float32)
+    under = original.copy()
+    under[box] = (before + gone[..., None] * (continued - before)).round().clip(0, 255)
+    return under
+
+
+def _foreign(
+    original: NDArray[np.uint8],
+    support: NDArray[np.bool_],
+    seen: NDArray[np.bool_],
+    feather: float,
+    near: float,
+) -> NDArray[np.float32]:
+    """From 0 to 1 how foreign pixels are to what surrounds the support, where they are ``seen``."""
     foreign = np.zeros(support.shape, np.float32)
     for around, inner, tile in _tiles(seen, ceil(2 * feather + 6 * near)):
         if support[around].all():
@@ -149,20 +178,26 @@ def fade_over(
         share = np.clip(2 * off / _FOREIGN - 1, 0, 1)
         foreign[tile] = np.maximum(share, _blurred(share, 0.6))[inner]
     foreign[~seen] = 0
-    if not foreign.any():
-        return original
-    rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
-    box = (
-        slice(max(rows[0] - _AROUND, 0), rows[-1] + 1 + _AROUND),
-        slice(max(columns[0] - _AROUND, 0), columns[-1] + 1 + _AROUND),
+    return foreign
+
+
+def _all_along(
+    foreign: NDArray[np.float32], support: NDArray[np.bool_], feather: float
+) -> NDArray[np.float32]:
+    """From 0 to 1 (H W) whether most of the fade is foreign for some way along the border, as it is
+    where a mask fits tightly to what is to go. What crosses a border, a ridge or the outline of a
+    cloud, is foreign in places, and there the original is what an edit best fades in over.
+    """
+    zone = support & (distance_to(~support) <= max(feather, 1.0))
+    height, width = support.shape
+    cell = max(1, min(round(feather), height // 8, width // 8))
+    coarse = -(-width // cell), -(-height // cell)
+    part, whole = (
+        _blurred(cv2.resize(each, coarse, interpolation=cv2.INTER_AREA), 4.0 * feather / cell)
+        for each in (np.where(zone, foreign, np.float32(0)), zone.astype(np.float32))
     )
-    before = original[box]
-    changed = _blurred(np.linalg.norm(_lab(edited[box]) - _lab(before), axis=2), 1.0)
-    gone = foreign[box] * (1 - np.exp(-((changed / _LIKE) ** 4)))
-    continued = prefilled(find_prefill("blur"), before, hole[box]).astype(np.float32)
-    under = original.copy()
-    under[box] = (before + gone[..., None] * (continued - before)).round().clip(0, 255)
-    return under
+    share = np.clip((part / np.maximum(whole, np.float32(1e-6)) - 0.4) / 0.2, 0, 1)
+    return np.asarray(cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _tiles(

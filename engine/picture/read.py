@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageLike", "Picture", "deep_values", "load_image"]
 
-ImageLike: TypeAlias = "Image.Image | NDArray[Any] | torch.Tensor | str | os.PathLike[str]"
+ImageLike: TypeAlias = (
+    "Picture | Image.Image | NDArray[Any] | torch.Tensor | str | os.PathLike[str]"
+)
 """What :func:`load_image` takes."""
 
 _ORIENTATION = 0x0112
@@ -150,7 +152,8 @@ class Picture:
 
 
 def load_image(source: ImageLike) -> Picture:
-    """Load a picture from a file, a Pillow image, a numpy array or a torch tensor.
+    """Load a picture from a file, a Pillow image, a numpy array or a torch tensor; one that is
+    loaded stays as it is.
 
     Files and Pillow images: EXIF orientation is applied; the alpha channel (also of palettes and
     of a transparent colour) is kept beside the pixels; palette, YCbCr, Lab, HSV and CMYK become RGB
@@ -171,6 +174,8 @@ def load_image(source: ImageLike) -> Picture:
             larger than :data:`engine.picture.arrays.MAX_PIXELS`; the picture is empty; the array
             has another shape or type; values are NaN, infinite or outside [0, 1].
     """
+    if isinstance(source, Picture):
+        return source
     name = name_of(source, "image")
     if isinstance(source, Image.Image):
         with warnings.catch_warnings():

@@ -18,6 +18,27 @@ from engine.request.field import Group, Help, Json, Names, Option, Range, Record
 
 Text: TypeAlias = str | Sequence[str]
 _IMAGE = Json({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"})
+_REGIONS = Json(
+    {
+        "type": "array",
+        "maxItems": 32,
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["map"],
+            "properties": {
+                "map": _IMAGE.schema,
+                "prompt": {"type": "string"},
+                "negative_prompt": {"type": "string"},
+                "strategy": {"type": "string"},
+                "options": {"type": "object"},
+                "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                "seed": {"type": "integer"},
+                "controls": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+    }
+)
 _TEXTS = Json({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 
 
@@ -123,6 +144,31 @@ class Fields:
         Option("--strength-map", "-s", metavar="FILE", file=True),
         _IMAGE,
     ] = None
+    regions: Annotated[
+        Any,
+        Group.PICTURE,
+        Help(
+            "Several edits of one picture, each with a map, prompt and settings of its own.",
+            "A :class:`~engine.Region`, a mapping of its settings, or a list of such; what one "
+            "leaves open is the edit's. Those that touch or overlap are made in one run, in which "
+            "each prompt acts where its map is; those apart have runs of their own, in shared "
+            "model calls, but where one for both is no more work. With a mask or map beside them "
+            "the edit's own prompt is for the rest of that.",
+        ),
+        _REGIONS,
+    ] = None
+    coupling: Annotated[
+        Literal["auto", "attention", "latents"],
+        Group.PICTURE,
+        Help(
+            "How the prompts of regions share a run: attention, latents, or auto: as the model "
+            "allows.",
+            "``attention`` mixes what the cross-attentions say of each prompt, ``latents`` the "
+            "predictions, for one model call more for each prompt.",
+        ),
+        Option(metavar="HOW"),
+        Recorded(),
+    ] = "auto"
     negative_prompt: Annotated[
         Text | None,
         Group.PICTURE,
@@ -131,6 +177,20 @@ class Fields:
         Recorded(),
         _TEXTS,
     ] = None
+    instruct: Annotated[
+        bool,
+        Group.PICTURE,
+        Help(
+            "The prompt is an instruction (make the door red), for models that are shown the "
+            "picture.",
+            "Flux.2 and others that edit: the picture goes into the network beside the one that is "
+            "made, and the map says where that may change. With a strategy that holds nothing "
+            "(``whole``) the network is trusted, and where it shifts colours the colour field "
+            "takes that away.",
+        ),
+        Option("--instruct/--no-instruct"),
+        Recorded(),
+    ] = False
     prompt_syntax: Annotated[
         Literal["weights", "plain"] | None,
         Group.PICTURE,

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.source import STANDARD_INPUT, Source, is_own_alpha
 from engine.request.field import fields_of
 from engine.request.fields import Fields
+from engine.request.recorded import (
+    InputFile,
+    RecordedControl,
+    RecordedReference,
+    RecordedRegion,
+    file_of,
+)
+from engine.request.regions import SETTINGS
 
 if TYPE_CHECKING:
-    from controls import Control
     from engine.request.result import EditResult
 
 KEY = "edit"
@@ -28,107 +34,6 @@ FORMAT = 1
 def repeated() -> list[str]:
     """The settings that a record holds for a repetition of its edit."""
     return [name for name, field in fields_of(Fields).items() if field.recorded is not None]
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file that an edit was made from: where it was, and the SHA-256 of its bytes."""
-
-    path: str
-    """Relative to the folder of the result, so that a folder can be moved as a whole."""
-    absolute: str
-    sha256: str
-
-    @classmethod
-    def of(cls, source: Source, *, beside: Path) -> InputFile:
-        """Describe what was read for a result that is written to ``beside``."""
-        if source.is_stream or is_own_alpha(source):
-            return cls(source.path, source.path, source.sha256)
-        absolute = os.path.realpath(source)
-        try:
-            relative = os.path.relpath(absolute, Path(os.path.realpath(beside)).parent)
-        except ValueError:  # another drive
-            relative = absolute
-        return cls(Path(relative).as_posix(), absolute, source.sha256)
-
-    def places(self, *, beside: Path) -> list[Path]:
-        """Where it may be: beside the result, or where it was."""
-        if self.absolute == STANDARD_INPUT:
-            return []
-        return [Path(os.path.realpath(beside)).parent / self.path, Path(self.absolute)]
-
-
-def file_of(value: Any, *, beside: Path) -> InputFile | None:
-    """Describe a picture that was given as a file for a result that is written to ``beside``; None
-    for one that was not.
-
-    Raises:
-        InputError: the file is gone.
-    """
-    if not isinstance(value, str | os.PathLike):
-        return None
-    try:
-        source = value if isinstance(value, Source) else Source.read(value)
-    except OSError as error:
-        raise InputError(f"{os.fspath(value)!r}, an input of this edit, is gone.") from error
-    return InputFile.of(source, beside=beside)
-
-
-@dataclass(frozen=True)
-class RecordedControl:
-    """A control of an edit, by its files."""
-
-    model: str
-    image: InputFile | str | None
-    """A file, or the annotator that made it of the picture."""
-    scale: float
-    start: float
-    end: float
-    mask: InputFile | None
-    exact: bool
-
-    @classmethod
-    def of(cls, control: Control | str, *, beside: Path) -> RecordedControl:
-        """Describe a control, or the one of that name, for a result written to ``beside``."""
-        if isinstance(control, str):
-            return cls(control, None, 1.0, 0.0, 1.0, None, exact=True)
-        model = Path(control.label)
-        image = file_of(control.file, beside=beside) or control.annotator
-        return cls(
-            model=os.path.realpath(model) if model.exists() else control.label,
-            image="given" if image is None or callable(image) else image,
-            scale=control.scale,
-            start=control.start,
-            end=control.end,
-            mask=file_of(control.mask, beside=beside),
-            exact=control.exact,
-        )
-
-
-@dataclass(frozen=True)
-class RecordedReference:
-    """A picture that an IP-Adapter read, by its files."""
-
-    image: InputFile | None
-    """None where it was no file."""
-    scale: float
-    mask: InputFile | None
-    masked: bool
-    """It had a mask, be it a file or not."""
-
-    @classmethod
-    def of(cls, given: Any, *, beside: Path) -> RecordedReference:
-        """Describe a :class:`~controls.reference.Reference`, or a picture that stands for one, for
-        a result written to ``beside``.
-        """
-        if not hasattr(given, "embeds"):
-            return cls(file_of(given, beside=beside), 1.0, None, masked=False)
-        return cls(
-            image=file_of(given.image, beside=beside),
-            scale=float(given.scale),
-            mask=file_of(given.mask, beside=beside),
-            masked=given.mask is not None,
-        )
 
 
 @dataclass(frozen=True)
@@ -154,6 +59,7 @@ class EditRecord:
     controls: Sequence[RecordedControl] = ()
     references: Sequence[Sequence[RecordedReference]] = ()
     """For each IP-Adapter."""
+    regions: Sequence[RecordedRegion] = ()
     format: int = FORMAT
 
     @classmethod
@@ -204,6 +110,7 @@ class EditRecord:
                 [RecordedReference.of(each, beside=beside) for each in _several(of_one)]
                 for of_one in _several(request.ip_adapter_image)
             ],
+            regions=[RecordedRegion.of(each, beside=beside) for each in request.regions or ()],
         )
 
     def metadata(self) -> dict[str, str]:
@@ -236,6 +143,7 @@ class EditRecord:
                     **self.region,
                     **self._control_files(),
                     **self._reference_files(),
+                    **self._region_files(),
                 }.items()
             },
             **_flat({**self.load, **self.settings}),
@@ -244,6 +152,13 @@ class EditRecord:
         lines = [f"{name:<{width}}  {_shown(value)}" for name, value in shown.items()]
         seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in self.timings.items())
         return [*lines, f"{'seconds':<{width}}  {seconds}"]
+
+    def _region_files(self) -> dict[str, InputFile]:
+        return {
+            f"region {number} map": each.map
+            for number, each in enumerate(self.regions, start=1)
+            if each.map is not None
+        }
 
     def _control_files(self) -> dict[str, InputFile]:
         return {
@@ -319,6 +234,7 @@ def read_record(text: str, name: str) -> EditRecord:
                 "timings": {k: float(_number(v)) for k, v in _table(fields["timings"]).items()},
                 "controls": controls,
                 "references": references,
+                "regions": [_region(each) for each in _list(fields.get("regions", []))],
             }
         )
         prompt = record.edit.get("prompt", "")
@@ -395,6 +311,23 @@ def _reference(fields: Any) -> RecordedReference:
     _number(fields["scale"])
     _require(isinstance(fields["masked"], bool), "masked")
     return RecordedReference(**{**fields, "image": image, "mask": mask})
+
+
+def _region(fields: Any) -> RecordedRegion:
+    fields = _table(fields)
+    files = {
+        name: None if fields[name] is None else _file(fields[name]) for name in ("map", "reference")
+    }
+    controls = fields["controls"]
+    settings = _edit(_table(fields["settings"]))
+    _require(settings.keys() <= set(SETTINGS), "a region")
+    return RecordedRegion(
+        settings=settings,
+        controls=None if controls is None else [_control(each) for each in _list(controls)],
+        reference_scale=_number(fields["reference_scale"]),
+        lora=None if fields["lora"] is None else _text(fields["lora"]),
+        **files,
+    )
 
 
 def _control(fields: Any) -> RecordedControl:

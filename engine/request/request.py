@@ -15,6 +15,7 @@ from engine.picture.source import Source
 from engine.request.aliases import own_names
 from engine.request.field import check_number, fields_of
 from engine.request.fields import SEEDS, Fields
+from engine.request.regions import read_regions, with_maps
 
 if TYPE_CHECKING:
     from engine.picture.crop import RegionRule
@@ -59,12 +60,15 @@ class EditRequest(Fields):
             defaults: settings of the model that is used, for those that are not given.
         """
         own = {**defaults, **own_names(arguments, pipe)}
+        if own.get("regions") is not None:
+            own["regions"] = with_maps(read_regions(own["regions"]), _as_read)
+            own.setdefault("prompt", "")  # of what lies between them
+        if own.get("prompt_embeds") is not None and own.get("prompt") is None:
+            own["prompt"] = ""
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
         own |= {name: _as_read(own[name]) for name in _FILES if name in own}
-        if own.get("prompt_embeds") is not None and own.get("prompt") is None:
-            own["prompt"] = ""
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
         single = {name: value for name, value in own.items() if name not in known}
@@ -82,12 +86,15 @@ class EditRequest(Fields):
             field.check(getattr(self, field.name))
         if self.seed == -1:  # as other programs ask for any
             object.__setattr__(self, "seed", None)
+        if self.regions is not None:
+            object.__setattr__(self, "regions", read_regions(self.regions))
         self._check_texts()
         self._check_map()
         self._check_run()
         self._check_region()
         self._check_compat()
         self._check_candidates()
+        self._check_regions()
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
         if self.callback is not None and not callable(self.callback):
@@ -218,8 +225,9 @@ class EditRequest(Fields):
                 "give either mask= (hard: repaint or keep) or strength_map= (a strength for every "
                 "pixel), not both."
             )
-        if self.mask is None and self.strength_map is None and self.expand is None:
-            raise InputError("mask=, strength_map= or expand=: one of them is needed.")
+        given = (self.mask, self.strength_map, self.expand, self.regions)
+        if all(each is None for each in given):
+            raise InputError("mask=, strength_map=, regions= or expand=: one of them is needed.")
         expand: object = self.expand
         if expand is None:
             return
@@ -297,6 +305,22 @@ class EditRequest(Fields):
         for name, given in excluded.items():
             if given:
                 raise InputError(f"candidates cannot be combined with {name}.")
+
+    def _check_regions(self) -> None:
+        if self.regions is None:
+            return
+        excluded = {
+            "candidates=, several strategies or strategy='auto'": self.chooses,
+            "expand= (expand first, then edit regions of the result)": self.expand is not None,
+            "generator= (seed= says where they begin)": self.generator is not None,
+            "latents=": self.latents is not None,
+            "denoising_end=": self.denoising_end is not None,
+            'output_type="latent"': self.output_type == "latent",
+            'compat="diffusers"': self.compat,
+        }
+        for name, given in excluded.items():
+            if given:
+                raise InputError(f"regions cannot be combined with {name}.")
 
     # --- the record ---------------------------------------------------------------------------
 

@@ -132,3 +132,6 @@ def _inputs(result: EditResult) -> Iterator[str]:
         value: Any = getattr(request, name)
         if isinstance(value, str | os.PathLike):
             yield os.fspath(value)
+    for region in request.regions or ():
+        if isinstance(region.map, str | os.PathLike):
+            yield os.fspath(region.map)

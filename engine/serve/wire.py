@@ -25,6 +25,7 @@ from engine.picture.source import OWN_ALPHA, STANDARD_INPUT, Source
 from engine.request.aliases import ALIASES
 from engine.request.field import Field, Group, Names, fields_of
 from engine.request.fields import Fields
+from engine.request.regions import read_regions
 from engine.serve.errors import TooLargeError
 from strategies import list_strategies
 
@@ -47,7 +48,7 @@ FORMATS = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF"
 """Pillow's names of the picture files that are read."""
 _PLAIN = re.compile(r"[\w+,= -]*")
 """An option's text that cannot name a file or an address."""
-_NAMED = {"strategy", "options", "controls"}
+_NAMED = {"strategy", "options", "controls", "regions"}
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -203,6 +204,8 @@ def _value(field: Field, value: Any, limits: Limits) -> Any:
     if name in {"prompt", "negative_prompt"}:
         return _text(name, value, limits)
     if name in _NAMED:
+        if name == "regions":
+            return _regions(value, limits)
         return {"strategy": _strategy, "options": _options, "controls": _controls}[name](value)
     if field.names is not None:
         return _listed(field.names, value)
@@ -293,6 +296,27 @@ def _controls(value: Any) -> list[Any]:
         if (annotator := told.get("annotator")) is not None and annotator not in readers:
             raise UnknownNameError("annotator", str(annotator), readers)
         taken.append(Control(told["name"], image=annotator, **own))
+    return taken
+
+
+_REGION = ("prompt", "negative_prompt", "strategy", "options", "strength", "seed", "controls")
+"""What a region may say beside its map."""
+
+
+def _regions(value: Any, limits: Limits) -> list[Any]:
+    """Regions as objects: a ``map`` in base64, and settings of an edit."""
+    several = value if isinstance(value, list) else [value]
+    taken = []
+    for number, each in enumerate(several, start=1):
+        if not isinstance(each, Mapping) or "map" not in each:
+            raise InputError(f"region {number} must be an object with a map.")
+        if unknown := set(each) - {"map", *_REGION}:
+            raise InputError(f"region {number}: {min(unknown)!r} is none of map, {_REGION}.")
+        own = {
+            k: _value(FIELDS[k], v, limits) for k, v in each.items() if k != "map" and v is not None
+        }
+        taken.append({"map": _image(f"region {number}'s map", each["map"], limits), **own})
+    read_regions(taken)
     return taken
 
 

@@ -278,3 +278,22 @@ def test_feathers(feather: float) -> None:
         paste_alpha(np.ones((8, 8, 1), np.float32), 4)
     with pytest.raises(InputError, match="fit"):
         paste_alpha(np.ones((8, 8), np.float32), 4, np.zeros((8, 9, 3), np.uint8))
+
+
+def test_what_crosses_the_border_is_faded_over_itself() -> None:
+    """A ridge that ends just inside the mask is like nothing just outside it there, but no thing
+    that the mask fits: an edit that lost it must not get a smear of the sky in its place.
+    """
+    original = meadow((96, 96))
+    mask = np.zeros((96, 96), np.float32)
+    mask[32:80, 24:72] = 1
+    cv2.fillConvexPoly(original, np.array([(40, 40), (48, 28), (56, 40)]), (90, 90, 110))
+    cv2.rectangle(original, (24, 50), (29, 54), (200, 190, 40), -1)
+    edited = meadow((96, 96))
+    alpha = paste_alpha(mask, 4, original)
+    under = fade_over(original, edited, alpha, 4)
+    moved = np.abs(under.astype(int) - original).max(axis=2)
+    assert (moved[alpha < 1] > 8).mean() < 0.01
+    # A blend that sees all that is covered still has it away.
+    deep = fade_over(original, edited, alpha, 4, deep=True)
+    assert np.abs(deep.astype(int) - original).max() > 40

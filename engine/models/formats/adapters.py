@@ -115,6 +115,17 @@ class Adapters:
         self.ip_adapters: list[str] = []
         """Their files."""
 
+    def add_all(
+        self, loras: Iterable[Lora], embeddings: Iterable[Embedding], ip_adapters: list[str]
+    ) -> None:
+        """Load several of each kind; errors as of each."""
+        for embedding in embeddings:
+            self.add_embedding(embedding)
+        for lora in loras:
+            self.add_lora(lora)
+        if ip_adapters:
+            self.set_ip_adapters(ip_adapters)
+
     def add_lora(self, lora: Lora, name: str | None = None) -> str:
         """Load a LoRA, or give one of that ``name`` another weight; its name.
 

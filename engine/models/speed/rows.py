@@ -84,6 +84,10 @@ class OneByOne(Network):
         return self.network.embeds_guidance
 
     @property
+    def couples(self) -> bool:  # type: ignore[override]
+        return self.network.couples
+
+    @property
     def down_factor(self) -> int:  # type: ignore[override]
         return self.network.down_factor
 

@@ -1,0 +1,127 @@
+"""Regions: several edits of one picture, each with its own map, prompt and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+from engine.errors import InputError
+from engine.request.field import fields_of
+from engine.request.fields import Fields
+
+MOST: Final = 32
+"""Regions of one edit."""
+
+SETTINGS: Final = ("prompt", "negative_prompt", "strategy", "options", "strength", "seed")
+"""What a region may set in the edit's place, beside its map, controls, reference and LoRA."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One of several edits of a picture. What is not given is the edit's.
+
+    Args:
+        map: where, and how strongly: a mask or strength map as the edit takes it.
+        prompt: what is to be seen there.
+        negative_prompt: what is not.
+        strategy: its strategy, by itself.
+        options: the strategy's options.
+        strength: of this region's edit, above 0, to 1.
+        seed: of its noise.
+        controls: what steers it, in place of the edit's controls.
+        reference: what the loaded IP-Adapter reads for it: a picture or a
+            :class:`~engine.Reference`.
+        lora: ``"FILE[:WEIGHT]"`` or a (file, weight) pair: a LoRA over the network in this region
+            only (its part for the text encoders is left out).
+
+    Raises:
+        InputError: a value that is not accepted; the message says what is.
+
+    Example:
+        >>> result = engine.edit(
+        ...     image="photo.png",
+        ...     regions=[Region("mask.png", prompt="a red house", seed=7)],
+        ...     num_inference_steps=2,
+        ... )
+        >>> result.settings["region_edits"][0]["prompt"]
+        'a red house'
+    """
+
+    map: Any
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    strategy: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    strength: float | None = None
+    seed: int | None = None
+    controls: Any = None
+    reference: Any = None
+    lora: Any = None
+
+    def __post_init__(self) -> None:
+        if self.map is None:
+            raise InputError("a region needs a map: where it is.")
+        known = fields_of(Fields)
+        for name in ("prompt", "negative_prompt"):
+            value: object = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"a region's {name} must be a string, not {value!r}.")
+        for name in ("strength", "seed"):
+            if getattr(self, name) is not None:
+                known[name].check(getattr(self, name))
+        if self.seed == -1:
+            object.__setattr__(self, "seed", None)
+        if not isinstance(self.options, Mapping):
+            raise InputError("a region's options must be a mapping.")
+        if isinstance(self.strategy, str) and (self.strategy == "auto" or "," in self.strategy):
+            raise InputError("a region has one strategy: candidates are of whole edits.")
+
+    def given(self) -> dict[str, Any]:
+        """Its own settings, by the edit's names: those of :data:`SETTINGS` that it has."""
+        own = {name: getattr(self, name) for name in SETTINGS}
+        return {name: value for name, value in own.items() if value is not None and value != {}}
+
+    def describe(self) -> dict[str, Any]:
+        """Its own settings as values that JSON can hold, its files left out."""
+        own = self.given()
+        if "strategy" in own and not isinstance(own["strategy"], str):
+            own["strategy"] = getattr(own["strategy"], "name", type(own["strategy"]).__name__)
+        if self.lora is not None:
+            own["lora"] = str(self.lora)
+        return own
+
+
+def read_regions(value: Any) -> tuple[Region, ...]:
+    """An edit's ``regions``: a :class:`Region`, a mapping of one's settings, or a list of such.
+
+    Raises:
+        InputError: something else, an unknown setting, none or too many.
+    """
+    several = value if isinstance(value, list | tuple) else [value]
+    if not several:
+        raise InputError("regions is an empty list; leave it out for an edit of one region.")
+    if len(several) > MOST:
+        raise InputError(f"{len(several)} regions; an edit takes at most {MOST}.")
+    return tuple(_read(each, number) for number, each in enumerate(several, start=1))
+
+
+def with_maps(regions: tuple[Region, ...], read: Any) -> tuple[Region, ...]:
+    """The regions with ``read(map)`` in place of their maps."""
+    return tuple(replace(region, map=read(region.map)) for region in regions)
+
+
+def _read(value: Any, number: int) -> Region:
+    if isinstance(value, Region):
+        return value
+    if not isinstance(value, Mapping):
+        raise InputError(f"region {number} must be a Region or a mapping, not {value!r}.")
+    known = [each.name for each in fields(Region)]
+    if unknown := sorted(set(map(str, value)) - set(known)):
+        raise InputError(f"region {number}: {unknown[0]!r} is none of {', '.join(known)}.")
+    if "map" not in value:
+        raise InputError(f"region {number} has no map.")
+    try:
+        return Region(**value)
+    except InputError as error:
+        raise InputError(f"region {number}: {error}") from None

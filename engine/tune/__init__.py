@@ -1,0 +1,1 @@
+"""Models taught and converted: what :mod:`engine.cli.tune` offers."""

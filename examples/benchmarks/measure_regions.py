@@ -1,0 +1,214 @@
+"""Measure edits of several regions on the pocket model and held-out scenes.
+
+    python examples/benchmarks/measure_regions.py figures --count 200
+    python examples/benchmarks/measure_regions.py sheet --count 3 --things 5 -o sheet.png
+
+Each scene gets two to five things in one call. A region's prompt counts as found where the pocket
+classifier sees its thing in its colour in a picture that has this region's pixels alone from the
+edit; it leaks where that is seen in a picture that has another region's alone. The same regions
+are edited in runs of their own, one after another, to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from engine import InpaintEngine, Region
+from engine.picture.sheet import labelled_grid, overlay_map
+from engine.picture.write import save_image
+from engine.pocket import world
+from engine.pocket.classifier import predict
+
+FIRST_SEED = 1_060_000
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what it is to get."""
+
+    seed: int
+    image: Any
+    """H W 3."""
+    base: str
+    """What is there."""
+    masks: Sequence[Any]
+    """H W each, in [0, 1]."""
+    things: Sequence[tuple[str, str]]
+    """Kind and colour of each."""
+    prompts: Sequence[str]
+
+
+def scenes(count: int, things: int | None) -> Iterator[Scene]:
+    """Held-out scenes with room for as many things; two to five in turn if None."""
+    seed, made = FIRST_SEED, 0
+    while made < count:
+        scene = scene_of(seed, things or 2 + made % 4)
+        seed += 1
+        if scene is not None:
+            made += 1
+            yield scene
+
+
+def scene_of(seed: int, count: int) -> Scene | None:
+    """An empty place, and boxes for ``count`` things of different kinds or colours."""
+    spec = replace(world.sample_scene(seed), objects=())
+    rng = np.random.default_rng([seed, 5])
+    after, taken = spec, []
+    for _ in range(60):
+        thing = world.fitting_object(after, rng)
+        if thing is not None and (thing.kind, thing.colour) not in taken:
+            after = after.with_object(thing)
+            taken.append((thing.kind, thing.colour))
+        if len(taken) == count:
+            break
+    if len(taken) < count:
+        return None
+    truth = world.render(after, SIZE)
+    masks = [world.box_around(each, margin=1 / 32) for each in truth.masks]
+    if min(each.sum() for each in masks) < (SIZE / 8) ** 2:
+        return None
+    return Scene(
+        seed,
+        world.render(spec, SIZE).image,
+        spec.caption,
+        [each.astype(np.float32) for each in masks],
+        [(thing.kind, thing.colour) for thing in after.objects],
+        [replace(spec, objects=(thing,)).caption for thing in after.objects],
+    )
+
+
+def together(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> Any:
+    """All regions in one call."""
+    return engine.edit(
+        image=scene.image,
+        prompt=scene.base,
+        regions=[Region(m, p) for m, p in zip(scene.masks, scene.prompts, strict=True)],
+        coupling=asked.coupling,
+        **settings(scene, asked),
+    )
+
+
+def settings(scene: Scene, asked: argparse.Namespace) -> dict[str, Any]:
+    """What all runs of a scene have in common."""
+    return {
+        "strategy": asked.strategy,
+        "num_inference_steps": asked.steps,
+        "seed": scene.seed,
+        "progress": False,
+    }
+
+
+def measured(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> dict[str, Any]:
+    """One scene, in one call and one after another."""
+    began = perf_counter()
+    one = np.asarray(together(engine, scene, asked).images[0])
+    joint_s = perf_counter() - began
+    began = perf_counter()
+    own = [
+        np.asarray(
+            engine.edit(
+                image=scene.image, prompt=prompt, strength_map=mask, **settings(scene, asked)
+            ).images[0]
+        )
+        for mask, prompt in zip(scene.masks, scene.prompts, strict=True)
+    ]
+    own_s = perf_counter() - began
+    alone = [
+        np.where((mask > 0)[..., None], picture, scene.image)
+        for picture, mask in [*((one, m) for m in scene.masks), *zip(own, scene.masks, strict=True)]
+    ]
+    seen = [set(each.objects) for each in predict(alone)]
+    count = len(scene.things)
+    joint, single = seen[:count], seen[count:]
+    pairs = [(r, q) for r in range(count) for q in range(count) if r != q]
+    return {
+        "scene": scene.seed,
+        "regions": count,
+        "found": [thing in joint[i] for i, thing in enumerate(scene.things)],
+        "found_alone": [thing in single[i] for i, thing in enumerate(scene.things)],
+        "leaks": [scene.things[r] in joint[q] for r, q in pairs],
+        "leaks_alone": [scene.things[r] in single[q] for r, q in pairs],
+        "seconds": joint_s,
+        "seconds_alone": own_s,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Shares and times, by the number of regions and over all."""
+
+    def line(name: str, some: Sequence[dict[str, Any]]) -> str:
+        def share(key: str) -> float:
+            return fmean(value for row in some for value in row[key])
+
+        time = sum(r["seconds"] for r in some) / sum(r["seconds_alone"] for r in some)
+        shares = [share(key) for key in ("found", "found_alone", "leaks", "leaks_alone")]
+        return (
+            f"| {name} | {len(some)} | "
+            + " | ".join(f"{s:.1%}" for s in shares)
+            + f" | {time:.2f} |"
+        )
+
+    head = [
+        "| regions | scenes | found | in its own run | leaks | in own runs | time |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    counts = sorted({row["regions"] for row in rows})
+    each = [line(str(n), [row for row in rows if row["regions"] == n]) for n in counts]
+    return "\n".join([*head, *each, line("all", rows)])
+
+
+def sheet(engine: InpaintEngine, asked: argparse.Namespace) -> Any:
+    """Each scene: the picture, its regions, the edit."""
+    rows = []
+    for scene in scenes(asked.count, asked.things):
+        result = together(engine, scene, asked).images[0]
+        union = np.maximum.reduce(list(scene.masks))
+        told = ", ".join(f"{colour} {kind}" for kind, colour in scene.things)
+        cells = [scene.image, overlay_map(scene.image, union), result]
+        labels = [scene.base, f"{len(scene.masks)} regions", told]
+        rows.append([(large(cell), label) for cell, label in zip(cells, labels, strict=True)])
+    return labelled_grid(rows)
+
+
+def large(picture: Any) -> Any:
+    """A picture, to be looked at."""
+    from PIL import Image
+
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+    return image.resize((3 * SIZE, 3 * SIZE), Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["figures", "sheet"])
+    parser.add_argument("--count", type=int, default=20, help="scenes")
+    parser.add_argument("--things", type=int, help="regions in each; 2 to 5 in turn without")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--strategy", default="differential")
+    parser.add_argument("--coupling", default="auto")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("regions.png"))
+    asked = parser.parse_args()
+    engine = InpaintEngine.from_pretrained(device="cpu")
+    if asked.what == "sheet":
+        save_image(sheet(engine, asked), asked.output)
+        return
+    rows = [measured(engine, scene, asked) for scene in scenes(asked.count, asked.things)]
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(rows), encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
