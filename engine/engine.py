@@ -145,7 +145,8 @@ class InpaintEngine:
         """Share a loaded diffusers pipeline's modules; nothing in it is changed.
 
         Args:
-            pipe: an SDXL or SD pipeline (text-to-image, image-to-image or inpainting).
+            pipe: a pipeline of any family that is supported: text-to-image, image-to-image,
+                inpainting, or one that edits by instruction.
             inpaint_unet: a 9-channel ``UNet2DConditionModel`` of the same family. Where ``pipe``
                 has an IP-Adapter, it is lent that when it is used.
 
@@ -308,8 +309,8 @@ class InpaintEngine:
     def load_lora(self, file: Any, weight: float | None = None, *, name: str | None = None) -> str:
         """Lay a LoRA over the model, the inpainting UNet beside it included.
 
-        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names. Loaded again under its
-        name it only gets another weight.
+        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names; of flow models what
+        diffusers' own loaders read. Loaded again under its name it only gets another weight.
 
         Args:
             file: a ``.safetensors`` file (``"FILE[:WEIGHT]"``), a folder, or a hub id.
