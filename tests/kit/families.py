@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    Flux2KleinPipeline,
+    FluxPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
-from tests.kit import tiny, tiny_flow
+from tests.kit import tiny, tiny_flow, tiny_flux
 
 TINY: dict[str, Callable[[], Any]] = {
     "sd": lambda: StableDiffusionPipeline(**tiny.modules(sdxl=False)),
     "sdxl": lambda: StableDiffusionXLPipeline(**tiny.modules()),
     "sd3": tiny_flow.sd3,
+    "flux": lambda: FluxPipeline(**tiny_flux.modules()),
+    "flux2": lambda: Flux2KleinPipeline(**tiny_flux.flux2_modules(reads=True)),
 }
 """Makers of loaded pipelines that read prompts of single characters."""
