@@ -10,15 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from controls.bound import BoundControl, shrunk
+from controls.bound import BoundControl, Branch, shrunk
 from engine.models.packing import PATCH, packed, places
 
 if TYPE_CHECKING:
+    import torch
+
     from controls.place import Place
     from engine.types import Conditioning, Step
 
+NAMES = ("controlnet_block_samples", "controlnet_single_block_samples")
+"""The transformer's arguments for what is added to its tokens."""
 MODES = {"canny": 0, "tile": 1, "depth": 2, "pose": 4}
 """What InstantX' ControlNet-Union calls kinds of control images (beside blur 3, grey 5, low
 quality 6)."""
@@ -26,6 +28,12 @@ quality 6)."""
 
 class BoundFlux(BoundControl):
     """A Flux ControlNet bound to one job."""
+
+    def __init__(self, net: Any, branches: Sequence[Branch], **settings: Any) -> None:
+        super().__init__(net, branches, **settings)
+        self._blocks = dict(
+            zip(NAMES, (self.config.num_layers, self.config.num_single_layers), strict=True)
+        )
 
     @staticmethod
     def hint(net: Any, image: torch.Tensor, rows: int, place: Place) -> torch.Tensor:
@@ -72,12 +80,14 @@ class BoundFlux(BoundControl):
             return_dict=False,
         )
         repeats = net.input_hint_block is not None
-        told = zip(("controlnet_block_samples", "controlnet_single_block_samples"), several)
-        blocks = {name: samples for name, samples in told if samples}
-        finished = {k: [self._laid(each, grid, scaled) for each in v] for k, v in blocks.items()}
+        told = {name: samples for name, samples in zip(NAMES, several, strict=True) if samples}
         return {
-            name: spread(samples, self.blocks[name], repeats=repeats)
-            for name, samples in finished.items()
+            name: spread(
+                [self._laid(each, grid, scaled) for each in samples],
+                self._blocks[name],
+                repeats=repeats,
+            )
+            for name, samples in told.items()
         }
 
     def _laid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
+    FluxControlNetModel,
     FluxTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -100,6 +102,30 @@ def transformer(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> 
         axes_dims_rope=[4, 4, 8],
         guidance_embeds=guidance,
     )
+    return model.eval()
+
+
+def controlnet(*, seed: int = 5, **changes: Any) -> Any:
+    """A ControlNet of Flux that has learnt something."""
+    torch.manual_seed(seed)
+    own = {
+        "in_channels": 4 * LATENTS,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "axes_dims_rope": [4, 4, 8],
+        "guidance_embeds": True,
+    }
+    with warnings.catch_warnings():  # diffusers' own file uses what it will take away
+        warnings.simplefilter("ignore", FutureWarning)
+        model: Any = FluxControlNetModel(**{**own, **changes})
+    zeroed = (model.controlnet_blocks, model.controlnet_single_blocks, model.controlnet_x_embedder)
+    for each in zeroed:
+        for weight in each.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
     return model.eval()
 
 

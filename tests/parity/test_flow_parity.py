@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import Flux2KleinInpaintPipeline, FluxFillPipeline, FluxInpaintPipeline
+from diffusers import (
+    Flux2KleinInpaintPipeline,
+    FluxControlNetInpaintPipeline,
+    FluxFillPipeline,
+    FluxInpaintPipeline,
+)
 
-from tests.kit import tiny_flux
+from controls import Control
+from tests.kit import tiny, tiny_flux
 from tests.kit.tiny import both, difference
 
 RUNS = ((1.0, 2), (0.6, 2), (0.3, 1))
@@ -57,6 +63,30 @@ def test_klein(guidance, strength, images):
         prompt_embeds=tiny_flux.embedded(),
         theirs={"negative_prompt_embeds": tiny_flux.embedded(seed=9)},
         ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
+    )
+    assert difference(pair) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["latents", "pixels"])
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_flux_with_a_controlnet(kind, strength, images):
+    """Control images are drawn first, one for each picture; XLabs' kind reads their pixels."""
+    pixels = {"conditioning_embedding_channels": 4, "patch_size": 2} if kind == "pixels" else {}
+    net, hint = tiny_flux.controlnet(**pixels), tiny.picture(seed=7)
+    pair = both(
+        FluxControlNetInpaintPipeline,
+        tiny_flux.modules(),
+        "blend",
+        strength=strength,
+        num_images=images,
+        guidance_scale=3.5,
+        extra={"controlnet": net},
+        theirs={
+            "control_image": hint,
+            "controlnet_conditioning_scale": 0.7,
+            "control_guidance_end": 0.8,
+        },
+        ours={"controls": [Control(net, image=hint, scale=0.7, end=0.8)]},
     )
     assert difference(pair) == 0.0
 
