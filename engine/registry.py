@@ -37,6 +37,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "flux": "engine.models.families.flux:FLUX",
         "flux2": "engine.models.families.flux2:FLUX2",
         "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
+        "qwen-image-edit": "engine.models.families.qwen_image:QWEN_EDIT",
         "z-image": "engine.models.families.z_image:Z_IMAGE",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},

@@ -243,12 +243,13 @@ class PreparedEdit(Prepared):
         """A job's branches, 1 row each, and how it is guided; ``view``: None where no region's own
         prompt counts.
         """
-        own = self.shared.conditioning(network, guidance.scale, size)
+        shown = view if self.request.instruct else None
+        own = self.shared.conditioning(network, guidance.scale, size, shown=shown)
         if self.coupling is None or view is None:
             return branches_of(*own), guidance if own[1] is not None else Unguided()
         others = [
             self.shared.conditioning(
-                network, guidance.scale, size, (share.prompt, share.negative_prompt)
+                network, guidance.scale, size, (share.prompt, share.negative_prompt), shown
             )
             for share in self.coupling.shares
         ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from engine.edit.prepared import Prepared
 from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
+from engine.models.text import Shown
 from engine.picture.geometry import Size
 from engine.picture.read import load_image
 
@@ -152,13 +154,16 @@ class PreparedLikeDiffusers(Prepared):
         count, negative = self.request.num_images, self.request.negative_text
         silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
         guided = guidance.active and not network.embeds_guidance
+        reading = reading_of(self.request)
+        if self.backbone.family.peer.shows and self.backbone.text.reads_pictures:
+            reading = replace(reading, shown=Shown.of(self.image))
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
             negative,
             guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
             size=self.size,
             images=count,
-            reading=reading_of(self.request),
+            reading=reading,
         )
         if network.embeds_guidance:
             cond = network.with_guidance(cond, guidance.scale)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+from engine.errors import SoftpaintWarning
 from engine.picture.geometry import Size
 from engine.solvers.names import fresh_scheduler
 from engine.solvers.schedule import Schedule
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 1000
 """As many as training has levels."""
+LATE = 0.3
+"""The share of training's timesteps from which on a run begins near enough to pure noise."""
 
 
 class ScheduleMaker:
@@ -31,8 +35,27 @@ class ScheduleMaker:
         key = (strength, canvas)
         if key not in self._steps:
             self._spare[key] = self(strength, canvas)
+            if not self._steps:
+                self._warn_of_late_start(self._spare[key])
             self._steps[key] = len(self._spare[key])
         return self._steps[key]
+
+    def _warn_of_late_start(self, schedule: Schedule) -> None:
+        """Say of a whole run that its single step is the last before the picture, as the spacing of
+        most checkpoints' schedulers has it (``leading``): what is drawn is a smear.
+        """
+        if self.parity or schedule.strength < 1 or self.request.denoising_start is not None:
+            return
+        levels = schedule.scheduler.config.get("num_train_timesteps", 1000)
+        first = float(schedule.timesteps[0]) / levels
+        if first < LATE:
+            warnings.warn(
+                f"a run of {self.request.num_inference_steps} by this scheduler begins "
+                f"{first:.1%} of the way up to noise, and draws next to nothing: take more steps, "
+                "or a scheduler that begins at the top, such as euler-trailing.",
+                SoftpaintWarning,
+                stacklevel=2,
+            )
 
     def __call__(self, strength: float, canvas: Size) -> Schedule:
         """``strength``: the stage's, in (0, 1]; ``canvas``: its size in px, padded."""

@@ -14,7 +14,7 @@ from engine.types import Conditioning
 if TYPE_CHECKING:
     import torch
 
-    from engine.models.text import Prompt
+    from engine.models.text import Prompt, Shown
 
 TEXT = "encoder_hidden_states"
 MASK = "encoder_hidden_states_mask"
@@ -41,8 +41,8 @@ class LanguageText(PipelineText):
         """Tokens that the pipeline puts around every prompt and counts."""
 
     @abstractmethod
-    def read(self, text: str, device: torch.device) -> torch.Tensor:
-        """The hidden states (1 n d) of a text."""
+    def read(self, text: str, device: torch.device, shown: Shown | None) -> torch.Tensor:
+        """The hidden states (1 n d) of a text, and of the picture that it is read with."""
 
     def encode(
         self, prompt: Prompt, device: torch.device
@@ -51,7 +51,11 @@ class LanguageText(PipelineText):
         self.check_embeds(given, self.width)
 
         def told(text: str, name: str) -> Conditioning:
-            states = given[name].to(device) if name in given else self.read(text, device)
+            states = (
+                given[name].to(device)
+                if name in given
+                else self.read(text, device, prompt.reading.shown)
+            )
             return self._told(states).repeat(prompt.images)
 
         cond = told(prompt.positive, "prompt_embeds")

@@ -27,6 +27,8 @@ class Peer:
     """The network is shown the picture, by ``with_reference``."""
     guides_by_negative: bool = False
     """Without a negative prompt it does not guide, whatever the scale."""
+    latents: int | None = None
+    """How many latent channels the pipeline insists on, though it runs with any."""
 
     def processors(self, cell: int) -> tuple[Any, Any, Any]:
         """Diffusers' processors for pictures, masks and control images; ``cell``: pixels per latent

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
 from engine.models.clip import Reader, joined
-from engine.models.state import weights_state
+from engine.models.state import contents, weights_state
 from engine.models.syntax import has_marks
 from engine.models.unheard import cut_off, unheard
 
@@ -31,6 +31,19 @@ class Embeds:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A picture that is read with the texts."""
+
+    pixels: torch.Tensor = field(compare=False)
+    """1 3 H W in [-1, 1]."""
+    key: Hashable
+
+    @classmethod
+    def of(cls, pixels: torch.Tensor) -> Shown:
+        return cls(pixels, contents(pixels))
+
+
+@dataclass(frozen=True)
 class Reading:
     """How texts are read."""
 
@@ -43,6 +56,8 @@ class Reading:
     """In the texts' place."""
     like_diffusers: bool = False
     """As many tokens as diffusers' pipelines read."""
+    shown: Shown | None = None
+    """For a text encoder that :attr:`TextEncoder.reads_pictures`."""
 
 
 PLAIN = Reading()
@@ -69,6 +84,9 @@ class TextEncoder(ABC):
     Args:
         pipe: the loaded pipeline. Its parts are looked up at every call: they may be exchanged.
     """
+
+    reads_pictures = False
+    """It reads the edited picture with an instruction."""
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe

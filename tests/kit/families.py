@@ -8,11 +8,14 @@ from typing import Any
 from diffusers import (
     Flux2KleinPipeline,
     FluxPipeline,
+    QwenImageEditPlusPipeline,
+    QwenImagePipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    ZImagePipeline,
 )
 
-from tests.kit import tiny, tiny_flow, tiny_flux
+from tests.kit import tiny, tiny_flow, tiny_flux, tiny_qwen
 
 TINY: dict[str, Callable[[], Any]] = {
     "sd": lambda: StableDiffusionPipeline(**tiny.modules(sdxl=False)),
@@ -20,5 +23,8 @@ TINY: dict[str, Callable[[], Any]] = {
     "sd3": tiny_flow.sd3,
     "flux": lambda: FluxPipeline(**tiny_flux.modules()),
     "flux2": lambda: Flux2KleinPipeline(**tiny_flux.flux2_modules(reads=True)),
+    "z-image": lambda: ZImagePipeline(**tiny_qwen.z_image()),
+    "qwen-image": lambda: QwenImagePipeline(**tiny_qwen.qwen_image()),
+    "qwen-image-edit": lambda: QwenImageEditPlusPipeline(**tiny_qwen.qwen_edit()),
 }
 """Makers of loaded pipelines that read prompts of single characters."""

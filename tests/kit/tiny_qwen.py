@@ -19,6 +19,9 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     Qwen3Config,
     Qwen3Model,
 )
@@ -163,3 +166,12 @@ def qwen_image(*, zero_cond: bool = False, seed: int = 0) -> dict[str, Any]:
             shift_terminal=0.02,
         ),
     }
+
+
+def qwen_edit(**settings: Any) -> dict[str, Any]:
+    """The components of Qwen-Image-Edit's pipelines."""
+    parts = qwen_image(**settings)
+    pictures = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56)
+    video = Qwen2VLVideoProcessor()
+    parts["processor"] = Qwen2VLProcessor(pictures, parts["tokenizer"], video, chat_template=CHAT)
+    return parts

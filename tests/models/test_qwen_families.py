@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import QwenImagePipeline, ZImagePipeline
+from diffusers import QwenImageEditPlusPipeline, QwenImagePipeline, ZImagePipeline
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 
 from engine import InpaintEngine
 from engine.denoise.guidance import COND, UNCOND
@@ -157,3 +158,54 @@ def test_a_layered_model_is_refused():
     module.register_to_config(use_layer3d_rope=True)
     with pytest.raises(ModelError, match="Layered"):
         QwenNetwork(module)
+
+
+def edit_plus(**settings) -> Any:
+    pipe = QwenImageEditPlusPipeline(**tiny_qwen.qwen_edit(**settings))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("zero_cond", [False, True])
+def test_the_whole_picture_by_instruction_is_diffusers_edit_plus(monkeypatch, zero_cond):
+    """That pipeline knows no map; of 2511's kind too, whose references count as clean."""
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", SIZE**2)
+    pipe = edit_plus(zero_cond=zero_cond)
+    want = pipe(
+        image=tiny.picture(),
+        prompt="make it red",
+        negative_prompt="fog",
+        height=SIZE,
+        width=SIZE,
+        true_cfg_scale=3.0,
+        num_inference_steps=3,
+        generator=torch.Generator().manual_seed(2),
+        output_type="latent",
+    ).images
+    engine = InpaintEngine.from_pipe(pipe)
+    assert engine.backbone.family.name == "qwen-image-edit"
+    told = settings(prompt="make it red", negative_prompt="fog", guidance_scale=3.0)
+    got = engine.edit(strategy="whole", **told).latents
+    assert torch.allclose(packed(got), want, atol=2e-5)
+    blind = engine.edit(strategy="whole", instruct=False, **told).latents
+    assert not torch.allclose(blind, got, atol=1e-2)
+
+
+def test_an_instruction_with_a_map_changes_nothing_else():
+    engine = InpaintEngine.from_pipe(edit_plus())
+    told = settings(prompt="make it red", strength_map=None, mask=tiny.box_mask())
+    made = engine.edit(**{**told, "output_type": "pil", "guidance_scale": 1.0})
+    assert made.settings["instruct"] is True
+    before, after = (np.asarray(each) for each in (tiny.picture(), made.images[0]))
+    assert np.array_equal(after[:, SIZE // 2 + 8 :], before[:, SIZE // 2 + 8 :])
+    assert not np.array_equal(after, before)
+
+
+def test_pictures_are_part_of_what_is_remembered_of_a_text():
+    engine = InpaintEngine.from_pipe(edit_plus())
+    plain = settings(guidance_scale=1.0, num_inference_steps=2)
+    one = engine.edit(**plain).latents
+    other = engine.edit(**{**plain, "image": tiny.picture(seed=1)}).latents
+    fresh = InpaintEngine.from_pipe(engine.pipe).edit(**{**plain, "image": tiny.picture(seed=1)})
+    assert torch.equal(other, fresh.latents)
+    assert not torch.equal(one, other)

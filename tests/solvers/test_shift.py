@@ -47,6 +47,21 @@ def test_every_flow_solver_takes_the_shift_of_the_size(dynamic, name):
 
 
 @pytest.mark.parametrize("name", FLOW)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_step_is_the_same_share_of_linear_time_under_every_shift(name, shift):
+    """So that a strength, which counts steps, means the same share of the run; the levels that it
+    is noised to are the shifted ones.
+    """
+    model = FlowMatchEulerDiscreteScheduler(shift=shift)
+    schedule = Schedule(fresh_scheduler(name, model), 20)
+    starts = [step for step in schedule.steps if step.starts]
+    for step in starts:
+        sigma = step.level.sigma
+        linear = sigma / (shift - (shift - 1) * sigma)
+        assert linear == pytest.approx(1 - step.position / len(starts), abs=1.01 / len(starts))
+
+
+@pytest.mark.parametrize("name", FLOW)
 def test_a_fixed_shift_reaches_every_flow_solver(name):
     one, three = (
         levels(fresh_scheduler(name, FlowMatchEulerDiscreteScheduler(shift=shift)))

@@ -228,6 +228,7 @@ FLUX2 = Family(
     may_have=_may_have,
     defaults=_defaults,
     solver_arguments=_solver_arguments,
+    half="bfloat16",
     inpaint_pipeline="Flux2KleinInpaintPipeline",
     peer=KleinPeer(patch=PATCH, apart=True, shows=True),
 )

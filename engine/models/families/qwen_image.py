@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,23 @@ from engine.models.network import Network
 from engine.models.packing import PATCH, packed, unpacked
 from engine.models.peer import Peer
 from engine.models.state import dtype_of
+from engine.models.unheard import unheard
 from engine.solvers.shift import dynamic_shift
 
 if TYPE_CHECKING:
     import torch
 
+    from engine.models.text import Shown
     from engine.picture.geometry import Size
     from engine.types import Conditioning
+
+
+REFERENCE = "reference"
+AREA = 1024**2
+AREAS = {"EditPlus": 384**2}
+"""Pixels of a picture that is read with an instruction, by what the pipeline's name holds."""
+STEP = 32
+"""Its sides are multiples of so many pixels."""
 
 
 class QwenNetwork(Network):
@@ -53,18 +64,33 @@ class QwenNetwork(Network):
         conditioning: Conditioning,
         residuals: Mapping[str, Any],
     ) -> torch.Tensor:
-        height, width = sample.shape[-2:]
-        shape = (1, height // PATCH, width // PATCH)
+        import torch
+
+        reference = conditioning.tensors.get(REFERENCE)
+        seen = [sample] if reference is None else [sample, reference]
+        tokens = torch.cat([packed(each) for each in seen], dim=1)
+        shapes = [(1, each.shape[-2] // PATCH, each.shape[-1] // PATCH) for each in seen]
         flow = self.module(
-            hidden_states=packed(sample).to(dtype_of(self.module)),
+            hidden_states=tokens.to(dtype_of(self.module)),
             timestep=timesteps.to(sample.dtype) / 1000,
             encoder_hidden_states=conditioning.text,
             encoder_hidden_states_mask=conditioning.tensors.get(MASK),
-            img_shapes=[[shape]] * len(sample),
+            img_shapes=[shapes] * len(sample),
             return_dict=False,
             **residuals,
         )[0]
-        return unpacked(flow, height, width).to(sample.dtype)
+        height, width = sample.shape[-2:]
+        own = height * width // PATCH**2
+        return unpacked(flow[:, :own], height, width).to(sample.dtype)
+
+
+class QwenEditNetwork(QwenNetwork):
+    """That of Qwen-Image-Edit: the picture's tokens stand behind those of the one that is made."""
+
+    takes_reference = True
+
+    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
+        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
 
 
 class QwenText(LanguageText):
@@ -82,11 +108,38 @@ class QwenText(LanguageText):
         marks = sum(len(self.pipe.tokenizer(part)["input_ids"]) for part in (before, after))
         return marks - int(self.pipe.prompt_template_encode_start_idx)
 
-    def read(self, text: str, device: torch.device) -> torch.Tensor:
+    def read(self, text: str, device: torch.device, shown: Shown | None) -> torch.Tensor:
         states: torch.Tensor = self.pipe.encode_prompt(
             text, device=device, max_sequence_length=LONGEST
         )[0]
         return states
+
+
+class QwenEditText(QwenText):
+    """The same of an instruction and the picture that it is about."""
+
+    reads_pictures = True
+
+    def read(self, text: str, device: torch.device, shown: Shown | None) -> torch.Tensor:
+        pictures = None if shown is None else [self._seen(shown)]
+        states: torch.Tensor = self.pipe.encode_prompt(text, image=pictures, device=device)[0]
+        return states
+
+    def _seen(self, shown: Shown) -> Any:
+        """The picture at the size at which the language model looks at it."""
+        kind = type(self.pipe).__name__
+        area = next((area for name, area in AREAS.items() if name in kind), AREA)
+        height, width = shown.pixels.shape[-2:]
+        scale = math.sqrt(area / (height * width))
+        size = [max(1, round(scale * each / STEP)) * STEP for each in (height, width)]
+        processor = self.pipe.image_processor
+        (picture,) = processor.postprocess(shown.pixels.float().cpu(), output_type="pil")
+        return processor.resize(picture, *size)
+
+    def unheard(
+        self, texts: Mapping[str, str | None], syntax: str
+    ) -> dict[str, dict[str, list[str]]]:
+        return unheard(texts, [])  # nothing of an instruction is cut off
 
 
 class QwenCodec(KLCodec):
@@ -191,11 +244,25 @@ def _defaults(_: Any) -> Mapping[str, Any]:
 
 def _may_have(index: Mapping[str, Any]) -> bool:
     part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == "QwenImageTransformer2DModel"
+    return isinstance(part, list) and part[-1] == FILE.module and "processor" not in index
+
+
+def _may_edit(index: Mapping[str, Any]) -> bool:
+    return "processor" in index and _may_have({"transformer": index.get("transformer")})
 
 
 def _fits(pipe: Any) -> bool:
-    return type(getattr(pipe, "transformer", None)).__name__ == "QwenImageTransformer2DModel"
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == FILE.module and getattr(pipe, "processor", None) is None
+
+
+def _edits(pipe: Any) -> bool:
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == FILE.module and getattr(pipe, "processor", None) is not None
+
+
+def _edit_defaults(pipe: Any) -> Mapping[str, Any]:
+    return {**_defaults(pipe), "instruct": True}
 
 
 QWEN_IMAGE = Family(
@@ -214,5 +281,26 @@ QWEN_IMAGE = Family(
     inpaint_pipeline="QwenImageInpaintPipeline",
     transformers=(FILE,),
     half="bfloat16",
-    peer=Peer(patch=PATCH, guides_by_negative=True),
+    peer=Peer(patch=PATCH, guides_by_negative=True, apart=True),
+)
+QWEN_EDIT = Family(
+    name="qwen-image-edit",
+    description="Qwen-Image-Edit",
+    pipelines=(
+        "QwenImageEditPipeline",
+        "QwenImageEditInpaintPipeline",
+        "QwenImageEditPlusPipeline",
+    ),
+    denoiser="transformer",
+    network=QwenEditNetwork,
+    text=QwenEditText,
+    codec=QwenCodec,
+    fits=_edits,
+    may_have=_may_edit,
+    defaults=_edit_defaults,
+    solver_arguments=_levels,
+    guidance=QwenGuidance,
+    inpaint_pipeline="QwenImageEditInpaintPipeline",
+    half="bfloat16",
+    peer=Peer(patch=PATCH, guides_by_negative=True, apart=True, shows=True),
 )

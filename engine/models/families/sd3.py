@@ -13,7 +13,7 @@ from engine.models.codec import KLCodec
 from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
-from engine.models.peer import PATCHED
+from engine.models.peer import Peer
 from engine.models.speed.forwards import is_compiled
 from engine.models.speed.joint_attention import count_bias, counted_attention
 from engine.models.text import PipelineText, Prompt
@@ -226,7 +226,7 @@ SD3 = Family(
     defaults=_defaults,
     solver_arguments=_tokens_shift,
     inpaint_pipeline="StableDiffusion3InpaintPipeline",
-    peer=PATCHED,
+    peer=Peer(patch=2, latents=16),
     transformers=(FILE,),
     half="bfloat16",
 )

@@ -19,6 +19,7 @@ from engine.solvers.shift import dynamic_shift
 if TYPE_CHECKING:
     import torch
 
+    from engine.models.text import Shown
     from engine.picture.geometry import Size
     from engine.types import Conditioning
 
@@ -77,7 +78,7 @@ class ZImageText(LanguageText):
         )
         return len(self.pipe.tokenizer(marks)["input_ids"])
 
-    def read(self, text: str, device: torch.device) -> torch.Tensor:
+    def read(self, text: str, device: torch.device, shown: Shown | None) -> torch.Tensor:
         embeds, _ = self.pipe.encode_prompt(text, device, False, max_sequence_length=LONGEST)
         states: torch.Tensor = embeds[0][None]
         return states
