@@ -108,7 +108,7 @@ def transformer(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> 
 def controlnet(*, seed: int = 5, **changes: Any) -> Any:
     """A ControlNet of Flux that has learnt something."""
     torch.manual_seed(seed)
-    own = {
+    own: dict[str, Any] = {
         "in_channels": 4 * LATENTS,
         "num_layers": 1,
         "num_single_layers": 1,
