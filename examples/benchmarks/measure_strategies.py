@@ -91,7 +91,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
             moved = (job.latents - job.state[0].init_latents).norm(dim=1)[0].numpy()
             change += [moved[which == i].mean() / len(maps) for i in range(9)]
         schedule = Schedule(fresh_scheduler(name, engine.pipe.scheduler), steps)
-        release = jobs[0].state[0].release[0, 0].numpy()
+        release, which = jobs[0].state[0].release[0, 0].numpy(), maps[0][1]
         worst = 0.0
         for i, value in enumerate(values):
             starts = [step.position for step in schedule.steps if step.starts]

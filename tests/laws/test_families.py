@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine import InpaintEngine, Strategy
+from engine.models import FAMILIES
 from tests.kit import tiny
 from tests.kit.families import TINY
 
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::strategies.differential.FewStep
 @pytest.fixture(scope="module", params=list(TINY))
 def model(request):
     return InpaintEngine.from_pipe(TINY[request.param]())
+
+
+def test_every_family_is_held_to_the_laws():
+    assert set(FAMILIES.names()) <= set(TINY)
 
 
 def flat(strength: float) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine import InpaintEngine
-from engine.errors import InputError
+from engine.errors import InputError, ModelError
 from engine.models.families.sd3 import COUNTS, WITHOUT_T5
 from engine.picture.geometry import Size
 from engine.types import Conditioning
@@ -111,3 +111,35 @@ def test_a_picture_beyond_its_positions_is_refused(sd3):
     ones = np.ones((SIZE, 320), np.float32)
     with pytest.raises(InputError, match="256 px a side"):
         sd3.edit(**request(image=large, mask=None, strength_map=ones, region="full"))
+
+
+def test_a_lora_is_loaded_weighed_and_taken_out_again(tmp_path):
+    """To the bits of the model without it."""
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    taught = tiny_flow.sd3()
+    torch.manual_seed(1)
+    taught.transformer.add_adapter(
+        LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_v"])
+    )
+    layers = get_peft_model_state_dict(taught.transformer)
+    type(taught).save_lora_weights(tmp_path, transformer_lora_layers=layers)
+    engine = InpaintEngine.from_pipe(tiny_flow.sd3())
+    plain = np.asarray(engine.edit(**request()).images[0])
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    name = engine.load_lora(f"{file}:1.0")
+    with_it = np.asarray(engine.edit(**request()).images[0])
+    assert not np.array_equal(with_it, plain)
+    engine.unload_lora(name)
+    assert np.array_equal(np.asarray(engine.edit(**request()).images[0]), plain)
+
+
+def test_a_lora_of_another_family_is_named(tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    rows = {"unet.down.to_q.lora_A.weight": torch.zeros(2, 4)}
+    save_file({**rows, "unet.down.to_q.lora_B.weight": torch.zeros(4, 2)}, file)
+    engine = InpaintEngine.from_pipe(tiny_flow.sd3())
+    with pytest.raises(ModelError, match=r"other\.safetensors"):
+        engine.load_lora(str(file))

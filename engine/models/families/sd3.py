@@ -14,8 +14,7 @@ from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.peer import Peer
-from engine.models.speed.forwards import is_compiled
-from engine.models.speed.joint_attention import count_bias, counted_attention
+from engine.models.speed.joint_attention import can_count, count_bias, counted_attention
 from engine.models.text import PipelineText, Prompt
 from engine.solvers.shift import dynamic_shift
 from engine.types import Conditioning
@@ -87,7 +86,7 @@ class SD3Network(Network):
             "return_dict": False,
             **residuals,
         }
-        if counts is None or self.parity or is_compiled(self.module):
+        if counts is None or self.parity or not can_count(self.module):
             words = text if counts is None else _told_apart(text)
             told: torch.Tensor = self.module(sample, encoder_hidden_states=words, **settings)[0]
             return told

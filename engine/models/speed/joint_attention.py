@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from engine.models.speed.forwards import is_compiled, turn_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -61,22 +63,38 @@ def _projected(
     return rows
 
 
+def can_count(transformer: Any) -> bool:
+    """Whether all layers of an SD3 transformer attend in diffusers' own way, which is known here:
+    IP-Adapters and the like have others, and compiled code is left as it is.
+    """
+    own = {type(layer.processor).__name__ for layer in _layers(transformer)}
+    return own == {"JointAttnProcessor2_0"} and not is_compiled(transformer)
+
+
 @contextmanager
 def counted_attention(transformer: Any) -> Iterator[None]:
     """Let an SD3 transformer's layers take ``attention_mask`` among its ``joint_attention_kwargs``;
-    their own processors are put back.
+    their own processors are put back. One thread at a time.
     """
-    from diffusers.models.attention_processor import Attention
+    with turn_of(transformer):
+        layers = _layers(transformer)
+        before, counted = [each.processor for each in layers], CountedJointAttention()
+        for layer in layers:
+            layer.processor = counted
+        try:
+            yield
+        finally:
+            for layer, own in zip(layers, before, strict=True):
+                layer.processor = own
 
-    layers: list[Any] = [each for each in transformer.modules() if isinstance(each, Attention)]
-    before, counted = [each.processor for each in layers], CountedJointAttention()
-    for layer in layers:
-        layer.processor = counted
-    try:
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.processor = own
+
+def _layers(transformer: Any) -> list[Any]:
+    every = (
+        getattr(block, name, None)
+        for block in transformer.transformer_blocks
+        for name in ("attn", "attn2")
+    )
+    return [each for each in every if each is not None]
 
 
 def count_bias(counts: torch.Tensor, tokens: int, dtype: torch.dtype) -> torch.Tensor:
