@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
     Flux2KleinInpaintPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
     FluxControlNetInpaintPipeline,
     FluxFillPipeline,
     FluxInpaintPipeline,
 )
 
 from controls import Control
+from engine import InpaintEngine
 from tests.kit import tiny, tiny_flux
 from tests.kit.tiny import both, difference
 
@@ -65,6 +69,28 @@ def test_klein(guidance, strength, images):
         ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
     )
     assert difference(pair) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Flux2Pipeline, True), (Flux2KleinPipeline, False)], ids=["dev", "klein"]
+)
+def test_an_instruction_for_all_of_the_picture(kind, told):
+    """Dev has no inpainting pipeline: its edit of the whole frame is a mask of all of it."""
+    pipe = kind(**tiny_flux.flux2_modules(guidance=told))
+    pipe.set_progress_bar_config(disable=True)
+    request = {
+        "image": tiny.picture(),
+        "prompt_embeds": tiny_flux.embedded(),
+        "num_inference_steps": 3,
+        "guidance_scale": 2.5 if told else 1.0,
+        "output_type": "np",
+    }
+    want = pipe(**request, generator=torch.Generator().manual_seed(3)).images
+    white = np.ones((tiny.SIZE, tiny.SIZE), np.float32)
+    got = InpaintEngine.from_pipe(pipe).edit(
+        **request, mask=white, strategy="blend", compat="diffusers", seed=3
+    )
+    assert difference((want, got.images)) == 0.0
 
 
 @pytest.mark.parametrize("kind", ["latents", "pixels"])
