@@ -55,11 +55,17 @@ class Shared:
             been called by then, but an IP-Adapter's encoder.
     """
 
-    def __init__(self, backbone: Backbone, request: EditRequest, memory: Memory) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        request: EditRequest,
+        memory: Memory,
+        inputs: Inputs | None = None,
+    ) -> None:
         self.backbone = backbone
         self.request = request
         self.memory = memory
-        self.inputs = Inputs.of(request, backbone)
+        self.inputs = Inputs.of(request, backbone) if inputs is None else inputs
         self.schedules = ScheduleMaker(backbone, request)
         count = self.inputs.count * request.num_images
         self.seeds, self.generators = generators_of(request, count)
@@ -179,6 +185,15 @@ class Shared:
         with self.backbone.codec.in_tiles(Size.of(pixels.shape[-2:]), self.backbone.native_size):
             return self.backbone.encode(pixels)
 
+    def received(self, view: View, made: torch.Tensor, scale: float) -> torch.Tensor:
+        """Latents (1 c h w) of what another model has made (1 3 H W in [-1, 1]) of a view, with the
+        original's own pixels where nothing is repainted.
+        """
+        target = self.pixels(view, scale)
+        changed = torch.from_numpy(self.map_at(view, scale) > 0)
+        resized = resize_pixels(made, Size.of(target.shape[-2:])).clamp(-1, 1)
+        return self._encode(resized.where(changed, target))
+
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's latents (b c h w) brought to another size, with the original's own pixels
         where nothing is repainted.
@@ -220,6 +235,10 @@ class Shared:
 
     def round_trip(self, view: View) -> NDArray[np.uint8]:
         """A view's original encoded and decoded (H W 3, of its box)."""
-        return self.remember(
-            ("round trip", view), lambda: self.decoded(self.original(view), view.region)
-        )
+        latents, region = self.original(view), view.region
+
+        def make() -> NDArray[np.uint8]:
+            form = region.box.size, region.scaled
+            return self.backbone.round_trip(latents, form, lambda: self.decoded(latents, region))
+
+        return self.remember(("round trip", view), make)

@@ -114,6 +114,19 @@ class Adapters:
         """By adapter name."""
         self.embeddings: dict[str, Embedding] = {}
         """By word."""
+        self.ip_adapters: list[str] = []
+        """Their files."""
+
+    def add_all(
+        self, loras: Iterable[Lora], embeddings: Iterable[Embedding], ip_adapters: list[str]
+    ) -> None:
+        """Load several of each kind; errors as of each."""
+        for embedding in embeddings:
+            self.add_embedding(embedding)
+        for lora in loras:
+            self.add_lora(lora)
+        if ip_adapters:
+            self.set_ip_adapters(ip_adapters)
 
     def add_lora(self, lora: Lora, name: str | None = None) -> str:
         """Load a LoRA, or give one of that ``name`` another weight; its name.
@@ -167,13 +180,28 @@ class Adapters:
             remove_embedding(self.pipe, each)
             del self.embeddings[each]
 
+    def set_ip_adapters(self, places: list[str]) -> None:
+        """Load IP-Adapters, in the place of those that there are.
+
+        Raises:
+            ModelError: one is missing, no IP-Adapter or of another family, or their image encoder
+                is not beside them.
+        """
+        from engine.models.formats.ip_adapters import load_ip_adapters
+
+        load_ip_adapters(
+            self.pipe, [find_file(place, (".safetensors", ".bin")) for place in places]
+        )
+        self.ip_adapters = [os.path.realpath(Path(place).expanduser()) for place in places]
+
     def recorded(self) -> dict[str, list[str]]:
         """The arguments of ``from_pretrained`` that load the same; kinds without any left out."""
         kinds: dict[str, Iterable[Any]] = {
             "lora": self.loras.values(),
             "embedding": self.embeddings.values(),
         }
-        return {name: [_portable(each) for each in held] for name, held in kinds.items() if held}
+        told = {name: [_portable(each) for each in held] for name, held in kinds.items() if held}
+        return told | ({"ip_adapter": self.ip_adapters} if self.ip_adapters else {})
 
     def _named(self, name: str) -> str:
         """A name that peft takes and that is not taken."""
