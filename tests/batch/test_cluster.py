@@ -79,7 +79,7 @@ def test_a_part_whose_actor_died_is_ended_by_another(begun, pocket, monkeypatch)
 
 
 def test_an_item_that_kills_its_actor_is_given_up(begun, pocket):
-    store, name, plan = begun
+    _, name, plan = begun
     editor = PartEditor(pocket, plan, 2)
     editor._mark(name, "all")
     for _ in range(2):  # d.png's actor has died twice
