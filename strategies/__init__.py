@@ -21,6 +21,7 @@ from strategies.remove import remove
 from strategies.soft_blend import SoftBlend
 from strategies.staged import staged
 from strategies.think import Think
+from strategies.whole import Whole
 
 __all__ = [
     "DifferentialDiffusion",
@@ -31,6 +32,7 @@ __all__ = [
     "SoftBlend",
     "StrategyInfo",
     "Think",
+    "Whole",
     "create_strategy",
     "get_strategy",
     "list_strategies",
@@ -122,5 +124,15 @@ register(
         build=remove,
         network="inpaint",
         only="removal",
+    )
+)
+register(
+    StrategyInfo(
+        name="whole",
+        description="holds nothing and takes what the map asks for of a frame that is all "
+        "repainted; for models that edit by instruction",
+        cost="1 model call a step",
+        build=Whole,
+        only="instruction",
     )
 )

@@ -124,6 +124,8 @@ def batch(
     if runner not in {"local", "ray"}:
         raise InputError(f"--engine is local or ray, not {runner!r}.")
     _refuse_inside(source, folder)
+    if asked.references:
+        raise InputError("a batch takes no --ip-adapter.")
     if asked.settings.get("regions"):
         raise InputError(
             "a batch takes regions in its manifest: a column regions, each with a map beside it."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,11 @@ class PreparedEdit(Prepared):
         coupling: Coupling | None = None,
     ) -> None:
         super().__init__(shared.backbone, request)
+        if any(stage.model for stage in self.strategy.stages):
+            raise InputError("stages of several models are edits by themselves, without others.")
+        self.name = self.strategy.name
+        self.then: Callable[[View, Job], Job] | None = None
+        """Makes the job that follows the last stage's, on another model."""
         self.coupling = coupling
         self.shared = shared
         self.alone = alone
@@ -91,8 +96,10 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
+        for view in shared.inputs.views:
+            _check_reach(self.backbone, shared.size_at(view, 1.0))
         steps = [
-            shared.schedules.steps(stage.strength)
+            shared.schedules.steps(stage.strength, shared.size_at(view, stage.scale))
             for view in shared.inputs.views
             for stage in self._stages_of(view)
         ]
@@ -199,15 +206,20 @@ class PreparedEdit(Prepared):
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
             branches, guide = self._told(network, guidance, size, None if refining else view, stage)
+        if self.request.instruct and not refining:
+            shown = self.shared.original(view, stage.scale)
+            branches = {k: network.with_reference(each, shown) for k, each in branches.items()}
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
         guided = any(name.partition(".")[0] == UNCOND for name in branches)
         place = Place(Size.of(strength_map.shape), view.source, view.box, rows, guided)
         bound = steering.bind(place, context.schedule)
-        follow = partial(self._follow, number, view, steering)
+        follow = self.then and partial(self.then, view)
+        if number + 1 < len(stages):
+            follow = partial(self._follow, number, view, steering)
         job = Job(
-            name=self.strategy.name,
+            name=self.name,
             network=network,
             schedule=context.schedule,
             strategy=parts,
@@ -219,11 +231,20 @@ class PreparedEdit(Prepared):
             controls=bound.residuals,
             observer=self.observer(own_row),
             output=output,
-            follow=follow if number + 1 < len(stages) else None,
+            follow=follow,
         )
         job.judged = self.judged
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
+
+    def taken_over(self, view: View, finished: Job, made: torch.Tensor) -> Job:
+        """The first stage's job for a view, from what another model's ``finished`` job has ``made``
+        of it: pixels, 1 3 H W in [-1, 1].
+        """
+        with self.clock.phase("encode"):
+            held = self.shared.received(view, made, self._stages_of(view)[0].scale)
+        steering = self._steering_of(view)
+        return self._job(0, finished.output, view, finished.generator, steering, held, held)
 
     def _told(
         self, network: Any, guidance: Guidance, size: Size, view: View | None, stage: Stage
@@ -231,12 +252,13 @@ class PreparedEdit(Prepared):
         """A job's branches, 1 row each, and how it is guided; ``view``: None where no region's own
         prompt counts.
         """
-        own = self.shared.conditioning(network, guidance.scale, size)
+        shown = view if self.request.instruct else None
+        own = self.shared.conditioning(network, guidance.scale, size, shown=shown)
         if self.coupling is None or view is None:
             return branches_of(*own), guidance if own[1] is not None else Unguided()
         others = [
             self.shared.conditioning(
-                network, guidance.scale, size, (share.prompt, share.negative_prompt)
+                network, guidance.scale, size, (share.prompt, share.negative_prompt), shown
             )
             for share in self.coupling.shares
         ]
@@ -288,7 +310,7 @@ class PreparedEdit(Prepared):
 
             noise = self.coupling.noise(noise, self._weights(view, stage.scale), drawn)
         return StrategyContext(
-            schedule=self.shared.schedules(stage.strength),
+            schedule=self.shared.schedules(stage.strength, Size.of(strength_map.shape)),
             init_latents=x0,
             noise=noise,
             strength_map=grid.to(x0),
@@ -341,7 +363,10 @@ class PreparedEdit(Prepared):
         if self.steering.idle:
             return self.steering
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
-        schedules = [self.shared.schedules(stage.strength) for stage in self.strategy.stages]
+        schedules = [
+            self.shared.schedules(stage.strength, self.shared.size_at(view, stage.scale))
+            for stage in self.strategy.stages
+        ]
         return self.steering.cut(view.box, grid > 0, schedules)
 
     def _choose_prefill(self) -> str:
@@ -358,3 +383,13 @@ class PreparedEdit(Prepared):
         first = self.strategy.stages[0]
         task = self.request.task if first.strategy.network == "base" else "auto"
         return choose_prefill(inputs.maps, self.request.strength * first.strength, task)
+
+
+def _check_reach(backbone: Backbone, size: Size) -> None:
+    """Raise ``InputError`` if no position is left for some of a canvas of ``size``."""
+    most = backbone.main.reach * backbone.cell
+    if max(size) > most:
+        raise InputError(
+            f"this model has positions for {most} px a side, and {size.width} x {size.height} are "
+            'to be edited at once: region="mask" cuts out what the map asks for.'
+        )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from engine.edit.prepared import Prepared
 from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
+from engine.models.text import Shown
 from engine.picture.geometry import Size
 from engine.picture.read import load_image
 
@@ -61,7 +63,7 @@ class PreparedLikeDiffusers(Prepared):
         self._parts = self.strategy
         self.processor, self.image, self.mask = _processed(backbone, request)
         self.schedules = ScheduleMaker(backbone, request, parity=True)
-        self.steps = self.schedules.steps()
+        self.steps = self.schedules.steps(1.0, self.size)
         self.seeds = [request.seed] * request.num_images
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
@@ -104,15 +106,21 @@ class PreparedLikeDiffusers(Prepared):
         return images, latents
 
     def _job(self) -> Job:
-        request, strategy = self.request, self._parts
+        request, strategy, count = self.request, self._parts, self.request.num_images
         network = self.backbone.network(strategy.network).like_diffusers
         guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
-        schedule = self.schedules()
+        schedule = self.schedules(1.0, self.size)
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
         with self.clock.phase("encode"):
             context = self._context(schedule, cond.text.dtype)
         x0, noise = context.init_latents, context.noise
+        if self.backbone.family.peer.shows:
+            cond = network.with_reference(cond, x0)
+            uncond = None if uncond is None else network.with_reference(uncond, x0)
+        if self.backbone.family.peer.apart and uncond is not None:
+            # Conditionings of other names than the others' do not share their call.
+            uncond = uncond.adding({"apart": uncond.text.new_zeros(count)})
         if request.denoising_start is not None:
             start = x0  # diffusers continues from the latents that are given as the image
         elif request.strength == 1.0:
@@ -138,14 +146,19 @@ class PreparedLikeDiffusers(Prepared):
     def _conditioning(
         self, network: Network, guidance: Guidance
     ) -> tuple[Conditioning, Conditioning | None]:
-        count = self.request.num_images
+        count, negative = self.request.num_images, self.request.negative_text
+        silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
+        guided = guidance.active and not network.embeds_guidance
+        reading = reading_of(self.request)
+        if self.backbone.family.peer.shows and self.backbone.text.reads_pictures:
+            reading = replace(reading, shown=Shown.of(self.image))
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
-            self.request.negative_text,
-            guided=guidance.active and not network.embeds_guidance,
+            negative,
+            guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
             size=self.size,
             images=count,
-            reading=reading_of(self.request),
+            reading=reading,
         )
         if network.embeds_guidance:
             cond = network.with_guidance(cond, guidance.scale)

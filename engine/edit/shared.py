@@ -24,6 +24,7 @@ from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.edit.views import View, resize_pixels
 from engine.errors import InputError
+from engine.models.text import Shown
 from engine.models.tiled import TiledNetwork
 from engine.picture.crop import STRETCH
 from engine.picture.fill import find_prefill
@@ -54,11 +55,17 @@ class Shared:
             been called by then, but an IP-Adapter's encoder.
     """
 
-    def __init__(self, backbone: Backbone, request: EditRequest, memory: Memory) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        request: EditRequest,
+        memory: Memory,
+        inputs: Inputs | None = None,
+    ) -> None:
         self.backbone = backbone
         self.request = request
         self.memory = memory
-        self.inputs = Inputs.of(request, backbone)
+        self.inputs = Inputs.of(request, backbone) if inputs is None else inputs
         self.schedules = ScheduleMaker(backbone, request)
         count = self.inputs.count * request.num_images
         self.seeds, self.generators = generators_of(request, count)
@@ -91,6 +98,7 @@ class Shared:
         scale: float,
         size: Size,
         texts: tuple[str, str | None] | None = None,
+        shown: View | None = None,
     ) -> tuple[Conditioning, Conditioning | None]:
         """The text for jobs (1 row each), with and without the prompt.
 
@@ -99,11 +107,12 @@ class Shared:
             scale: of the guidance, for a network that embeds it.
             size: of the job's canvas.
             texts: prompt and negative prompt in place of the request's.
+            shown: the view that is read with the texts, where the model reads pictures.
         """
         embedded = scale if network.embeds_guidance else None
         return self.remember(
-            ("text", size, embedded, texts),
-            lambda: self._conditioning(network, embedded, size, texts),
+            ("text", size, embedded, texts, shown),
+            lambda: self._conditioning(network, embedded, size, texts, shown),
         )
 
     def _conditioning(
@@ -112,9 +121,12 @@ class Shared:
         embedded: float | None,
         size: Size,
         texts: tuple[str, str | None] | None,
+        shown: View | None,
     ) -> tuple[Conditioning, Conditioning | None]:
         request = self.request
         reading = reading_of(request)
+        if shown is not None and self.backbone.text.reads_pictures:
+            reading = replace(reading, shown=Shown.of(shown.pixels))
         cond, uncond = self.backbone.encode_prompt(
             *(texts or (request.text, request.negative_text)),
             guided=embedded is None
@@ -149,7 +161,7 @@ class Shared:
         if scale != 1:
             raise InputError("stages of other scales need pixels; latents were given.")
         x0 = self.inputs.latents[view.source : view.source + 1]
-        return x0.to(self.backbone.device, self.backbone.dtype)
+        return x0.to(self.backbone.device, self.backbone.main.latents_dtype)
 
     def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view whose hole is prefilled."""
@@ -172,6 +184,15 @@ class Shared:
         """Clean latents (1 c h w) of pixels (1 3 H W in [-1, 1])."""
         with self.backbone.codec.in_tiles(Size.of(pixels.shape[-2:]), self.backbone.native_size):
             return self.backbone.encode(pixels)
+
+    def received(self, view: View, made: torch.Tensor, scale: float) -> torch.Tensor:
+        """Latents (1 c h w) of what another model has made (1 3 H W in [-1, 1]) of a view, with the
+        original's own pixels where nothing is repainted.
+        """
+        target = self.pixels(view, scale)
+        changed = torch.from_numpy(self.map_at(view, scale) > 0)
+        resized = resize_pixels(made, Size.of(target.shape[-2:])).clamp(-1, 1)
+        return self._encode(resized.where(changed, target))
 
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's latents (b c h w) brought to another size, with the original's own pixels
@@ -214,6 +235,10 @@ class Shared:
 
     def round_trip(self, view: View) -> NDArray[np.uint8]:
         """A view's original encoded and decoded (H W 3, of its box)."""
-        return self.remember(
-            ("round trip", view), lambda: self.decoded(self.original(view), view.region)
-        )
+        latents, region = self.original(view), view.region
+
+        def make() -> NDArray[np.uint8]:
+            form = region.box.size, region.scaled
+            return self.backbone.round_trip(latents, form, lambda: self.decoded(latents, region))
+
+        return self.remember(("round trip", view), make)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, SoftpaintWarning
@@ -19,7 +19,9 @@ from engine.models.unheard import warnings_of
 if TYPE_CHECKING:
     import os
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from PIL import Image
 
     from engine.models.network import Network
@@ -30,6 +32,8 @@ TEXTS = 32
 """Encoded prompts that a model remembers; at most 0.7 MB each for SDXL in float16."""
 PICTURES = 32
 """Pictures whose latents are remembered: at most 0.3 MB each at 1024 px."""
+ROUND_TRIPS = 8
+"""Pictures there and back through the VAE that are remembered: 3 MB each at 1024 px."""
 
 UNUSED = {"controlnet": "ControlNet", "adapter": "T2I-Adapter"}
 """Parts of diffusers' pipelines that steer them and not the engine."""
@@ -51,6 +55,8 @@ class Backbone:
         """What is known of the model under its name, if it was loaded by one."""
         self.defaults: Mapping[str, Any] = {}
         """Settings of an edit with this model, where it does not say."""
+        self.others: dict[str, tuple[Backbone, Mapping[str, Any]]] = {}
+        """Models that stages of an edit may name, with the settings of their stages."""
         self.notes: tuple[str, ...] = ()
         """What was found out or decided when it was loaded, for the user: a sentence each."""
         self.text = family.text(pipe)
@@ -59,6 +65,7 @@ class Backbone:
         self._controlnets: dict[str, Any] = {}
         self._texts: LRU[Hashable, tuple[Conditioning, Conditioning | None]] = LRU(TEXTS)
         self._pictures: LRU[Hashable, torch.Tensor] = LRU(PICTURES)
+        self._round_trips: LRU[Hashable, NDArray[np.uint8]] = LRU(ROUND_TRIPS)
         self._lent: Hashable = None
         """The main network's state that the others have borrowed from."""
         self.previewer = Previewer(self)
@@ -210,7 +217,7 @@ class Backbone:
         The mode of the posterior, which is remembered for the last :data:`PICTURES`, or a draw from
         it with ``generator`` if ``sample``.
         """
-        where = (self.device, self.dtype)
+        where = (self.device, self.main.latents_dtype)
         if sample:
             return self.codec.encode(pixels, *where, generator=generator, sample=True)
         key = (contents(pixels), where, self.codec.state())
@@ -223,12 +230,22 @@ class Backbone:
         """
         return self.codec.decode(latents, parity=parity)
 
+    def round_trip(
+        self, latents: torch.Tensor, form: Hashable, make: Callable[[], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """What ``make()`` gives: pixels (H W 3) of a picture's own ``latents``, brought to a
+        ``form``. The last :data:`ROUND_TRIPS` are remembered: one picture is edited many times.
+        """
+        key = (contents(latents), form, self.codec.state())
+        return self._round_trips.get(key, make)
+
     # What is remembered ------------------------------------------------------------------------
 
     def forget(self) -> None:
         """Encode every prompt and picture anew."""
         self._texts.clear()
         self._pictures.clear()
+        self._round_trips.clear()
         self.previewer.forget()
 
     def fingerprint(self) -> Hashable:
@@ -239,7 +256,8 @@ class Backbone:
             for network in others:
                 network.borrow(self.main)
             self._lent = own
-        return self.text.state(), self.codec.state(), own, *(each.state() for each in others)
+        beside = tuple(model.fingerprint() for model, _ in self.others.values())
+        return self.text.state(), self.codec.state(), own, *(e.state() for e in others), *beside
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
@@ -258,9 +276,10 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         networks.append(second)
     _say_what_is_left_out(pipe)
     backbone = Backbone(pipe, family, networks)
+    backbone.defaults = family.defaults(pipe)
     if "base" not in backbone.networks:
         kind = KINDS[backbone.main.kind]
-        backbone.defaults = {"strategy": kind.strategy}
+        backbone.defaults = {**backbone.defaults, "strategy": kind.strategy}
         backbone.notes = (f"its only network is {kind.what}: the strategy is {kind.strategy}",)
     return backbone
 

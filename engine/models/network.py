@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.models.state import weights_state
+from engine.models.state import dtype_of, weights_state
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,11 @@ class Network(ABC):
     :func:`engine.models.coupled.coupled`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
+    takes_reference = False
+    """It can be shown a picture beside the one that it makes, by :meth:`with_reference`: then the
+    prompt may be an instruction."""
+    reach = sys.maxsize
+    """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
     """How many IP-Adapters are loaded into it."""
 
@@ -73,6 +78,11 @@ class Network(ABC):
     @abstractmethod
     def sample_size(self) -> int:
         """Latent cells a side of the square pictures that it was trained on."""
+
+    @property
+    def latents_dtype(self) -> torch.dtype:
+        """Of the latents outside it: the module's own unless it asks for more."""
+        return dtype_of(self.module)
 
     @abstractmethod
     def predict(
@@ -97,6 +107,12 @@ class Network(ABC):
     def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
         """``conditioning`` that tells the guidance ``scale`` to a network that embeds it."""
         return conditioning
+
+    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
+        """``conditioning`` that shows the picture of clean ``latents`` (1 c h w or b c h w) to a
+        network that :attr:`takes_reference`.
+        """
+        raise NotImplementedError
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

@@ -33,7 +33,25 @@ def places(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    ids = torch.zeros(height, width, 3)
-    ids[..., 1] = torch.arange(height)[:, None]
-    ids[..., 2] = torch.arange(width)[None, :]
-    return ids.reshape(-1, 3).to(like)
+    ids = torch.zeros(height, width, 3, device=like.device)
+    ids[..., 1] = torch.arange(height, device=like.device)[:, None]
+    ids[..., 2] = torch.arange(width, device=like.device)[None, :]
+    return ids.reshape(-1, 3).to(like.dtype)
+
+
+def patched(latents: torch.Tensor) -> torch.Tensor:
+    """``latents`` (b c h w, of even sides) with a patch's values as channels: b 4c h/2 w/2."""
+    rows, channels, height, width = latents.shape
+    cut = latents.view(rows, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return cut.permute(0, 1, 3, 5, 2, 4).reshape(
+        rows, channels * PATCH**2, height // PATCH, width // PATCH
+    )
+
+
+def unpatched(patches: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`patched`."""
+    rows, channels, height, width = patches.shape
+    cut = patches.reshape(rows, channels // PATCH**2, PATCH, PATCH, height, width)
+    return cut.permute(0, 1, 4, 2, 5, 3).reshape(
+        rows, channels // PATCH**2, height * PATCH, width * PATCH
+    )

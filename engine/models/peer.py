@@ -20,6 +20,15 @@ class Peer:
 
     patch: int = 1
     """Pictures are resized to a multiple of so many latents a side."""
+    apart: bool = False
+    """The network is called for each branch of guidance by itself: one call for both has other last
+    bits."""
+    shows: bool = False
+    """The network is shown the picture, by ``with_reference``."""
+    guides_by_negative: bool = False
+    """Without a negative prompt it does not guide, whatever the scale."""
+    latents: int | None = None
+    """How many latent channels the pipeline insists on, though it runs with any."""
 
     def processors(self, cell: int) -> tuple[Any, Any, Any]:
         """Diffusers' processors for pictures, masks and control images; ``cell``: pixels per latent

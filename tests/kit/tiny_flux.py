@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
@@ -108,3 +114,42 @@ def modules(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> dict
             shift=3.0 if guidance else 1.0, use_dynamic_shifting=guidance
         ),
     }
+
+
+def flux2_modules(*, guidance: bool = False, seed: int = 0) -> dict[str, Any]:
+    """The components of Flux.2's pipelines, by diffusers' names: Klein's, or dev's transformer. Its
+    language model is left out: prompts come embedded.
+    """
+    torch.manual_seed(seed)
+    model: Any = AutoencoderKLFlux2(
+        block_out_channels=[16, 16, 16, 16],
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        latent_channels=LATENTS,
+        norm_num_groups=8,
+    )
+    model.bn.running_mean.normal_()
+    model.bn.running_var.uniform_(0.5, 2)
+    transformer: Any = Flux2Transformer2DModel(
+        in_channels=4 * LATENTS,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        timestep_guidance_channels=256,
+        axes_dims_rope=[4, 4, 4, 4],
+        guidance_embeds=guidance,
+    )
+    return {
+        "vae": model.eval(),
+        "text_encoder": None,
+        "tokenizer": None,
+        "transformer": transformer.eval(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    }
+
+
+def embedded(length: int = 12, width: int = 32, seed: int = 4) -> torch.Tensor:
+    """A prompt, embedded: 1 n d."""
+    return torch.randn(1, length, width, generator=torch.Generator().manual_seed(seed))

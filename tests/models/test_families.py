@@ -18,11 +18,11 @@ from engine.models.codec import KLCodec
 from engine.models.family import family_of
 from engine.models.formats.folders import load_pipeline
 from engine.picture.geometry import Size
-from strategies import get_strategy, list_strategies
+from strategies import get_strategy
 from tests.kit import tiny, toy_family
 
 SIZE = 64
-FOUR_CHANNEL = [name for name in list_strategies() if get_strategy(name).network == "base"]
+FOUR_CHANNEL = [name for name in tiny.STRATEGIES if get_strategy(name).network == "base"]
 
 
 @pytest.fixture

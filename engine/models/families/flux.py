@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
 from engine.models.family import Family
+from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH, packed, places, unpacked
 from engine.models.peer import PATCHED
 from engine.models.text import PipelineText, Prompt
+from engine.solvers.shift import dynamic_shift, even_levels
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.picture.geometry import Size
 
 TEXT = "encoder_hidden_states"
 POOLED = "pooled_projections"
@@ -90,9 +94,14 @@ class FluxNetwork(Network):
 class FluxText(PipelineText):
     """T5's embeddings of the prompt, and CLIP's pooled one."""
 
+    needed = ("text_encoder", "text_encoder_2")
+    pooled = True
+
     def encode(
         self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:
+        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
         cond = self._told(prompt, prompt.positive, "", device)
         if not prompt.guided:
             return cond, None
@@ -114,6 +123,73 @@ class FluxText(PipelineText):
         return Conditioning({TEXT: hidden, POOLED: pooled})
 
 
+def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
+    tokens = latents.width // PATCH * (latents.height // PATCH)
+    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
+
+
+def _defaults(pipe: Any) -> Mapping[str, Any]:
+    config = pipe.transformer.config
+    if not config.guidance_embeds:
+        return {"num_inference_steps": 4, "guidance_scale": 1.0}
+    if config.in_channels != pipe.transformer.out_channels:
+        return {"num_inference_steps": 50, "guidance_scale": 30.0}
+    return {"num_inference_steps": 28, "guidance_scale": 3.5}
+
+
+def _fits(pipe: Any) -> bool:
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == "FluxTransformer2DModel"
+
+
+def _may_have(index: Mapping[str, Any]) -> bool:
+    part = index.get("transformer")
+    return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
+
+
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "img_in.weight" in shapes
+    embed, words, out = (
+        ("img_in", "txt_in", "final_layer.linear")
+        if original
+        else ("x_embedder", "context_embedder", "proj_out")
+    )
+    double, single = (
+        ("double_blocks.", "single_blocks.")
+        if original
+        else ("transformer_blocks.", "single_transformer_blocks.")
+    )
+    norm = "img_attn.norm.query_norm.scale" if original else "attn.norm_q.weight"
+    pooled = "vector_in.in_layer" if original else "time_text_embed.text_embedder.linear_1"
+    told = "guidance_in.in_layer" if original else "time_text_embed.guidance_embedder.linear_1"
+    width, given = shapes[f"{embed}.weight"]
+    head = shapes[f"{double}0.{norm}"][0]
+    return {
+        "in_channels": given,
+        "out_channels": shapes[f"{out}.weight"][0],
+        "num_layers": count(shapes, double),
+        "num_single_layers": count(shapes, single),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes[f"{words}.weight"][1],
+        "pooled_projection_dim": shapes[f"{pooled}.weight"][1],
+        "guidance_embeds": f"{told}.weight" in shapes,
+    }
+
+
+FILE = TransformerFile(
+    name="flux",
+    description="Flux.1",
+    module="FluxTransformer2DModel",
+    marks=(
+        ("double_blocks.0.img_attn.", "single_blocks.0.linear1.", "vector_in."),
+        ("transformer_blocks.0.attn.", "single_transformer_blocks.0.proj_mlp.", "x_embedder."),
+    ),
+    fit=_fitted,
+    base="black-forest-labs/FLUX.1-dev",
+)
+
+
 FLUX = Family(
     name="flux",
     description="Flux.1",
@@ -129,6 +205,12 @@ FLUX = Family(
     denoiser="transformer",
     network=FluxNetwork,
     text=FluxText,
+    fits=_fits,
+    may_have=_may_have,
+    defaults=_defaults,
+    solver_arguments=_solver_arguments,
     inpaint_pipeline="FluxInpaintPipeline",
     peer=PATCHED,
+    transformers=(FILE,),
+    half="bfloat16",
 )
