@@ -167,4 +167,7 @@ def app(arguments: Mapping[str, Any]) -> Any:
         "hosts": list(arguments.get("hosts", ())),
         "origins": list(arguments.get("origins", ())),
     }
-    return Replica.bind(dict(arguments.get("load", {})), dict(arguments.get("limits", {})), access)
+    deployment: Any = Replica
+    return deployment.bind(
+        dict(arguments.get("load", {})), dict(arguments.get("limits", {})), access
+    )

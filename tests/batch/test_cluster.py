@@ -69,10 +69,10 @@ def test_a_part_whose_actor_died_is_ended_by_another(begun, pocket, monkeypatch)
             dying.edit(name)
     first = [line["file_name"] for line in Store.existing(plan.place).lines()]
     assert len(first) == 1
-    kept = (store.drive.folder / first[0]).stat().st_mtime_ns  # type: ignore[attr-defined]
+    kept = (store.drive.folder / first[0]).stat().st_mtime_ns
     ended = PartEditor(pocket, plan, 3).edit(name)
     assert (ended["done"], ended["failed"]) == (3, 1)
-    assert (store.drive.folder / first[0]).stat().st_mtime_ns == kept  # type: ignore[attr-defined]
+    assert (store.drive.folder / first[0]).stat().st_mtime_ns == kept
     store.flush()
     store._gather()
     assert (store.verify().whole, store.verify().broken) == (3, [])

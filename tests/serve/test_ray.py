@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from io import BytesIO
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -86,12 +87,14 @@ def test_two_replicas_keep_their_sessions(replicas):
     ray.init(num_cpus=4, include_dashboard=False, logging_level="error")
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        application = replicas.app({"local": True, "load": {"device": "cpu"}})
-        serve.run(application.deployment.options(num_replicas=2).bind({"device": "cpu"}, {}, {}))
+        serve.run(replicas.Replica.options(num_replicas=2).bind({"device": "cpu"}, {}, {}))
         names = []
         for _ in range(8):
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                form = {"files": {"picture": data.getvalue()}, "data": {"settings": settings}}
+                form: dict[str, Any] = {
+                    "files": {"picture": data.getvalue()},
+                    "data": {"settings": settings},
+                }
                 names.append(client.post("/api/sessions", **form).raise_for_status().json()["id"])
                 # A client with cookies stays where it is.
                 stays = client.post("/api/sessions", **form).json()["id"]
