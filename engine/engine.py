@@ -91,9 +91,9 @@ class InpaintEngine:
         SD 2.x and SDXL are part of this package.
 
         Args:
-            model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
-                single ``.safetensors`` or ``.gguf`` file: a whole checkpoint of SDXL, SD 1.x and
-                SD 2.x, the transformer alone of flow models.
+            model: ``"pocket"`` or ``"pocket-flow"`` (embedded, need no download), a diffusers
+                folder, a hub id, or a single ``.safetensors`` or ``.gguf`` file: a whole checkpoint
+                of SDXL, SD 1.x and SD 2.x, the transformer alone of flow models.
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; if None float32 on the CPU, on a GPU float16, for flow
                 models bfloat16.

@@ -213,7 +213,14 @@ class PreparedEdit(Prepared):
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
         guided = any(name.partition(".")[0] == UNCOND for name in branches)
-        place = Place(Size.of(strength_map.shape), view.source, view.box, rows, guided)
+        place = Place(
+            Size.of(strength_map.shape),
+            view.source,
+            view.box,
+            rows,
+            guided,
+            self.shared.encode,
+        )
         bound = steering.bind(place, context.schedule)
         follow = self.then and partial(self.then, view)
         if number + 1 < len(stages):

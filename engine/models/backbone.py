@@ -155,8 +155,9 @@ class Backbone:
         from engine.models.formats.controlnets import load_controlnet
 
         if str(model) not in self._controlnets:
-            unet = self.main.module
-            self._controlnets[str(model)] = load_controlnet(model, unet, self.dtype, self.device)
+            self._controlnets[str(model)] = load_controlnet(
+                model, self.main.module, self.dtype, self.device, self.family.controlnets
+            )
         return self._controlnets[str(model)]
 
     @property
