@@ -91,9 +91,9 @@ class InpaintEngine:
         SD 2.x and SDXL are part of this package.
 
         Args:
-            model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
-                single ``.safetensors`` or ``.gguf`` file: a whole checkpoint of SDXL, SD 1.x and
-                SD 2.x, the transformer alone of flow models.
+            model: ``"pocket"`` or ``"pocket-flow"`` (embedded, need no download), a diffusers
+                folder, a hub id, or a single ``.safetensors`` or ``.gguf`` file: a whole checkpoint
+                of SDXL, SD 1.x and SD 2.x, the transformer alone of flow models.
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; if None float32 on the CPU, on a GPU float16, for flow
                 models bfloat16.
@@ -145,7 +145,8 @@ class InpaintEngine:
         """Share a loaded diffusers pipeline's modules; nothing in it is changed.
 
         Args:
-            pipe: an SDXL or SD pipeline (text-to-image, image-to-image or inpainting).
+            pipe: a pipeline of any family that is supported: text-to-image, image-to-image,
+                inpainting, or one that edits by instruction.
             inpaint_unet: a 9-channel ``UNet2DConditionModel`` of the same family. Where ``pipe``
                 has an IP-Adapter, it is lent that when it is used.
 
@@ -308,8 +309,8 @@ class InpaintEngine:
     def load_lora(self, file: Any, weight: float | None = None, *, name: str | None = None) -> str:
         """Lay a LoRA over the model, the inpainting UNet beside it included.
 
-        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names. Loaded again under its
-        name it only gets another weight.
+        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names; of flow models what
+        diffusers' own loaders read. Loaded again under its name it only gets another weight.
 
         Args:
             file: a ``.safetensors`` file (``"FILE[:WEIGHT]"``), a folder, or a hub id.

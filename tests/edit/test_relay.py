@@ -61,7 +61,8 @@ def test_one_lays_out_and_the_other_goes_on(both):
 def test_half_the_size_first_and_several_pictures(both):
     pictures = both.edit(**settings(**STAGED, scales="0.5,1", num_images=2)).images
     assert [each.size for each in pictures] == [(tiny.SIZE, tiny.SIZE)] * 2
-    assert not np.array_equal(*map(np.asarray, pictures))
+    one, two = map(np.asarray, pictures)
+    assert not np.array_equal(one, two)
 
 
 def test_bad_use(both, texture):
