@@ -99,6 +99,16 @@ def test_the_order_does_not_matter(engine, photo):
         assert np.array_equal(several[0], other)
 
 
+def test_regions_apart_share_a_run_where_the_coupling_is_named(engine, photo):
+    """On a picture that the model sees whole, one run in place of two."""
+    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent")]
+    own, shared = (
+        edited(engine, photo, regions, coupling=how).settings["runs"]
+        for how in ("auto", "attention")
+    )
+    assert (own, shared) == ([[1], [2]], [[1, 2]])
+
+
 # --- together ------------------------------------------------------------------------------------
 
 
