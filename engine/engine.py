@@ -85,6 +85,8 @@ class InpaintEngine:
         prediction_type: str | None = None,
         *,
         inpaint_patch: Any = None,
+        base: str | os.PathLike[str] | None = None,
+        text_encoder: Any = None,
         lora: Any = None,
         embedding: Any = None,
     ) -> InpaintEngine:
@@ -93,9 +95,11 @@ class InpaintEngine:
 
         Args:
             model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
-                single ``.safetensors`` or ``.gguf`` checkpoint. SDXL, SD 1.x and SD 2.x.
+                single ``.safetensors`` or ``.gguf`` file: a whole checkpoint of SDXL, SD 1.x and
+                SD 2.x, the transformer alone of flow models.
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
-            dtype: a torch dtype or its name; float16 on a GPU and float32 on the CPU if None.
+            dtype: a torch dtype or its name; if None float32 on the CPU, on a GPU float16, for flow
+                models bfloat16.
             device: a torch device or its name; the best that is there if None.
             vae: where the VAE is that takes the place of the model's own: a folder, a hub id or a
                 file; an ``AutoencoderTiny`` too.
@@ -104,6 +108,11 @@ class InpaintEngine:
             inpaint_patch: in ``inpaint_model``'s place, Fooocus' patch, which makes one of any SDXL
                 checkpoint: ``inpaint_v26.fooocus.patch``, beside which
                 ``fooocus_inpaint_head.pth`` lies, or both files as (patch, head).
+            base: for a transformer alone in a file, where the rest is (text encoders, tokenizers,
+                VAE, scheduler): a folder or a hub id of the whole model; if None the family's own
+                on the hub.
+            text_encoder: where text encoders are that take the places of the model's own: a folder,
+                a hub id or a file, or several; their tokenizers stay the model's.
             lora: ``"FILE[:WEIGHT]"``, a (file, weight) pair, or a list of such: see
                 :meth:`load_lora`.
             embedding: ``"FILE[:TOKEN]"``, a (file, token) pair, or a list of such: see
@@ -123,6 +132,8 @@ class InpaintEngine:
             "device": device,
             "vae": vae,
             "prediction_type": prediction_type,
+            "base": base,
+            "text_encoder": text_encoder,
         }
         engine = cls(open_model(**opened), str(model))
         engine._load = portable(opened)

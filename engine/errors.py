@@ -168,3 +168,13 @@ class CancelledError(SoftpaintError):
         ...     print("stopped after three steps")
         stopped after three steps
     """
+
+
+class StoppedError(SoftpaintError):
+    """A long run was interrupted; what it has is kept, and the same command goes on from there.
+
+    Example:
+        >>> raise StoppedError("stopped at step 40 of 1000; the same command goes on there.")
+        Traceback (most recent call last):
+        engine.errors.StoppedError: stopped at step 40 of 1000; the same command goes on there.
+    """

@@ -26,10 +26,19 @@ class Named(Protocol):
 Info = TypeVar("Info", bound=Named)
 
 OWN: Mapping[str, Mapping[str, str]] = {
-    "softpaint.checkpoints": {"pocket": "engine.pocket.plugin:CHECKPOINT"},
+    "softpaint.checkpoints": {
+        "pocket": "engine.pocket.plugin:CHECKPOINT",
+        "pocket-flow": "engine.pocket.plugin:FLOW",
+    },
     "softpaint.families": {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
+        "sd3": "engine.models.families.sd3:SD3",
+        "flux": "engine.models.families.flux:FLUX",
+        "flux2": "engine.models.families.flux2:FLUX2",
+        "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
+        "qwen-image-edit": "engine.models.families.qwen_image:QWEN_EDIT",
+        "z-image": "engine.models.families.z_image:Z_IMAGE",
     },
     "softpaint.gans": {"pocket": "engine.pocket.plugin:GAN"},
     "softpaint.judges": {

@@ -164,6 +164,10 @@ class Checkpoint:
     description: str
     folder: Path
     """What diffusers' ``save_pretrained`` wrote of a pipeline."""
+    shared: Mapping[str, Path] = field(default_factory=dict)
+    """The folders of parts that are another model's too, by the pipeline's names for them."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Settings of an edit with it, where the edit does not say."""
     inpaint_model: Path | None = None
     """The folder of its 9-channel inpainting UNet."""
     controlnets: Mapping[str, Path] | None = None

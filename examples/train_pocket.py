@@ -13,8 +13,10 @@ against a number of steps::
     python examples/train_pocket.py inpaint9 --minutes 25        # the 9-channel UNet
     python examples/train_pocket.py controlnet --annotator canny --minutes 40   # or depth
     python examples/train_pocket.py gan --minutes 25             # fills holes in one pass
+    python examples/train_pocket.py flow --minutes 100           # the flow transformer
     python examples/train_pocket.py export                       # write engine/pocket/model
     python examples/train_pocket.py evaluate                     # figures, and a sheet of samples
+    python examples/train_pocket.py evaluate-flow                # the same of the flow model
     python examples/train_pocket.py all                          # the whole chain in that order
 
 ``--stage vae`` says the same as ``vae``. Any torch device works (``--device cuda``); the defaults
@@ -50,7 +52,13 @@ from examples.pocket_training.classifier import stage_classifier
 from examples.pocket_training.controlnets import ANNOTATORS, stage_controlnet
 from examples.pocket_training.data import stage_render
 from examples.pocket_training.diffusion import stage_unet
-from examples.pocket_training.export import stage_evaluate, stage_export, stage_unpack
+from examples.pocket_training.export import (
+    stage_evaluate,
+    stage_evaluate_flow,
+    stage_export,
+    stage_unpack,
+)
+from examples.pocket_training.flow import stage_flow
 from examples.pocket_training.gan import stage_gan
 from examples.pocket_training.inpainting import stage_inpaint9
 from examples.pocket_training.vae import stage_decoder, stage_latents, stage_vae
@@ -65,11 +73,12 @@ STAGES: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "inpaint9": (stage_inpaint9, 60),
     "controlnet": (stage_controlnet, 40),
     "gan": (stage_gan, 25),
+    "flow": (stage_flow, 100),
     "export": (stage_export, 0),
     "evaluate": (stage_evaluate, 0),
 }
 """Each stage of the chain with its default minutes."""
-ON_REQUEST = {"unpack": (stage_unpack, 0.0)}
+ON_REQUEST = {"unpack": (stage_unpack, 0.0), "evaluate-flow": (stage_evaluate_flow, 0.0)}
 """Stages that are no link of the chain."""
 
 

@@ -7,6 +7,7 @@
 
 from strategies.blend import LatentBlend
 from strategies.differential import DifferentialDiffusion, FewStepsWarning
+from strategies.fill import FillTransformer
 from strategies.inpaint9 import InpaintUNet
 from strategies.registry import (
     StrategyInfo,
@@ -20,15 +21,18 @@ from strategies.remove import remove
 from strategies.soft_blend import SoftBlend
 from strategies.staged import staged
 from strategies.think import Think
+from strategies.whole import Whole
 
 __all__ = [
     "DifferentialDiffusion",
     "FewStepsWarning",
+    "FillTransformer",
     "InpaintUNet",
     "LatentBlend",
     "SoftBlend",
     "StrategyInfo",
     "Think",
+    "Whole",
     "create_strategy",
     "get_strategy",
     "list_strategies",
@@ -91,6 +95,17 @@ register(
 )
 register(
     StrategyInfo(
+        name="fill",
+        description="Flux Fill, which sees mask and surroundings; alone it repaints all of the "
+        "mask, as fill+differential each position by its strength",
+        cost="1 model call a step, and one more image encoded",
+        paper="Black Forest Labs 2024, FLUX.1 Tools",
+        build=FillTransformer,
+        network="fill",
+    )
+)
+register(
+    StrategyInfo(
         name="staged",
         description="a hard run that dares to add, then a soft one that knits it in; "
         "new things in empty space",
@@ -109,5 +124,15 @@ register(
         build=remove,
         network="inpaint",
         only="removal",
+    )
+)
+register(
+    StrategyInfo(
+        name="whole",
+        description="holds nothing and takes what the map asks for of a frame that is all "
+        "repainted; for models that edit by instruction",
+        cost="1 model call a step",
+        build=Whole,
+        only="instruction",
     )
 )

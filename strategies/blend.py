@@ -42,7 +42,7 @@ class LatentBlend(Part):
         default=None,
         metadata={
             "help": "latent cells by which the repainted region grows; "
-            "None is 1 with the 9-channel network and 0 otherwise"
+            "None is 1 with a network that sees the surroundings and 0 otherwise"
         },
     )
 
@@ -58,9 +58,9 @@ class LatentBlend(Part):
         mask = context.strength_map
         if self.hard_mask:
             mask = (mask > 0).to(mask.dtype)
-        # The 9-channel network fits its fill to the surroundings it sees; holding them hard up to
+        # An inpainting network fits its fill to the surroundings it sees; holding them hard up to
         # the mask's own edge cuts that transition off (stable-diffusion.cpp PR 1357).
-        grow = self.grow if self.grow is not None else int(context.network == "inpaint")
+        grow = self.grow if self.grow is not None else int(context.network != "base")
         if grow:
             import torch
 

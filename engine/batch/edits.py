@@ -11,14 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from engine.batch.items import REGIONS
-from engine.batch.store import file_digest
+from engine.batch.drive import Drive, read_file
+from engine.batch.items import split_files, with_files
 from engine.errors import InputError, OutputError, SoftpaintError
-from engine.picture.source import Source, is_own_alpha
+from engine.picture.metadata import FORMATS
+from engine.picture.opening import check_file
+from engine.picture.source import Source, is_address, is_own_alpha
+from engine.picture.write import write_image
+from engine.request.record import EditRecord
+from engine.request.save import numbered, with_infotext
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +42,15 @@ TOGETHER: Final = 8
 _WAIT: Final = 5.0
 """Seconds between two tries on a full disk."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Queue(Protocol):
+    """Where items come from."""
+
+    def get(self, *, block: bool = True) -> Item | None:
+        """The next one; None: no further one comes. Without ``block`` ``queue.Empty`` is raised
+        where there is none now.
+        """
 
 
 @dataclass(frozen=True)
@@ -78,21 +93,21 @@ class Edits:
     Args:
         engine: the model.
         settings: what all edits have in common, by the names of ``InpaintEngine.edit``.
-        folder: the batch's.
+        drive: the batch's folder.
         together: how many edits share the loop.
         told: is called with a line where somebody should know of something.
     """
 
     engine: InpaintEngine
     settings: Mapping[str, Any]
-    folder: Path
+    drive: Drive
     together: int = TOGETHER
     told: Callable[[str], None] = lambda _: None
     _running: dict[Ticket, Ready] = field(default_factory=dict)
     _reading: dict[Future[Ready], Item] = field(default_factory=dict)
     _writing: dict[Future[Done], Item] = field(default_factory=dict)
 
-    def run(self, items: queue.Queue[Item | None]) -> Iterator[Outcome]:
+    def run(self, items: Queue) -> Iterator[Outcome]:
         """What becomes of the items, as they are done, in any order, until None comes.
 
         Raises:
@@ -120,7 +135,7 @@ class Edits:
     def _busy(self) -> bool:
         return bool(self._running or self._reading or self._writing)
 
-    def _take(self, items: queue.Queue[Item | None], readers: ThreadPoolExecutor) -> bool:
+    def _take(self, items: Queue, readers: ThreadPoolExecutor) -> bool:
         """Let the readers have what they should read ahead; False once there is no more."""
         while len(self._reading) + len(self._running) < 2 * self.together:
             try:
@@ -180,19 +195,28 @@ class Edits:
 
         if item.error:
             raise InputError(item.error)
-        sources = {name: _opened(path) for name, path in item.files.items()}
-        settings = {**self.settings, **item.settings}
+        settings = {**self._shared[0], **item.settings}
+        sources = {**self._opened, **{name: opened(path) for name, path in item.files.items()}}
         identity = identity_of(sources, settings, self._model)
         if settings.get("seed") in (None, -1):
             settings["seed"] = int(identity[:8], 16)
-        request = self.engine.read({**settings, **_with_regions(sources, settings)})
+        request = self.engine.read(with_files(settings, sources))
         if request.chooses or not isinstance(request.prompt, str):
             raise InputError("a batch makes one picture of a prompt; give each its own row.")
         prepared = prepare(self.engine.backbone, [request])[0]
         size = check_canvas(prepared.original.size, None)
-        check_fits(self.folder / item.name, size)
-        inputs = {name: _described(source) for name, source in sources.items() if source.data}
+        check_fits(Path(item.name), size)
+        inputs = {name: described(sources[name]) for name in item.files if sources[name].data}
         return Ready(item, request, prepared, identity, inputs)
+
+    @cached_property
+    def _shared(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What all have in common: settings, and where their files are."""
+        return split_files(self.settings, "")
+
+    @cached_property
+    def _opened(self) -> dict[str, Source]:
+        return {name: opened(path) for name, path in self._shared[1].items()}
 
     @cached_property
     def _model(self) -> str:
@@ -204,57 +228,65 @@ class Edits:
 
     def _write(self, ready: Ready, result: EditResult) -> Done:
         """Give an item's pictures their places; waits while the disk is full."""
-        from engine.request.save import numbered, write_pictures
-
         count = len(result.seeds)
-        paths = numbered(self.folder / ready.item.name, count)
-        waiting = False
-        while True:
-            try:
-                paths[0].parent.mkdir(parents=True, exist_ok=True)
-                write_pictures(result, range(count), paths)
-                break
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise OutputError(f"cannot write {str(paths[0])!r}: {error}") from error
-            except OutputError as error:
-                if getattr(error.__cause__, "errno", None) not in _FULL:
-                    raise
-            if not waiting:
-                self.told(f"the disk of {self.folder} is full: waiting until there is room")
-            waiting = True
-            time.sleep(_WAIT)
-        if waiting:
-            self.told("there is room again: going on")
-        return Done(ready.item, [self._line(ready, result, i, p) for i, p in enumerate(paths)])
+        names = [path.as_posix() for path in numbered(Path(ready.item.name), count)]
+        lines = []
+        for index, name in enumerate(names):
+            data = self._encoded(result, index, name)
+            when_there_is_room(partial(self.drive.write, name, data), self.drive.place, self.told)
+            told = self._line(ready, result, index, name)
+            told |= {"sha256": hashlib.sha256(data).hexdigest()}
+            lines.append({**told, "picture": index + 1, "pictures": count})
+        return Done(ready.item, lines)
 
-    def _line(self, ready: Ready, result: EditResult, index: int, path: Path) -> dict[str, Any]:
+    def _encoded(self, result: EditResult, index: int, name: str) -> bytes:
+        """A picture's file."""
+        path = Path(self.drive.path(name)) if self.drive.appends else Path("/", name)
+        picture = with_infotext(result, index, path)
+        record = EditRecord.of(result, index=index, beside=path)
+        file = BytesIO()
+        format_ = FORMATS[path.suffix.lower()]
+        write_image(file, picture, format_, metadata=record.metadata(), name=path)
+        return file.getvalue()
+
+    def _line(self, ready: Ready, result: EditResult, index: int, name: str) -> dict[str, Any]:
         used = result.settings
         prompt = used["prompt"]
         return {
-            "file_name": path.relative_to(self.folder).as_posix(),
+            "file_name": name,
             "item": ready.item.name,
             "id": f"{ready.identity}-{index}",
-            "sha256": file_digest(path),
             "prompt": prompt[index % len(prompt)] if isinstance(prompt, list) else prompt,
             "strategy": used["strategy"],
             "seed": result.seeds[index],
             "seconds": round(result.timings.get("total", 0.0), 3),
             "figures": _figures(ready.prepared, result, index),
-            "own": json.loads(json.dumps(ready.item.settings, default=str)),
-            "inputs": ready.inputs,
+            # Texts: readers of tables want the same columns in every line.
+            "own": ready.item.own,
+            "inputs": json.dumps(ready.inputs),
         }
 
 
-def _with_regions(sources: Mapping[str, Source], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The files by the engine's names: those of regions inside their regions."""
-    own: dict[str, Any] = {k: each for k, each in sources.items() if not k.startswith(REGIONS)}
-    if len(own) < len(sources):
-        own["regions"] = [
-            {**region, "map": sources[f"{REGIONS}{number}"]}
-            for number, region in enumerate(settings["regions"])
-        ]
-    return own
+def when_there_is_room(act: Callable[[], None], place: str, told: Callable[[str], None]) -> None:
+    """Do what writes to a disk; while that is full, wait and say so.
+
+    Raises:
+        OutputError: it cannot be written for another reason.
+    """
+    waiting = False
+    while True:
+        try:
+            act()
+            break
+        except OutputError as error:
+            if getattr(error.__cause__, "errno", None) not in _FULL:
+                raise
+        if not waiting:
+            told(f"the disk of {place} is full: waiting until there is room")
+        waiting = True
+        time.sleep(_WAIT)
+    if waiting:
+        told("there is room again: going on")
 
 
 def identity_of(sources: Mapping[str, Source], settings: Mapping[str, Any], model: str) -> str:
@@ -268,36 +300,29 @@ def identity_of(sources: Mapping[str, Source], settings: Mapping[str, Any], mode
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def is_same_file(path: str, described: Mapping[str, Any]) -> bool:
-    """Whether a file is what it was when it was described; read only where it was touched since.
+def opened(path: str) -> Source:
+    """An item's file, read.
 
     Raises:
-        OSError: it cannot be read.
+        InputError: it cannot be.
     """
-    found = Path(path).stat()
-    if (found.st_size, found.st_mtime_ns) == (described["bytes"], described["mtime_ns"]):
-        return True
-    return bool(file_digest(Path(path)) == described["sha256"])
-
-
-def _opened(path: str) -> Source:
-    from engine.picture.opening import check_file
-
     if is_own_alpha(path):
         return Source(path, b"")
-    check_file(Path(path), repr(path))
+    if not is_address(path):
+        check_file(Path(path), repr(path))
     try:
-        return Source.read(path)
+        return Source(path, read_file(path))
     except OSError as error:
         raise InputError(f"{path!r} cannot be read: {error.strerror or error}.") from None
 
 
-def _described(source: Source) -> dict[str, Any]:
-    found = Path(source.path).stat()
+def described(source: Source) -> dict[str, Any]:
+    """A file as it was read; ``mtime_ns`` is 0 where it is not on this machine."""
+    here = not is_address(source.path)
     return {
-        "path": os.path.realpath(source.path),
+        "path": os.path.realpath(source.path) if here else source.path,
         "bytes": len(source.data),
-        "mtime_ns": found.st_mtime_ns,
+        "mtime_ns": Path(source.path).stat().st_mtime_ns if here else 0,
         "sha256": source.sha256,
     }
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import queue
+import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from engine.batch.edits import Done, Edits, Outcome, is_same_file
-from engine.batch.store import Store
-from engine.batch.workers import Again, Plan, Workers
+from engine.batch.drive import drive_at
+from engine.batch.edits import Done, Edits, Outcome, when_there_is_room
+from engine.batch.items import Item
+from engine.batch.store import Store, digest_of, mark_of
+from engine.batch.workers import Again, Feed, Plan, Workers
 from engine.errors import InputError
+from engine.picture.source import is_address, is_own_alpha
 
 if TYPE_CHECKING:
-    from engine.batch.items import Item
     from engine.engine import InpaintEngine
 
 TRIES = 3
@@ -55,7 +61,7 @@ class Progress:
 
 
 def run_batch(
-    items: Sequence[Item],
+    items: Iterable[Item],
     plan: Plan,
     *,
     engine: Callable[[], InpaintEngine],
@@ -67,7 +73,7 @@ def run_batch(
     """Edit every item once, whatever stops and restarts it.
 
     Args:
-        items: in the order in which they are begun.
+        items: in the order in which they are begun; iterated once.
         plan: where results go, and what all have in common.
         engine: makes the engine of this process; called where one worker has something to do.
         workers: processes; 1 is this one.
@@ -83,78 +89,133 @@ def run_batch(
         ModelError: the model cannot be loaded.
         OutputError: nothing can be written.
     """
-    with Store(plan.folder) as store:
+    with Store(plan.place) as store, TemporaryFile() as spool:
         store.begin({"edit": plan.settings, "load": plan.load})
-        _refuse_changed(items, store)
-        ended = {line["item"] for line in store.lines.values()} | store.failures.keys()
-        left = [item for item in items if item.name not in ended]
-        state = Progress(len(items), len(items) - len(left))
+        survey = Survey(items, store)
+        spool.writelines(item.line().encode() for item in survey.left())
+        spool.seek(0)
+        state = Progress(survey.total, survey.total - survey.count)
         progress(state)
         again = Again(tries)
         outcomes: Iterator[Outcome] = iter(())
-        if left and workers > 1:
+        left = (Item.of(line) for line in spool)
+        if survey.count and workers > 1:
             outcomes = Workers(plan, workers, again, told).run(left)
-        elif left:
+        elif survey.count:
             outcomes = _here(left, plan, engine(), again, told)
         for outcome in outcomes:
+            say = partial(_say, store, outcome, again)
+            when_there_is_room(say, store.drive.place, told)
             if isinstance(outcome, Done):
-                store.add(outcome.lines)
                 state.done += 1
             else:
-                store.fail(outcome.item.name, outcome.error, again.count(outcome.item))
                 told(f"{outcome.item.name}: {outcome.error}")
                 state.failed += 1
             progress(state)
     return store
 
 
+def _say(store: Store, outcome: Outcome, again: Again) -> None:
+    if isinstance(outcome, Done):
+        store.add(outcome.lines)
+    else:
+        store.fail(outcome.item.name, outcome.error, again.count(outcome.item))
+
+
 def _here(
-    items: Sequence[Item],
+    items: Iterable[Item],
     plan: Plan,
     engine: InpaintEngine,
     again: Again,
     told: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """What becomes of the items in this process."""
-    waiting: queue.Queue[Item | None] = queue.Queue()
-    for item in items:
-        waiting.put(item)
-    left = len(items)
-    edits = Edits(engine, plan.settings, plan.folder, plan.together, told)
-    for outcome in edits.run(waiting):
+    feed = Feed(items)
+    edits = Edits(engine, plan.settings, drive_at(plan.place), plan.together, told)
+    for outcome in edits.run(feed):
         if again(outcome):
-            waiting.put(outcome.item)
-            continue
-        left -= 1
-        if not left:
-            waiting.put(None)
-        yield outcome
+            feed.put(outcome.item)
+        else:
+            yield outcome
 
 
-def _refuse_changed(items: Sequence[Item], store: Store) -> None:
+@dataclass
+class Survey:
+    """What of a batch is left to do."""
+
+    items: Iterable[Item]
+    store: Store
+    total: int = 0
+    """Items in all, once :meth:`left` has come to its end."""
+    count: int = 0
+    """Those that are left."""
+
+    def left(self) -> Iterator[Item]:
+        """The items that have not ended.
+
+        Raises:
+            InputError: what is done was made of other files or settings than are asked for now.
+        """
+        doubtful: dict[str, Item] = {}
+        for item in self.items:
+            self.total += 1
+            if item.name in self.store.failures:
+                continue
+            mark = self.store.known.get(item.name)
+            if mark is None:
+                self.count += 1
+                yield item
+            elif mark != _mark(item):
+                doubtful[item.name] = item
+        if not doubtful:
+            return
+        for line in self.store.lines():
+            if line["item"] in doubtful:
+                _refuse_changed(doubtful.pop(line["item"]), line)
+        self.count += len(doubtful)
+        yield from doubtful.values()
+
+
+def _mark(item: Item) -> int:
+    """What :func:`engine.batch.store.mark_of` gives for an item whose files are as they were."""
+    inputs = {}
+    for name, path in item.files.items():
+        if not (is_own_alpha(path) or is_address(path)):
+            try:
+                found = os.stat(path)  # noqa: PTH116 - half a million times
+            except OSError:
+                continue
+            inputs[name] = {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+    return mark_of(item.own, inputs)
+
+
+def _refuse_changed(item: Item, line: Mapping[str, Any]) -> None:
     """Refuse to count as done what was made of other files or settings than are asked for now."""
-    lines = {line["item"]: line for line in store.lines.values()}
-    for item in items:
-        line = lines.get(item.name)
-        if line is None:
-            continue
-        changed = [name for name, value in item.settings.items() if line["own"].get(name) != value]
-        changed += [name for name in line["own"] if name not in item.settings]
-        changed += [
-            name
-            for name, path in item.files.items()
-            if name in line["inputs"] and not _is_unchanged(path, line["inputs"][name])
-        ]
-        if changed:
-            raise InputError(
-                f"{line['file_name']!r} was made with another {', '.join(sorted(set(changed)))}; "
-                "remove the picture's line and the picture to make it anew, or give another folder."
-            )
+    own, inputs = json.loads(line["own"]), json.loads(line["inputs"])
+    now = json.loads(item.own)
+    changed = [name for name in {*own, *now} if own.get(name) != now.get(name)]
+    changed += [
+        name
+        for name, path in item.files.items()
+        if name in inputs and not _is_unchanged(path, inputs[name])
+    ]
+    if changed:
+        raise InputError(
+            f"{line['file_name']!r} was made with another {', '.join(sorted(changed))}; "
+            "remove the picture's line and the picture to make it anew, or give another folder."
+        )
 
 
 def _is_unchanged(path: str, described: Mapping[str, Any]) -> bool:
+    """Whether a file is what it was; read only where it was touched since."""
+    if is_address(path):
+        return bool(path == described["path"])
     try:
-        return is_same_file(path, described)
+        found = Path(path).stat()
+        if (found.st_size, found.st_mtime_ns) == (described["bytes"], described["mtime_ns"]):
+            return True
+        with Path(path).open("rb") as file:
+            return bool(digest_of(file) == described["sha256"])
     except OSError:
         return True  # an input that is gone since is no other one
 

@@ -4,6 +4,10 @@
 the picture has its place and flushed to the disk. So whatever stops a run leaves pictures with a
 line, which are never made again, and at most some without one, which are made again in their place.
 ``failed.jsonl`` has what could not be edited, and why.
+
+Where several processes write (Ray's actors), or nothing can be put to a file's end (a bucket),
+lines come in *segments*: small files in ``.softpaint/lines``, each written once and whole. They go
+over into those two files when the batch is next begun or ends.
 """
 
 from __future__ import annotations
@@ -11,20 +15,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import time
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, Self, TypeVar
 
+from engine.batch.drive import Drive, Held, drive_at
+from engine.batch.items import key_of
 from engine.errors import InputError, OutputError
-from engine.picture.commit import Commit
 
 LINES: Final = "metadata.jsonl"
 FAILURES: Final = "failed.jsonl"
 REPORT: Final = "report.html"
-_OWN: Final = ".softpaint"
-_FORMAT: Final = 1
+OWN: Final = ".softpaint"
+SEGMENTS: Final = f"{OWN}/lines"
+_PLAN: Final = f"{OWN}/batch.json"
+_WORKING: Final = f"{OWN}/working"
+"""Is there while a run is, and after one that was killed."""
+_FORMAT: Final = 2
+HELD: Final = 5.0
+"""Seconds for which lines wait for others to share their segment; and so many lines at most."""
+_SEGMENT: Final = 256
+_TAIL: Final = 1 << 22
+"""Bytes of a file's end that are looked at: more than the lines of one item."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,32 +59,76 @@ class Verdict:
     """What is wrong, a line each."""
 
 
+class Known:
+    """Which items are done, and a mark of what each was made of: sixteen bytes an item."""
+
+    def __init__(self) -> None:
+        self._new: list[tuple[int, int]] = []
+        self._keys, self._marks = array("Q"), array("Q")
+
+    def add(self, name: str, mark: int) -> None:
+        """Take in an item; :meth:`settle` follows when all are."""
+        self._new.append((key_of(name), mark))
+        if len(self._new) >= 1 << 16:
+            self._spill()
+
+    def _spill(self) -> None:
+        self._keys.extend(key for key, _ in self._new)
+        self._marks.extend(mark for _, mark in self._new)
+        self._new.clear()
+
+    def settle(self) -> None:
+        """Make what was added found."""
+        import numpy as np
+
+        self._spill()
+        if not self._keys:
+            return
+        keys = np.frombuffer(self._keys, np.uint64)
+        order = np.argsort(keys, kind="stable")
+        marks = np.frombuffer(self._marks, np.uint64)[order]
+        self._keys, self._marks = array("Q", keys[order].tobytes()), array("Q", marks.tobytes())
+
+    def get(self, name: str) -> int | None:
+        """The mark of an item that is done."""
+        key = key_of(name)
+        place = bisect_left(self._keys, key)
+        found = place < len(self._keys) and self._keys[place] == key
+        return self._marks[place] if found else None
+
+
 class Store:
-    """The folder of one batch; one process at a time writes to it.
+    """The folder of one batch; one process at a time begins it.
 
     Args:
-        folder: is made where it is not there.
+        place: a path or an address; is made where it is not there.
+        segment: how the segments of this process begin, one of several that write to a batch which
+            another one has begun; empty for that one itself.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lines: dict[str, dict[str, Any]] = {}
-        """What is done: its line, by the picture's place."""
+    def __init__(self, place: str | Path, segment: str = "") -> None:
+        self.drive: Drive = drive_at(place)
+        self.known = Known()
+        """What was done when the batch was begun or looked at."""
+        self.pictures = 0
+        """How many there are."""
         self.failures: dict[str, dict[str, Any]] = {}
         """What failed and was not done since, by the item's name."""
-        self._lock: IO[bytes] | None = None
-        self._files: dict[str, IO[bytes]] = {}
+        self._segment = segment
+        self._held: Held | None = None
+        self._waiting: list[bytes] = []
+        self._since = 0.0
 
     @classmethod
-    def existing(cls, folder: Path) -> Store:
+    def existing(cls, place: str | Path) -> Store:
         """A batch that was begun, to be looked at.
 
         Raises:
             InputError: there is none in this folder.
         """
-        if not (folder / _OWN / "batch.json").is_file():
-            raise InputError(f"there is no batch in {str(folder)!r}.")
-        store = cls(folder)
+        store = cls(place)
+        if not store.drive.exists(_PLAN):
+            raise InputError(f"there is no batch in {store.drive.place!r}.")
         store._read()
         return store
 
@@ -79,35 +145,30 @@ class Store:
                 other files and no batch.
             OutputError: it cannot be written.
         """
-        plan = self.folder / _OWN / "batch.json"
-        if self.folder.exists() and not plan.exists() and any(self.folder.iterdir()):
+        begun = self.drive.exists(_PLAN)
+        if not begun and not self.drive.is_empty():
             raise InputError(
-                f"{str(self.folder)!r} holds other files; a batch wants a folder of its own."
+                f"{self.drive.place!r} holds other files; a batch wants a folder of its own."
             )
         self.take()
-        known = json.loads(json.dumps({"format": _FORMAT, **settings}))
-        if plan.exists():
-            _refuse_others(json.loads(plan.read_text("utf-8")), known, self.folder)
+        known = json.loads(json.dumps({"format": _FORMAT, **settings}, default=str))
+        if begun:
+            _refuse_others(self._plan(), known, self.drive.place)
         else:
             text = json.dumps(known, ensure_ascii=False, indent=1)
-            with Commit() as commit:
-                commit.write(plan, lambda file: file.write(text.encode()))
-        for name in (LINES, FAILURES):
-            _cut_torn_line(self.folder / name)
+            self.drive.write(_PLAN, text.encode())
+        if self.drive.exists(_WORKING):  # whoever worked here was killed
+            self.drive.sweep()
+        self.drive.write(_WORKING, b"")
+        if self.drive.appends:
+            for name in (LINES, FAILURES):
+                self._cut_torn_lines(name)
         self._read()
-        for left in self.folder.rglob(".softpaint-*.tmp"):  # of a process that was killed
-            left.unlink(missing_ok=True)
+        self._gather()
 
     def take(self) -> None:
         """Take the folder for this process; errors as of :meth:`begin`."""
-        own = self.folder / _OWN
-        try:
-            own.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(own / "lock", self.folder)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {str(self.folder)!r}: {error.strerror or error}."
-            ) from error
+        self._held = self.drive.take(f"{OWN}/lock")
 
     def __enter__(self) -> Self:
         return self
@@ -118,149 +179,271 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (*self._files.values(), self._lock):
-            if file is not None:
-                file.close()
-        self._files, self._lock = {}, None
+        if self._held is None:
+            return
+        try:
+            if kind is None:
+                self.flush()
+                self._gather()
+                self.drive.remove([_WORKING])
+            elif issubclass(kind, Exception):
+                with suppress(OutputError):
+                    self.flush()
+        finally:
+            self._held.close()
+            self._held = None
 
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Say of an item's pictures, which have their places, that they are done."""
-        self._append(LINES, lines)
+        """Say of an item's pictures, which have their places, that they are done.
+
+        Raises:
+            OutputError: that cannot be written; nothing was said.
+        """
+        self._say(LINES, lines)
+        self.pictures += len(lines)
         for line in lines:
-            self.lines[line["file_name"]] = dict(line)
             self.failures.pop(line["item"], None)
 
     def fail(self, name: str, error: str, tries: int) -> None:
-        """Say of an item that it cannot be edited."""
+        """Say of an item that it cannot be edited; raises as :meth:`add`."""
         line = {"item": name, "error": error, "tries": tries}
-        self._append(FAILURES, [line])
+        self._say(FAILURES, [line])
         self.failures[name] = line
 
     def forget_failures(self) -> int:
         """Let what failed be tried again; how many there were."""
         count = len(self.failures)
-        with Commit() as commit:
-            commit.write(self.folder / FAILURES, lambda _: None)
+        self._gather()
+        self.drive.write(FAILURES, b"")
         self.failures = {}
         return count
 
-    def _append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        if name not in self._files:
-            self._files[name] = (self.folder / name).open("ab")
-        file = self._files[name]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        start = file.tell()
-        try:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            # Whole lines or none: what fitted of this one goes.
-            self._files.pop(name).close()
-            os.truncate(self.folder / name, start)
-            raise
+    def flush(self) -> None:
+        """Write the lines that wait for others; raises as :meth:`add`."""
+        if self._waiting:
+            name = f"{SEGMENTS}/{self._segment or 'main'}-{secrets.token_hex(8)}.jsonl"
+            self.drive.write(name, b"".join(self._waiting))
+            self._waiting.clear()
+
+    def _say(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        data = b"".join(_encoded(line) for line in lines)
+        if self.drive.appends and not self._segment:
+            self.drive.append(name, data)
+            return
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(data)
+        late = time.monotonic() - self._since > HELD
+        if late or len(self._waiting) >= _SEGMENT:
+            try:
+                self.flush()
+            except BaseException:
+                self._waiting.pop()  # the caller says it again
+                raise
+
+    def _gather(self) -> None:
+        """Let the segments' lines go over into the two files."""
+        names = [f"{SEGMENTS}/{name}" for name in self.drive.names(SEGMENTS)]
+        if not names:
+            return
+        settled = Known()
+        for line in self._settled():
+            settled.add(_key(line), 0)
+        settled.settle()
+        if self.drive.appends:
+            for some in _several(names, 256):
+                for name, data in self._sorted(some, settled).items():
+                    if data:
+                        self.drive.append(name, b"".join(data))
+                self.drive.remove(some)
+            return
+        for name in (LINES, FAILURES):
+            self.drive.write(name, self._whole(name, names, settled))
+        self.drive.remove(names)
+
+    def _sorted(self, segments: Iterable[str], settled: Known) -> dict[str, list[bytes]]:
+        """The lines of segments that are not settled yet, by the file that they belong to."""
+        found: dict[str, list[bytes]] = {LINES: [], FAILURES: []}
+        seen = set()
+        for line in self._in_segments(segments):
+            key = _key(line)
+            if settled.get(key) is None and key not in seen:
+                seen.add(key)
+                found[FAILURES if "error" in line else LINES].append(_encoded(line))
+        return found
+
+    def _whole(self, name: str, segments: Sequence[str], settled: Known) -> Iterator[bytes]:
+        """All lines of a file that cannot be appended to: those it has and the segments'."""
+        for line in _lines(self.drive, name):
+            yield _encoded(line)
+        for some in _several(segments, 256):
+            yield from self._sorted(some, settled)[name]
+
+    def _cut_torn_lines(self, name: str) -> None:
+        """Take off what a crash has torn: half a line, and an item's lines without its last one."""
+        path = Path(self.drive.path(name))
+        if not path.exists():
+            return
+        with path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, end - _TAIL))
+            lines = file.read().splitlines(keepends=True)[start > 0 :]
+            torn = []
+            while lines and (not lines[-1].endswith(b"\n") or _is_torn(json.loads(lines[-1]))):
+                torn.append(lines.pop())
+            if torn:
+                file.truncate(end - sum(map(len, torn)))
 
     # Reading -----------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self.lines = {line["file_name"]: line for line in _lines(self.folder / LINES)}
-        done = {line["item"] for line in self.lines.values()}
+        self.known, self.pictures = Known(), 0
+        failures: dict[str, dict[str, Any]] = {}
+        last = None
+        for line in self._told():
+            if "error" in line:
+                failures[line["item"]] = line
+                continue
+            self.pictures += 1
+            if line["item"] != last:  # an item's pictures stand together
+                last = line["item"]
+                self.known.add(last, mark_of(line["own"], json.loads(line["inputs"])))
+        self.known.settle()
         self.failures = {
-            line["item"]: line
-            for line in _lines(self.folder / FAILURES)
-            if line["item"] not in done
+            name: line for name, line in failures.items() if self.known.get(name) is None
         }
+
+    def _plan(self) -> dict[str, Any]:
+        with self.drive.open(_PLAN) as file:
+            plan: dict[str, Any] = json.loads(file.read())
+        return plan
 
     @property
     def settings(self) -> dict[str, Any]:
         """What all edits have in common, as :meth:`begin` was told."""
-        known: dict[str, Any] = json.loads((self.folder / _OWN / "batch.json").read_text("utf-8"))
-        return known
+        return self._plan()
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What is known of each picture."""
+        return (line for line in self._told() if "error" not in line)
+
+    def _told(self) -> Iterator[dict[str, Any]]:
+        """All that was said: settled, then in segments what is not settled too."""
+        names = [f"{SEGMENTS}/{name}" for name in self.drive.names(SEGMENTS)]
+        seen = set()
+        for line in self._settled():
+            if names:
+                seen.add(key_of(_key(line)))
+            yield line
+        for line in self._in_segments(names):
+            key = key_of(_key(line))
+            if key not in seen:
+                seen.add(key)
+                yield line
+
+    def _settled(self) -> Iterator[dict[str, Any]]:
+        for name in (LINES, FAILURES):
+            yield from _lines(self.drive, name)
+
+    def _in_segments(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        for name in names:
+            yield from _lines(self.drive, name)
 
     def verify(self) -> Verdict:
         """Look at every picture's bytes, and for what should not be there."""
-        broken, whole, seen = [], 0, set()
-        for line in _lines(self.folder / LINES):
-            name = line["file_name"]
-            if name in seen:
-                broken.append(f"{name}: has two lines")
-                continue
-            seen.add(name)
-            try:
-                digest = file_digest(self.folder / name)
-            except OSError:
-                broken.append(f"{name}: is missing")
-                continue
-            if digest == line["sha256"]:
-                whole += 1
-            else:
-                broken.append(f"{name}: was changed since it was written")
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            if path.is_file() and name not in seen and not _is_own(name):
-                broken.append(f"{name}: has no line (an interrupted run makes it again)")
+        broken, whole = [], 0
+        seen: set[str] = set()
+        with ThreadPoolExecutor(8) as pool:
+            for some in _several(self.lines(), 64):
+                for line, digest in zip(some, pool.map(self._digest, some), strict=True):
+                    name = line["file_name"]
+                    if name in seen:
+                        broken.append(f"{name}: has two lines")
+                    elif digest is None:
+                        broken.append(f"{name}: is missing")
+                    elif digest != line["sha256"]:
+                        broken.append(f"{name}: was changed since it was written")
+                    else:
+                        whole += 1
+                    seen.add(name)
+        for folder, names in self.drive.walk():
+            for each in names:
+                name = f"{folder}/{each}" if folder else each
+                if name not in seen and name not in {LINES, FAILURES, REPORT}:
+                    broken.append(f"{name}: has no line (an interrupted run makes it again)")
         return Verdict(whole, broken)
 
+    def _digest(self, line: Mapping[str, Any]) -> str | None:
+        try:
+            with self.drive.open(line["file_name"]) as file:
+                return digest_of(file)
+        except OSError:
+            return None
 
-def file_digest(path: Path) -> str:
+
+def mark_of(own: str, inputs: Mapping[str, Mapping[str, Any]]) -> int:
+    """A number of what an item was made of: its own settings, and size and time of its files on
+    this machine.
+
+    Args:
+        own: see :attr:`engine.batch.items.Item.own`.
+        inputs: by their settings' names; those of ``mtime_ns`` 0 are elsewhere, and left out.
+    """
+    told = [own]
+    told += [
+        f"{name} {inputs[name]['bytes']} {inputs[name]['mtime_ns']}"
+        for name in sorted(inputs)
+        if inputs[name]["mtime_ns"]
+    ]
+    digest = hashlib.blake2b("\0".join(told).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def digest_of(file: IO[bytes]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
-def _is_own(name: str) -> bool:
-    return name in {LINES, FAILURES, REPORT} or name.startswith(f"{_OWN}/")
+def _key(line: Mapping[str, Any]) -> str:
+    """What there is one line of: a picture, or an item's failure."""
+    return f"! {line['item']}" if "error" in line else str(line["file_name"])
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    return (json.dumps(line, ensure_ascii=False) + "\n").encode()
+
+
+def _lines(drive: Drive, name: str) -> Iterator[dict[str, Any]]:
     """The whole lines of a file; the last one may be torn while somebody writes it."""
-    if not path.exists():
+    try:
+        file = drive.open(name)
+    except FileNotFoundError:
         return
-    with path.open("rb") as file:
+    with file:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Take off the last line where a crash has torn it."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        file.seek(0, os.SEEK_END)
-        end = place = file.tell()
-        while place > 0:
-            start = max(0, place - 4096)
-            file.seek(start)
-            found = file.read(place - start).rfind(b"\n")
-            if found >= 0:
-                place = start + found + 1
-                break
-            place = start
-        if place < end:
-            file.truncate(place)
+def _is_torn(line: Mapping[str, Any]) -> bool:
+    """Whether lines of the same item should follow."""
+    return bool(line.get("picture", 1) < line.get("pictures", 1))
 
 
-def _locked(path: Path, folder: Path) -> IO[bytes]:
-    """An open file that no other process has, until it is closed or the process ends."""
-    file = path.open("ab")
-    try:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise InputError(f"another process works on the batch in {str(folder)!r}.") from None
-    return file
+def _several(things: Iterable[_T], count: int) -> Iterator[tuple[_T, ...]]:
+    """``count`` at a time."""
+    left = iter(things)
+    while some := tuple(islice(left, count)):
+        yield some
 
 
-def _refuse_others(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def _refuse_others(then: Mapping[str, Any], now: Mapping[str, Any], place: str) -> None:
     """Refuse to go on with a batch under other settings than it was begun with."""
+    if then.get("format") != now["format"]:
+        raise InputError(f"the batch in {place!r} is another version's; give another folder.")
     parts = [
         (name, then.get(part, {}).get(name), now.get(part, {}).get(name))
         for part in ("edit", "load")
@@ -269,6 +452,6 @@ def _refuse_others(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path
     changed = [f"{name} {old!r}, now {new!r}" for name, old, new in parts if old != new]
     if changed:
         raise InputError(
-            f"the batch in {str(folder)!r} was begun with other settings ({'; '.join(changed)}); "
+            f"the batch in {place!r} was begun with other settings ({'; '.join(changed)}); "
             "give another folder, or the same settings to go on."
         )

@@ -7,13 +7,13 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from engine.batch.drive import drive_at
 from engine.batch.edits import TOGETHER, Done, Edits, Failed, Outcome
 from engine.errors import ModelError, OutputError
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
     from engine.batch.items import Item
 
+_LIBRARIES: Final = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint",
+    "transformers.models.clip.modeling_clip",
+    "engine.engine",
+    "strategies",
+)
 _STARTS: Final = 3
 """Processes in a row that may die before they are ready."""
 
@@ -31,8 +40,8 @@ _STARTS: Final = 3
 class Plan:
     """What all edits of a batch have in common; workers are told it at their start."""
 
-    folder: Path
-    """Where results go."""
+    place: str
+    """Where results go: a path or an address."""
     settings: Mapping[str, Any]
     """By the names of ``InpaintEngine.edit``; JSON-able."""
     load: Mapping[str, Any]
@@ -64,6 +73,42 @@ class Again:
         return self._counts.get(item.name, 0)
 
 
+class Feed:
+    """Items in their order; those that are tried again come first."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self._again: deque[Item] = deque()
+
+    def __bool__(self) -> bool:
+        if not self._again and (item := next(self._items, None)) is not None:
+            self._again.append(item)
+        return bool(self._again)
+
+    def put(self, item: Item) -> None:
+        """Let an item be tried again."""
+        self._again.append(item)
+
+    def pop(self) -> Item:
+        """The next one, of which there is one."""
+        if not self:
+            raise LookupError("no item is left")
+        return self._again.popleft()
+
+    def get(self, *, block: bool = True) -> Item | None:
+        """The next one, for whom this is a queue of this process: with ``block`` nothing is being
+        edited that may be tried again, so that None is the end.
+
+        Raises:
+            queue.Empty: without ``block``, there is none now.
+        """
+        if self:
+            return self.pop()
+        if block:
+            return None
+        raise queue.Empty
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
@@ -85,7 +130,7 @@ class Workers:
 
     def __init__(self, plan: Plan, count: int, again: Again, told: Callable[[str], None]) -> None:
         self.plan, self.count, self.again, self.told = plan, count, again, told
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context()
         self._workers: list[_Worker | None] = [None] * count
         self._alone: deque[Item] = deque()
         """Those that were in a process which died: one of them may have killed it."""
@@ -93,14 +138,14 @@ class Workers:
         """Their names."""
         self._dead_starts = 0
 
-    def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
+    def run(self, items: Iterable[Item]) -> Iterator[Outcome]:
         """What becomes of the items, in any order.
 
         Raises:
             ModelError: no worker gets as far as loading the model.
             OutputError: nothing can be written, for another reason than a full disk.
         """
-        waiting = deque(items)
+        waiting = Feed(items)
         try:
             while waiting or self._alone or self._has_items():
                 for number in range(self.count):
@@ -114,7 +159,7 @@ class Workers:
     def _has_items(self) -> bool:
         return any(worker is not None and worker.items for worker in self._workers)
 
-    def _feed(self, number: int, waiting: deque[Item]) -> None:
+    def _feed(self, number: int, waiting: Feed) -> None:
         """Keep a worker busy; one that is alone with a suspect gets nothing else."""
         worker = self._workers[number]
         if worker is None:
@@ -129,7 +174,7 @@ class Workers:
         if any(item.name in self._suspects for item in worker.items.values()):
             return
         while waiting and len(worker.items) < 3 * self.plan.together:
-            _send(worker, waiting.popleft())
+            _send(worker, waiting.pop())
 
     def _started(self, number: int) -> _Worker:
         here, there = self._context.Pipe()
@@ -140,7 +185,7 @@ class Workers:
         there.close()  # the process alone holds it: its end is told here
         return _Worker(process, here)
 
-    def _heard(self, waiting: deque[Item]) -> Iterator[Outcome]:
+    def _heard(self, waiting: Feed) -> Iterator[Outcome]:
         pipes = {worker.pipe: n for n, worker in enumerate(self._workers) if worker is not None}
         for ready in wait(list(pipes), timeout=1.0):
             pipe = cast("Connection", ready)
@@ -163,7 +208,7 @@ class Workers:
                 worker.items.pop(told.item.name, None)
                 self._suspects.discard(told.item.name)
                 if self.again(told):
-                    waiting.append(told.item)
+                    waiting.put(told.item)
                 else:
                     yield told
 
@@ -200,6 +245,19 @@ def _end(worker: _Worker) -> None:
     worker.pipe.close()
 
 
+def _context() -> Any:
+    """How processes are begun: each forked from one that has only imported the libraries, so that
+    one which takes another's place is there soon; where that cannot be, each by itself.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_LIBRARIES))
+    # Asking for GPUs while they are imported would leave the forked processes without any.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    return context
+
+
 # --- in the process ------------------------------------------------------------------------------
 
 
@@ -221,7 +279,7 @@ def _serve(pipe: Connection, plan: Plan, number: int, count: int) -> None:
         tell(None)
         items: queue.Queue[Item | None] = queue.Queue()
         threading.Thread(target=_receive, args=(pipe, items), daemon=True).start()
-        edits = Edits(engine, plan.settings, plan.folder, plan.together, told=tell)
+        edits = Edits(engine, plan.settings, drive_at(plan.place), plan.together, told=tell)
         for outcome in edits.run(items):
             tell(outcome)
     except (ModelError, OutputError) as error:

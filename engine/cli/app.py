@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from engine.errors import InputError, SoftpaintError, SoftpaintWarning
+from engine.errors import InputError, SoftpaintError, SoftpaintWarning, StoppedError
 
 EXIT_FAILED, EXIT_BAD_USE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -119,6 +119,11 @@ def _explain(error: Exception) -> int:
     """Say ``error`` in one line; the exit code."""
     if isinstance(error, typer.TyperException):
         message, code = error.format_message(), error.exit_code
+        if "extra argument" in message:
+            message += "; one picture is edited at a time, a folder of them by softpaint batch"
+    elif isinstance(error, StoppedError):
+        note(f"softpaint: {error}")
+        return EXIT_INTERRUPTED
     elif isinstance(error, SoftpaintError):
         message = error.for_command(flags())
         code = EXIT_BAD_USE if isinstance(error, InputError) else EXIT_FAILED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from engine.cli.files import STREAM, Files
 from engine.cli.options import Asked, editing, load, needed
 from engine.cli.panels import PanelCommand
 from engine.errors import InputError
+from engine.request.field import Group
 
 if TYPE_CHECKING:
     from engine.batch.run import Progress
@@ -36,13 +37,28 @@ batches = typer.Typer(
 )
 app.add_typer(batches, name="batch")
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The batch's folder.")]
+Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="The batch's folder.")]
+Photos = Annotated[
+    str | None, typer.Argument(metavar="PHOTOS", help="A folder of photos, or a manifest.")
+]
+Results = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where the results go: a folder of their own, or an address such as s3://bucket/out.",
+        metavar="FOLDER",
+        rich_help_panel=str(Group.PICTURE),
+    ),
+]
 
 
 @batches.command("run", cls=PanelCommand)
 @editing
 def batch(
     asked: Asked,
+    photo: Photos = None,
+    output: Results = None,
     masks: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +77,8 @@ def batch(
         int, typer.Option(min=1, max=100, help="For what fails and might not the next time.")
     ] = 3,
 ) -> None:
-    """Edit many photos: a folder of them, or a manifest (.jsonl, .csv) of edits.
+    """Edit many photos: a folder of them, or a manifest (.jsonl, .csv, .parquet) of
+    edits.
 
     Results have the photos' names, folders and formats; metadata.jsonl beside them says how each
     was made. Started again, the same command goes on where it was. A text file of a photo's name is
@@ -75,25 +92,21 @@ def batch(
       softpaint batch status out/       # how far it is, and what failed
       softpaint batch verify out/       # every picture's bytes
       softpaint batch retry out/        # let what failed be tried again
+      softpaint batch export out/ set/  # Parquet or WebDataset
     """
-    from engine.batch.items import items_of
+    from engine.batch.listing import items_of
     from engine.batch.run import run_batch
     from engine.batch.workers import Plan
 
-    source = Path(needed(asked.photo, "PHOTOS (a folder or a manifest)"))
-    folder = needed(asked.output, "--output")
-    if STREAM in (source, folder):
+    source, folder = needed(photo, "PHOTOS (a folder or a manifest)"), needed(output, "--output")
+    if str(STREAM) in (source, folder):
         raise InputError("a batch is of folders and files; - is neither.")
     _refuse_inside(source, folder)
-    if asked.controls:
-        raise InputError("a batch takes controls by the strategy's name: --strategy blend+canny.")
     if asked.settings.get("regions"):
         raise InputError(
-            "a batch takes regions in its manifest: a column regions of a .jsonl, each with a map "
-            "beside it."
+            "a batch takes regions in its manifest: a column regions, each with a map beside it."
         )
-    settings = {**asked.settings, **asked.options}
-    settings |= {name: str(path.resolve()) for name, path in asked.region.items()}
+    settings = _settings(asked)
     masked = bool(asked.region) or "expand" in settings
     if masks is not None and asked.region:
         raise InputError("give --masks or --mask (one for all), not both.")
@@ -166,6 +179,31 @@ def retry(folder: Folder) -> None:
     say(f"{count} will be tried again; start the batch as before")
 
 
+@batches.command()
+def export(
+    folder: Folder,
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="A folder or an address for the files.")
+    ],
+    form: Annotated[
+        str, typer.Option("--as", help="parquet or webdataset.", metavar="KIND")
+    ] = "parquet",
+    rows: Annotated[int, typer.Option(help="Pictures of a file.", min=1)] = 10_000,
+) -> None:
+    """Write the pictures and their prompts to files that training reads.
+
+    \b
+    Examples:
+      softpaint batch export out/ dataset/                    # load_dataset("dataset/")
+      softpaint batch export out/ shards/ --as webdataset
+    """
+    from engine.batch import export as exports
+    from engine.batch.store import Store
+
+    names = exports.export(Store.existing(folder), output, form, rows)
+    say(f"{output}: {len(names)} files, {names[0]} to {names[-1]}")
+
+
 class _Shown:
     """Prints a line now and then for the person who waits."""
 
@@ -181,8 +219,22 @@ class _Shown:
             note(str(progress), quiet=self.quiet)
 
 
+def _settings(asked: Asked) -> dict[str, Any]:
+    """What all edits have in common; JSON-able."""
+    from engine.batch.items import plain_control
+
+    settings = {**asked.settings, **asked.options}
+    settings |= {name: str(path.resolve()) for name, path in asked.region.items()}
+    if any(len(several) > 1 for several in asked.controls):
+        raise InputError("a batch takes one scale of a control.")
+    if asked.controls:
+        settings["controls"] = [plain_control(several[0]) for several in asked.controls]
+    return settings
+
+
 def _check(items: Any, settings: dict[str, Any]) -> None:
     """Refuse settings that no edit takes, before a model is loaded; an item's own are its own."""
+    from engine.batch.items import split_files, with_files
     from engine.request.request import EditRequest
     from strategies import create_strategy
 
@@ -190,7 +242,10 @@ def _check(items: Any, settings: dict[str, Any]) -> None:
     prompt = {"prompt": ""} if "prompt" not in {**settings, **first.settings} else {}
     if prompt and not any("prompt" in item.settings for item in items):
         raise InputError("--prompt is missing, and no photo has one in a text file of its name.")
-    request = EditRequest.read({**prompt, **settings, **first.files, **first.settings})
+    shared, files = split_files(settings, "")
+    request = EditRequest.read(
+        with_files({**prompt, **shared, **first.settings}, {**files, **first.files})
+    )
     if isinstance(request.strategy, str):
         from controls import split_controls
         from strategies import list_strategies
@@ -198,31 +253,44 @@ def _check(items: Any, settings: dict[str, Any]) -> None:
         create_strategy(split_controls(request.strategy, list_strategies())[0], **request.options)
 
 
-def _refuse_inside(source: Path, folder: Path) -> None:
+def _refuse_inside(source: str, folder: str) -> None:
     """Refuse a folder for results that is, holds or is inside the photos' own."""
-    photos = source.resolve() if source.is_dir() else source.resolve().parent
-    results = folder.resolve()
+    from engine.picture.source import is_address
+
+    if is_address(source) != is_address(folder):
+        return
+    given: PurePath
+    results: PurePath
+    photos: PurePath
+    if is_address(source):
+        given, results = PurePosixPath(source.rstrip("/")), PurePosixPath(folder.rstrip("/"))
+        photos = given.parent if given.suffix else given
+    else:
+        given, results = Path(source).resolve(), Path(folder).resolve()
+        photos = given if Path(source).is_dir() else given.parent
     if (
         results == photos
         or results in photos.parents
-        or (source.is_dir() and photos in results.parents)
+        or (photos == given and photos in results.parents)
     ):
         raise InputError(
-            f"--output {str(folder)!r} and the photos would share a folder; give another one."
+            f"--output {folder!r} and the photos would share a folder; give another one."
         )
 
 
 def _report(store: Store) -> None:
     from engine.batch.store import REPORT
-    from engine.picture.write import write_text
     from engine.report.batch import batch_page
 
     page = batch_page(
-        list(store.lines.values()), list(store.failures.values()), store.folder.resolve().name
+        store.lines(),
+        store.pictures,
+        list(store.failures.values()),
+        PurePath(store.drive.place).name,
     )
-    write_text(store.folder / REPORT, page)
+    store.drive.write(REPORT, page.encode())
 
 
 def _summary(store: Store) -> str:
     failed = f", {len(store.failures)} failed (failed.jsonl)" if store.failures else ""
-    return f"{store.folder}: {len(store.lines)} pictures{failed}"
+    return f"{store.drive.place}: {store.pictures} pictures{failed}"

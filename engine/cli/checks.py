@@ -130,12 +130,12 @@ def check(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the engine reads them again, and warns then
         for kind, source in asked.region.items():
-            read: Any = load_mask if kind == "mask" else load_strength_map
-            found = read(
-                source, picture.size, invert=settings.get("invert", False), picture=picture
-            )
-            if kind != "mask":
-                check_strength(found)
+            how = {"invert": settings.get("invert", False), "picture": picture}
+            if kind == "mask":
+                found = load_mask(source, picture.size, may_be_empty=any(expand), **how)
+            else:
+                found = load_strength_map(source, picture.size, **how)
+                check_strength(found, may_be_empty=any(expand))
             if picture.alpha is not None:
                 feather = settings.get("feather", EditRequest.feather)
                 transparent = bool(opacity_after(picture.alpha, found, feather).min() < 255)

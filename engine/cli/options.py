@@ -110,6 +110,26 @@ VAE = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        help="For a transformer alone in a file: the whole model that has the rest. "
+        "[default: its family's on the hub]",
+        metavar="FOLDER",
+        rich_help_panel=MODEL,
+    ),
+]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        help="Where the text encoder is that takes the place of the model's own; several with "
+        "commas.",
+        metavar="FILE[,FILE]",
+        rich_help_panel=MODEL,
+    ),
+]
 PredictionType = Annotated[
     str | None,
     typer.Option(
@@ -126,6 +146,8 @@ LOAD: dict[str, Any] = {
     "lora": LoraOption,
     "embedding": EmbeddingOption,
     "vae": VAE,
+    "base": Base,
+    "text_encoder": TextEncoder,
     "prediction_type": PredictionType,
     "device": Device,
     "dtype": Dtype,

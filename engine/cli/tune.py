@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from engine.cli.app import app, note, say
-from engine.cli.options import Device, Quiet  # noqa: TC001 - typer reads annotations
+from engine.cli.options import LOAD, Device, Quiet, given, load, needed
+from engine.cli.panels import PanelCommand
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.tune.recipe import Line, Recipe
+    from engine.tune.trainer import Progress
 
 tunes = typer.Typer(
     help="Teach a model, or make an inpainting model of one.", rich_markup_mode=None
@@ -97,11 +107,225 @@ def extract_lora(
     from engine.tune.extract import extract
 
     watched = not quiet and sys.stderr.isatty()
-    found = extract(tuned, base, output, rank, device=device, progress=_shown if watched else None)
+    found = extract(
+        tuned, base, output, rank, device=device, progress=_counted if watched else None
+    )
     rest = f"; {found.left} biases, norms and the like are left out" if found.left else ""
     say(f"{output}: {len(found.pairs)} modules, {found.kept:.1%} of their change{rest}")
 
 
-def _shown(done: int, count: int) -> None:
+def _counted(done: int, count: int) -> None:
     if done % 50 == 0 or done == count:
         note(f"{done} of {count} layers")
+
+
+# Teaching -----------------------------------------------------------------------------------------
+
+TEACHING = "Recipe"
+LOADED = ("model", "inpaint_model", "vae", "prediction_type", "device", "dtype")
+"""What of :data:`LOAD` a training takes: adapters laid over the model are none of it."""
+
+
+def _option_of(line: Line) -> Any:
+    """A recipe's setting as typer reads it from an annotation."""
+    kind, default = line.kind, line.default
+    flag = f"--{line.name.replace('_', '-')}"
+    flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
+    shown = f"{default:g}" if kind in {int, float} and default is not None else default
+    told = "" if default is None or kind is bool else f" [default: {shown}]"
+    names = "|".join(line.names.names) if line.names else None
+    return Annotated[
+        kind | None,
+        typer.Option(*flags, help=line.help.text + told, metavar=names, rich_help_panel=TEACHING),
+    ]
+
+
+def teaching(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a recipe (``recipe``: those that are given) and of what is
+    loaded (``loads``), where it has arguments of these names.
+    """
+    from engine.tune.recipe import Recipe, lines_of
+
+    own = inspect.signature(command).parameters
+    hints = get_type_hints(command, include_extras=True)
+    several = {
+        "recipe": {name: _option_of(line) for name, line in lines_of(Recipe).items()},
+        "loads": {name: LOAD[name] for name in LOADED},
+    }
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = []
+    for name, each in own.items():
+        options = several.get(name, {})
+        if not options:
+            parameters.append(each.replace(kind=keyword, annotation=hints[name]))
+        parameters += [
+            inspect.Parameter(option, keyword, default=None, annotation=annotation)
+            for option, annotation in options.items()
+        ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        command(
+            **{
+                name: given(**{option: values[option] for option in several[name]})
+                if name in several
+                else values[name]
+                for name in own
+            }
+        )
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+@tunes.command(cls=PanelCommand)
+@teaching
+def content(
+    *,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PHOTOS", help="Pictures, or folders of them: 1 to 30 are usual."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A new .safetensors file.", metavar="FILE"),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="What they show; PHOTO.txt beside a photo is its own. [default with --reference: "
+            "a photo of sks]",
+        ),
+    ] = None,
+    prior_prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="What is to be painted as before; may be repeated."),
+    ] = None,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A photo of the same place, to fill the one PHOTO from; may be repeated.",
+            metavar="FILE",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            "-m",
+            help="With --reference: white is to be filled. [default: PHOTO's transparency]",
+            metavar="FILE",
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="Which is taught: inpaint (9 channels) or base. [default: inpaint, if there]",
+            metavar="inpaint|base",
+        ),
+    ] = None,
+    recipe: dict[str, Any],
+    loads: dict[str, Any],
+    quiet: Quiet = False,
+) -> None:
+    """Teach a LoRA a subject, a style or a scene from a few pictures; edits take it as --lora.
+
+    Ctrl-C keeps what is learnt: the same command goes on. NAME.tune beside the file has the log and
+    sample sheets. With --reference a picture is filled from photos of the same place (RealFill).
+
+    \b
+    Examples:
+      softpaint tune content lighthouses/ -p "a lighthouse" -o lighthouse.safetensors \\
+        --prior-prompt "a red house" --prior-prompt "a green tree"
+      softpaint edit photo.png -m mask.png -p "a lighthouse" --lora lighthouse.safetensors -o x.png
+      softpaint tune content square.png -m hole.png --reference a.jpg --reference b.jpg \
+        -o square.safetensors
+    """
+    from engine.tune.content import Teaching, teach
+    from engine.tune.filling import filling
+    from engine.tune.photos import find_photos, read_photos
+    from engine.tune.recipe import REALFILL, Recipe
+
+    places = find_photos(photos or [])
+    target = needed(output, "--output")
+    _check_network(network)
+    if reference:
+        if len(places) != 1:
+            raise InputError(f"--reference fills one picture; {len(places)} are given.")
+        learnt = filling(places[0], mask, find_photos(reference), prompt)
+        chosen = Recipe(**{**REALFILL, **recipe})
+    elif mask is not None:
+        raise InputError("--mask is of a picture that is filled from others: give --reference.")
+    else:
+        learnt, chosen = read_photos(places, prompt), Recipe(**recipe)
+    asked = Teaching(
+        photos=learnt,
+        output=target,
+        recipe=chosen,
+        network=network,
+        prior_prompts=prior_prompt or [],
+        load=loads,
+    )
+    asked.folder()
+    with _shown(chosen, quiet=quiet) as told:
+        teach(load(loads, quiet=quiet), asked, told=told, say=lambda text: note(text, quiet=quiet))
+    say(f"{target}: edits take it as --lora {target}")
+
+
+def _check_network(network: str | None) -> None:
+    from engine.errors import UnknownNameError
+
+    if network not in {None, "inpaint", "base"}:
+        raise UnknownNameError("network", str(network), ("inpaint", "base"))
+
+
+@contextmanager
+def _shown(recipe: Recipe, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Shows how far a training is: a bar for who watches, a line now and then for a log."""
+    from time import monotonic
+
+    last = monotonic()
+
+    def line(progress: Progress) -> None:
+        nonlocal last
+        if monotonic() - last > 10 or progress.step == progress.steps:
+            last = monotonic()
+            note(str(progress), quiet=quiet)
+
+    if quiet or not sys.stderr.isatty():
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=recipe.steps)
+        yield lambda each: bar.update(task, completed=each.step, description=str(each))
+
+
+@tunes.command()
+@teaching
+def memory(
+    *,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="sdxl, sd1 or sd2.")],
+    inpaint: Annotated[bool, typer.Option("--inpaint", help="Its 9-channel UNet.")] = False,
+    recipe: dict[str, Any],
+) -> None:
+    """Count the memory that teaching a LoRA takes of a GPU, on this computer, without one.
+
+    \b
+    Example:
+      softpaint tune memory sdxl --checkpointing
+    """
+    from engine.picture.sheet import text_table
+    from engine.tune.memory import memory_of
+    from engine.tune.recipe import Recipe
+
+    counted = memory_of(kind, Recipe(**recipe), inpaint=inpaint)
+    rows = [(name, f"{size / 2**30:.2f} GiB") for name, size in counted.parts.items()]
+    say(text_table([*rows, ("in all, beside CUDA's own", f"{counted.total / 2**30:.2f} GiB")]))

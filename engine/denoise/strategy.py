@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.solvers.schedule import Schedule
     from engine.types import Step
 
-Network = Literal["base", "inpaint"]
+Network = Literal["base", "inpaint", "fill"]
 Start = Literal["original", "noise"]
 
 
@@ -40,6 +40,9 @@ class StrategyContext:
     masked_image_latents: Callable[[], torch.Tensor]
     """Latents (b c h w or 1 c h w) of the image with mid grey where it is repainted, encoded on
     call."""
+    map_pixels: Callable[[], torch.Tensor]
+    """The map (1 1 H W, as ``strength_map``) at the size of the pixels, for networks that see it as
+    it is."""
     held: Holders | None = None
     """The strategy's other parts that hold something, prepared; None where no other does."""
     map_levels: Callable[[], int] | None = None
@@ -183,8 +186,7 @@ class Strategy:
         networks = {part.network for part in self.parts} - {None}
         if len(networks) > 1:
             raise InputError(
-                f"strategy {self.name!r} mixes parts for the 4-channel and the 9-channel network; "
-                "a job has one network."
+                f"strategy {self.name!r} mixes parts for different networks; a job has one."
             )
         seen: dict[str, str] = {}
         for part in self.parts:

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 MEASURED: Final = Path(__file__).with_name("measured.json")
 
 ORDER: Final[Mapping[str, tuple[str, ...]]] = {
-    "remove": ("remove", "inpaint9", "differential"),
-    "add": ("inpaint9", "think", "differential"),
-    "replace": ("inpaint9", "think", "differential"),
-    "restyle": ("differential", "soft-blend"),
-    "extend": ("inpaint9", "differential"),
+    "remove": ("remove", "inpaint9", "fill", "differential"),
+    "add": ("inpaint9", "fill", "think", "differential"),
+    "replace": ("inpaint9", "fill", "think", "differential"),
+    "restyle": ("differential", "soft-blend", "inpaint9+differential", "fill+differential"),
+    "extend": ("inpaint9", "fill", "differential"),
 }
 """For each task what is good at it, the best first; what needs a network that is not loaded is left
 out."""
@@ -112,7 +112,7 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     strategies = tuple(able[:count])
     starts = max(request.candidates or starts, len(strategies), request.keep or 1)
     reasons += [_known_of(task, name) for name in strategies]
-    if missing[:1] == [ORDER[task][0]]:
+    if missing[:1] == [ORDER[task][0]] and "fill" not in able:
         reasons.append(f"{missing[0]} is better at it, but needs a 9-channel network")
     lengths = [sum(stage.strength for stage in create_strategy(name).stages) for name in strategies]
     runs = cost(starts, request.keep or 1) * fmean(lengths)
@@ -161,7 +161,8 @@ def _known_of(task: str, strategy: str) -> str:
     """What is known of a strategy at a task, as a sentence."""
     known = _measured()["tasks"].get(task, {}).get(strategy)
     if known is None:
-        return f"{strategy}: {get_strategy(strategy).description}"
+        parts = [get_strategy(part).description for part in strategy.split("+")]
+        return f"{strategy}: {'; with '.join(parts)}"
     colour, seam, prompt = known
     return (
         f"{strategy}: colour error {colour:g}, seam error {seam:g}, prompt found {prompt:.0%} in "

@@ -91,8 +91,10 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
+        for view in shared.inputs.views:
+            _check_reach(self.backbone, shared.size_at(view, 1.0))
         steps = [
-            shared.schedules.steps(stage.strength)
+            shared.schedules.steps(stage.strength, shared.size_at(view, stage.scale))
             for view in shared.inputs.views
             for stage in self._stages_of(view)
         ]
@@ -199,6 +201,9 @@ class PreparedEdit(Prepared):
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
             branches, guide = self._told(network, guidance, size, None if refining else view, stage)
+        if self.request.instruct and not refining:
+            shown = self.shared.original(view, stage.scale)
+            branches = {k: network.with_reference(each, shown) for k, each in branches.items()}
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
@@ -231,12 +236,13 @@ class PreparedEdit(Prepared):
         """A job's branches, 1 row each, and how it is guided; ``view``: None where no region's own
         prompt counts.
         """
-        own = self.shared.conditioning(network, guidance.scale, size)
+        shown = view if self.request.instruct else None
+        own = self.shared.conditioning(network, guidance.scale, size, shown=shown)
         if self.coupling is None or view is None:
             return branches_of(*own), guidance if own[1] is not None else Unguided()
         others = [
             self.shared.conditioning(
-                network, guidance.scale, size, (share.prompt, share.negative_prompt)
+                network, guidance.scale, size, (share.prompt, share.negative_prompt), shown
             )
             for share in self.coupling.shares
         ]
@@ -288,12 +294,13 @@ class PreparedEdit(Prepared):
 
             noise = self.coupling.noise(noise, self._weights(view, stage.scale), drawn)
         return StrategyContext(
-            schedule=self.shared.schedules(stage.strength),
+            schedule=self.shared.schedules(stage.strength, Size.of(strength_map.shape)),
             init_latents=x0,
             noise=noise,
             strength_map=grid.to(x0),
             network=stage.strategy.network,
             masked_image_latents=masked_image_latents,
+            map_pixels=lambda: torch.from_numpy(strength_map)[None, None].to(x0),
             map_levels=lambda: self.shared.inputs.levels_of(view),
         )
 
@@ -340,7 +347,10 @@ class PreparedEdit(Prepared):
         if self.steering.idle:
             return self.steering
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
-        schedules = [self.shared.schedules(stage.strength) for stage in self.strategy.stages]
+        schedules = [
+            self.shared.schedules(stage.strength, self.shared.size_at(view, stage.scale))
+            for stage in self.strategy.stages
+        ]
         return self.steering.cut(view.box, grid > 0, schedules)
 
     def _choose_prefill(self) -> str:
@@ -357,3 +367,13 @@ class PreparedEdit(Prepared):
         first = self.strategy.stages[0]
         task = self.request.task if first.strategy.network == "base" else "auto"
         return choose_prefill(inputs.maps, self.request.strength * first.strength, task)
+
+
+def _check_reach(backbone: Backbone, size: Size) -> None:
+    """Raise ``InputError`` if no position is left for some of a canvas of ``size``."""
+    most = backbone.main.reach * backbone.cell
+    if max(size) > most:
+        raise InputError(
+            f"this model has positions for {most} px a side, and {size.width} x {size.height} are "
+            'to be edited at once: region="mask" cuts out what the map asks for.'
+        )

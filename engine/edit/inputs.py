@@ -275,9 +275,10 @@ def _load_maps(
     if is_own_alpha(source):
         sources *= count  # each picture has its own
     of = [None] * count if pictures is None else list(pictures)
+    grows = request.expand is not None  # new canvas is repainted, whatever the map says
     if request.mask is not None:
         maps = [
-            load_mask(each, size, invert=request.invert, picture=picture)
+            load_mask(each, size, invert=request.invert, picture=picture, may_be_empty=grows)
             for each, picture in zip(sources, of, strict=False)
         ]
     else:
@@ -286,5 +287,5 @@ def _load_maps(
             for each, picture in zip(sources, of, strict=False)
         ]
         for each in maps:
-            check_strength(each)
+            check_strength(each, may_be_empty=grows)
     return [grow(each, request.grow_mask) for each in maps] if request.grow_mask else maps

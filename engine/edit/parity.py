@@ -4,19 +4,20 @@ For people who move over, and for the tests that hold the engine to its peers. W
 (diffusers 0.42): images are resized to a multiple of 8, masks to grey, binarised at 0.5 and reduced
 to the latent grid by nearest neighbour; the generator draws the VAE sample of the image (not for
 9-channel networks at strength 1), then the noise for all pictures at once, then the VAE sample of
-the masked image, which 4-channel networks never use; at strength 1 the run starts from pure noise;
-every model call is followed by the blend. Nothing is pasted.
+the masked image, which text-to-image networks never use; at strength 1 the run starts from pure
+noise; every model call is followed by the blend. Nothing is pasted. Where a family's pipeline does
+otherwise, its :class:`engine.models.peer.Peer` says so.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from controls import check_references
@@ -30,7 +31,7 @@ from engine.edit.prepared import Prepared
 from engine.edit.reading import reading_of
 from engine.edit.schedules import ScheduleMaker
 from engine.errors import InputError
-from engine.models.processors import control_image_processor, image_processors
+from engine.models.text import Shown
 from engine.picture.geometry import Size
 from engine.picture.read import load_image
 
@@ -62,7 +63,7 @@ class PreparedLikeDiffusers(Prepared):
         self._parts = self.strategy
         self.processor, self.image, self.mask = _processed(backbone, request)
         self.schedules = ScheduleMaker(backbone, request, parity=True)
-        self.steps = self.schedules.steps()
+        self.steps = self.schedules.steps(1.0, self.size)
         self.seeds = [request.seed] * request.num_images
         self.generator = request.generator
         if self.generator is None and request.seed is not None:
@@ -105,15 +106,21 @@ class PreparedLikeDiffusers(Prepared):
         return images, latents
 
     def _job(self) -> Job:
-        request, strategy = self.request, self._parts
+        request, strategy, count = self.request, self._parts, self.request.num_images
         network = self.backbone.network(strategy.network).like_diffusers
         guidance = self.backbone.family.guidance(request.guidance_scale, request.guidance_rescale)
-        schedule = self.schedules()
+        schedule = self.schedules(1.0, self.size)
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
         with self.clock.phase("encode"):
             context = self._context(schedule, cond.text.dtype)
         x0, noise = context.init_latents, context.noise
+        if self.backbone.family.peer.shows:
+            cond = network.with_reference(cond, x0)
+            uncond = None if uncond is None else network.with_reference(uncond, x0)
+        if self.backbone.family.peer.apart and uncond is not None:
+            # Conditionings of other names than the others' do not share their call.
+            uncond = uncond.adding({"apart": uncond.text.new_zeros(count)})
         if request.denoising_start is not None:
             start = x0  # diffusers continues from the latents that are given as the image
         elif request.strength == 1.0:
@@ -139,14 +146,19 @@ class PreparedLikeDiffusers(Prepared):
     def _conditioning(
         self, network: Network, guidance: Guidance
     ) -> tuple[Conditioning, Conditioning | None]:
-        count = self.request.num_images
+        count, negative = self.request.num_images, self.request.negative_text
+        silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
+        guided = guidance.active and not network.embeds_guidance
+        reading = reading_of(self.request)
+        if self.backbone.family.peer.shows and self.backbone.text.reads_pictures:
+            reading = replace(reading, shown=Shown.of(self.image))
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
-            self.request.negative_text,
-            guided=guidance.active and not network.embeds_guidance,
+            negative,
+            guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
             size=self.size,
             images=count,
-            reading=reading_of(self.request),
+            reading=reading,
         )
         if network.embeds_guidance:
             cond = network.with_guidance(cond, guidance.scale)
@@ -161,10 +173,10 @@ class PreparedLikeDiffusers(Prepared):
         x0 = torch.zeros(1, *shape[1:])  # never used where it is not encoded
         if latents_given:
             x0 = self.image
-        elif strategy.network == "base" or self.request.strength != 1.0:
+        elif strategy.network != "inpaint" or self.request.strength != 1.0:
             x0 = self._draw(self.image, dtype)
         x0 = x0.to(backbone.device, dtype).repeat(count, 1, 1, 1)
-        noise = randn_tensor(shape, self.generator, device=backbone.device, dtype=dtype)
+        noise = backbone.family.peer.noise(shape, self.generator, backbone.device, dtype)
         masked = None if latents_given else self._draw(self.image * (self.mask < 0.5), dtype)
 
         def masked_image_latents() -> torch.Tensor:
@@ -172,7 +184,7 @@ class PreparedLikeDiffusers(Prepared):
                 raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
             return masked.repeat(count, 1, 1, 1)
 
-        grid = torch.nn.functional.interpolate(self.mask, size=(height, width))
+        grid = backbone.family.peer.grid(self.mask, (height, width))
         return StrategyContext(
             schedule=schedule,
             init_latents=x0,
@@ -180,6 +192,7 @@ class PreparedLikeDiffusers(Prepared):
             strength_map=grid.to(backbone.device, dtype).repeat(count, 1, 1, 1),
             network=strategy.network,
             masked_image_latents=masked_image_latents,
+            map_pixels=lambda: self.mask.to(backbone.device, dtype),
         )
 
     def _draw(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -195,11 +208,11 @@ class _DiffusersCanvas(Canvas):
     def __init__(self, backbone: Backbone, image: torch.Tensor, mask: torch.Tensor) -> None:
         height, width = mask.shape[-2:]
         pictures = None
+        processor, _, self.processor = backbone.family.peer.processors(backbone.cell)
         if image.shape[1] == 3:
-            (opened,) = image_processors(backbone.cell)[0].postprocess(image, output_type="pil")
+            (opened,) = processor.postprocess(image, output_type="pil")
             pictures = [np.asarray(opened)]
         super().__init__((width, height), pictures, [mask[0, 0].numpy()], backbone.cell)
-        self.processor = control_image_processor(backbone.cell)
 
     def place(self, source: Any) -> tuple[torch.Tensor, bool]:
         width, height = self.size
@@ -218,7 +231,7 @@ def _processed(backbone: Backbone, request: EditRequest) -> tuple[Any, torch.Ten
     """The image processor, the picture (1 3 H W in [-1, 1], or latents) and the binary mask
     (1 1 H W), as diffusers prepares them.
     """
-    processor, mask_processor = image_processors(backbone.cell)
+    processor, mask_processor, _ = backbone.family.peer.processors(backbone.cell)
     source = request.mask if request.mask is not None else request.strength_map
     try:
         image = processor.preprocess(_opened(request.image)).to(dtype=torch.float32)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from controls import check_controls, check_references, split_controls
 from engine.edit.clock import Clock
 from engine.edit.strategies import build_strategy
+from engine.errors import InputError, setting
 from engine.request.result import EditResult
 from strategies import list_strategies
 
@@ -44,8 +45,19 @@ class Prepared(ABC):
         self.strategy = build_strategy(request.strategy, request.options)
         for stage in self.strategy.stages:
             backbone.network(stage.strategy.network)
+        backbone.text.check(request.embeds, guided=self._reads_both())
         self.controls = _controls_of(self.strategy.name, request)
+        if request.instruct and not backbone.main.takes_reference:
+            raise InputError(
+                f"{setting('instruct')} is for models that are shown the picture, such as Flux.2; "
+                f"{backbone.family.description} is not."
+            )
         self.clock = Clock()
+
+    def _reads_both(self) -> bool:
+        """Whether the negative prompt is read too."""
+        guided = self.backbone.family.guidance(self.request.guidance_scale).active
+        return guided and not self.backbone.main.embeds_guidance
 
     # What it is --------------------------------------------------------------------------------
 

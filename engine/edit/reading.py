@@ -13,4 +13,5 @@ if TYPE_CHECKING:
 def reading_of(request: EditRequest) -> Reading:
     """Of an edit's prompts, or the embeddings in their place."""
     embeds = Embeds(request.embeds) if request.embeds else None
-    return Reading(request.syntax, request.clip_skip, embeds)
+    like_diffusers = request.compat is not None
+    return Reading(request.syntax, request.clip_skip, embeds, like_diffusers)

@@ -24,6 +24,7 @@ from engine.edit.schedules import ScheduleMaker
 from engine.edit.seeds import generators_of
 from engine.edit.views import View, resize_pixels
 from engine.errors import InputError
+from engine.models.text import Shown
 from engine.models.tiled import TiledNetwork
 from engine.picture.crop import STRETCH
 from engine.picture.fill import find_prefill
@@ -91,6 +92,7 @@ class Shared:
         scale: float,
         size: Size,
         texts: tuple[str, str | None] | None = None,
+        shown: View | None = None,
     ) -> tuple[Conditioning, Conditioning | None]:
         """The text for jobs (1 row each), with and without the prompt.
 
@@ -99,11 +101,12 @@ class Shared:
             scale: of the guidance, for a network that embeds it.
             size: of the job's canvas.
             texts: prompt and negative prompt in place of the request's.
+            shown: the view that is read with the texts, where the model reads pictures.
         """
         embedded = scale if network.embeds_guidance else None
         return self.remember(
-            ("text", size, embedded, texts),
-            lambda: self._conditioning(network, embedded, size, texts),
+            ("text", size, embedded, texts, shown),
+            lambda: self._conditioning(network, embedded, size, texts, shown),
         )
 
     def _conditioning(
@@ -112,9 +115,12 @@ class Shared:
         embedded: float | None,
         size: Size,
         texts: tuple[str, str | None] | None,
+        shown: View | None,
     ) -> tuple[Conditioning, Conditioning | None]:
         request = self.request
         reading = reading_of(request)
+        if shown is not None and self.backbone.text.reads_pictures:
+            reading = replace(reading, shown=Shown.of(shown.pixels))
         cond, uncond = self.backbone.encode_prompt(
             *(texts or (request.text, request.negative_text)),
             guided=embedded is None
@@ -149,7 +155,7 @@ class Shared:
         if scale != 1:
             raise InputError("stages of other scales need pixels; latents were given.")
         x0 = self.inputs.latents[view.source : view.source + 1]
-        return x0.to(self.backbone.device, self.backbone.dtype)
+        return x0.to(self.backbone.device, self.backbone.main.latents_dtype)
 
     def filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         """Clean latents (1 c h w) of a view whose hole is prefilled."""

@@ -159,6 +159,7 @@ class Runner:
         for group in by_size.values():
             images = run_peer(
                 self._peers[name],
+                multiple=backbone.cell * backbone.family.peer.patch,
                 images=[Image.fromarray(cases[i].canvas) for i in group],
                 masks=[_as_picture(cases[i].canvas_map) for i in group],
                 prompts=[cases[i].prompt for i in group],

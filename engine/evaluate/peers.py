@@ -5,6 +5,7 @@ Only the modules are shared: the pipeline has its own scheduler and its own proc
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def peer_pipeline(backbone: Backbone, name: str, scheduler: Any) -> Any:
     kind: Any = getattr(diffusers, str(backbone.family.inpaint_pipeline))
     parts = {
         **backbone.pipe.components,
-        backbone.family.denoiser: backbone.network(PEERS[name]).module,
+        backbone.family.denoiser: _accepted(backbone, name),
         "scheduler": scheduler,
     }
     settings = {"requires_safety_checker": False, "requires_aesthetics_score": False}
@@ -46,9 +47,20 @@ def peer_pipeline(backbone: Backbone, name: str, scheduler: Any) -> Any:
     return pipe
 
 
+def _accepted(backbone: Backbone, name: str) -> Any:
+    """The denoiser of peer ``name``, whose config says what the pipeline insists on."""
+    module, wanted = backbone.network(PEERS[name]).module, backbone.family.peer.latents
+    if wanted is None or module.config.in_channels == wanted:
+        return module
+    told = copy.copy(module)  # the same weights, another config
+    told._internal_dict = type(module.config)({**module.config, "in_channels": wanted})  # noqa: SLF001
+    return told
+
+
 def run_peer(
     pipe: Any,
     *,
+    multiple: int = 8,
     images: Sequence[Image.Image],
     masks: Sequence[Image.Image],
     prompts: Sequence[str],
@@ -58,20 +70,22 @@ def run_peer(
 ) -> list[Image.Image]:
     """One call of the pipeline for several pictures of one size, everything else as it comes.
 
-    Its own default strength is kept, which is 0.9999 for SDXL (one step less) and 1 for SD.
-    Sides that are no multiple of 8 are rounded down, as the pipeline demands, and the results
-    brought back to size.
+    Its own default strength is kept where it repaints, which is 0.9999 for SDXL (one step less)
+    and 1 for SD; flow pipelines' .6 is raised to 1. Sides that are no multiple of ``multiple`` are
+    rounded down, as the pipeline demands, and the results brought back to size.
     """
     import torch
     from PIL import Image
 
     size = images[0].size
+    own = inspect.signature(pipe.__call__).parameters["strength"].default
     made: list[Image.Image] = pipe(
         prompt=list(prompts),
         image=list(images),
         mask_image=list(masks),
-        width=size[0] // 8 * 8,
-        height=size[1] // 8 * 8,
+        width=size[0] // multiple * multiple,
+        height=size[1] // multiple * multiple,
+        strength=own if own > 0.99 else 1.0,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],

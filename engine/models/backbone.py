@@ -10,6 +10,7 @@ from engine.errors import InputError, SoftpaintWarning
 from engine.lru import LRU
 from engine.models.family import Family, family_of
 from engine.models.ip_adapter import encode_images
+from engine.models.network import KINDS
 from engine.models.previews import Previewer
 from engine.models.state import contents, dtype_of
 from engine.models.text import PLAIN, Prompt, Reading
@@ -29,13 +30,6 @@ TEXTS = 32
 """Encoded prompts that a model remembers; at most 0.7 MB each for SDXL in float16."""
 PICTURES = 32
 """Pictures whose latents are remembered: at most 0.3 MB each at 1024 px."""
-
-NEEDS = {
-    "inpaint": ("the 9-channel inpainting UNet", "inpaint_model="),
-    "base": ("the 4-channel base UNet", "a text-to-image checkpoint as model="),
-}
-"""What a kind of network is called, and how it is given."""
-
 
 UNUSED = {"controlnet": "ControlNet", "adapter": "T2I-Adapter"}
 """Parts of diffusers' pipelines that steer them and not the engine."""
@@ -75,10 +69,16 @@ class Backbone:
         return self.networks[self._own]
 
     def network(self, kind: str) -> Network:
-        """The ``"base"`` or ``"inpaint"`` network. Raises ``InputError`` if it is not loaded."""
+        """The network of a ``kind``, of :data:`engine.models.network.KINDS`.
+
+        Raises:
+            InputError: it is not loaded.
+        """
         if kind not in self.networks:
-            what, how = NEEDS[kind]
-            raise InputError(f"this strategy needs {what}, which is not loaded; give {how}")
+            needed = KINDS[kind]
+            raise InputError(
+                f"this strategy needs {needed.what}, which is not loaded; give {needed.how}"
+            )
         network = self.networks[kind]
         if network is not self.main:
             network.borrow(self.main)
@@ -210,7 +210,7 @@ class Backbone:
         The mode of the posterior, which is remembered for the last :data:`PICTURES`, or a draw from
         it with ``generator`` if ``sample``.
         """
-        where = (self.device, self.dtype)
+        where = (self.device, self.main.latents_dtype)
         if sample:
             return self.codec.encode(pixels, *where, generator=generator, sample=True)
         key = (contents(pixels), where, self.codec.state())
@@ -258,9 +258,11 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         networks.append(second)
     _say_what_is_left_out(pipe)
     backbone = Backbone(pipe, family, networks)
+    backbone.defaults = family.defaults(pipe)
     if "base" not in backbone.networks:
-        backbone.defaults = {"strategy": "inpaint9"}
-        backbone.notes = ("its only network is a 9-channel one: the strategy is inpaint9",)
+        kind = KINDS[backbone.main.kind]
+        backbone.defaults = {**backbone.defaults, "strategy": kind.strategy}
+        backbone.notes = (f"its only network is {kind.what}: the strategy is {kind.strategy}",)
     return backbone
 
 

@@ -112,11 +112,15 @@ class KLCodec(Codec):
 
     def decode(self, latents: torch.Tensor, *, parity: bool = False) -> torch.Tensor:
         with self.precision() as dtype:
-            unscaled = self._unscaled(latents.to(dtype))
-            quick = unscaled.device.type == "cpu" and not parity
-            with subpixel_upsampling(self.pipe.vae) if quick else nullcontext():
-                laid = unscaled if parity else _laid_out(unscaled)
-                pixels: torch.Tensor = self.pipe.vae.decode(laid, return_dict=False)[0]
+            own = self._unscaled_by_pipelines if parity else self._unscaled
+            return self._decoded(own(latents.to(dtype)), parity=parity)
+
+    def _decoded(self, latents: torch.Tensor, *, parity: bool) -> torch.Tensor:
+        """Pixels of the VAE's own latents."""
+        quick = latents.device.type == "cpu" and not parity
+        with subpixel_upsampling(self.pipe.vae) if quick else nullcontext():
+            laid = latents if parity else _laid_out(latents)
+            pixels: torch.Tensor = self.pipe.vae.decode(laid, return_dict=False)[0]
         return pixels
 
     @contextmanager
@@ -142,7 +146,7 @@ class KLCodec(Codec):
 
         vae = self.pipe.vae
         before = dtype_of(vae)
-        if before == torch.float16 and vae.config.force_upcast:
+        if before == torch.float16 and getattr(vae.config, "force_upcast", False):
             vae.to(torch.float32)
             try:
                 yield torch.float32
@@ -170,6 +174,10 @@ class KLCodec(Codec):
         shift = getattr(self.pipe.vae.config, "shift_factor", None)
         unscaled: torch.Tensor = latents / factor
         return unscaled if shift is None else unscaled + shift
+
+    def _unscaled_by_pipelines(self, latents: torch.Tensor) -> torch.Tensor:
+        """What diffusers' inpainting pipelines make of latents before they decode them."""
+        return self._unscaled(latents)
 
     def _statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Per-channel mean and deviation, for checkpoints (Playground 2.5) that carry them."""

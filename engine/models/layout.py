@@ -7,12 +7,16 @@ stand in a folder of configs as diffusers writes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.models.header import Header
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of a file's tensors, by their names."""
 
 CONFIGS = Path(__file__).parent / "formats" / "configs"
 UNET = "model.diffusion_model."
@@ -68,3 +72,42 @@ class Layout:
         if channels not in {(4,), (9,)} or header.has("noise_augmentor."):  # unCLIP's
             return False
         return all(header.has(text.prefix) for text in self.texts)
+
+
+PREFIXES = (UNET, "diffusion_model.", "transformer.")
+"""What may stand before the names of a transformer's tensors."""
+
+
+@dataclass(frozen=True)
+class TransformerFile:
+    """What a family's denoiser looks like in a file of its own, as most people have flow models:
+    text encoders and VAE are shared by many of them and lie elsewhere.
+    """
+
+    name: str
+    description: str
+    """As messages name it."""
+    module: str
+    """The class of the transformer in diffusers."""
+    marks: tuple[tuple[str, ...], ...]
+    """Beginnings of names: a file is of this layout where all of one of these groups are there, in
+    the original's names or in diffusers'."""
+    fit: Callable[[Shapes], Mapping[str, Any]]
+    """What of its config the shapes tell."""
+    base: str
+    """A model on the hub that has everything else."""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    """What neither shapes nor the class's own defaults tell of its config."""
+
+    def prefix(self, header: Header) -> str | None:
+        """What stands before the names of its tensors in a file; None if the file is not of it."""
+        for prefix in ("", *PREFIXES):
+            if any(all(header.has(prefix + each) for each in group) for group in self.marks):
+                return prefix
+        return None
+
+
+def count(shapes: Shapes, prefix: str) -> int:
+    """How many numbers follow ``prefix`` in the names."""
+    ends = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
+    return len({end.split(".", 1)[0] for end in ends})

@@ -5,14 +5,43 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.models.state import weights_state
+from engine.models.state import dtype_of, weights_state
 
 if TYPE_CHECKING:
     import torch
 
     from engine.types import Conditioning
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """What a network takes beside latents, and what it is for."""
+
+    name: str
+    what: str
+    """What it is called."""
+    how: str
+    """How one is given."""
+    strategy: str = ""
+    """The strategy of edits with a model that has no other network; empty for the usual one."""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        NetworkKind("base", "the text-to-image network", "a text-to-image checkpoint as model="),
+        NetworkKind(
+            "inpaint", "the 9-channel inpainting UNet", "inpaint_model=", strategy="inpaint9"
+        ),
+        NetworkKind("fill", "the transformer of Flux Fill", "Flux Fill as model=", strategy="fill"),
+    )
+}
+"""By name. ``"base"`` takes latents alone; ``"inpaint"`` latents, mask (1 = repaint) and the masked
+picture's latents, one below the other; ``"fill"`` latents, the masked picture's and the mask, a
+channel for each pixel under a latent."""
 
 
 class Network(ABC):
@@ -26,8 +55,7 @@ class Network(ABC):
     """
 
     kind = "base"
-    """The strategies' name for what it takes: ``"base"`` latents alone, ``"inpaint"`` latents, mask
-    (1 = repaint) and the masked picture's latents, one below the other."""
+    """The strategies' name for what it takes, of :data:`KINDS`."""
     embeds_guidance = False
     """It is told the guidance scale, by :meth:`with_guidance`, and never runs unguided."""
     couples = False
@@ -35,6 +63,11 @@ class Network(ABC):
     :func:`engine.models.coupled.coupled`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
+    takes_reference = False
+    """It can be shown a picture beside the one that it makes, by :meth:`with_reference`: then the
+    prompt may be an instruction."""
+    reach = sys.maxsize
+    """Latent cells a side of the largest picture that it has positions for."""
     adapters = 0
     """How many IP-Adapters are loaded into it."""
 
@@ -45,6 +78,11 @@ class Network(ABC):
     @abstractmethod
     def sample_size(self) -> int:
         """Latent cells a side of the square pictures that it was trained on."""
+
+    @property
+    def latents_dtype(self) -> torch.dtype:
+        """Of the latents outside it: the module's own unless it asks for more."""
+        return dtype_of(self.module)
 
     @abstractmethod
     def predict(
@@ -69,6 +107,12 @@ class Network(ABC):
     def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
         """``conditioning`` that tells the guidance ``scale`` to a network that embeds it."""
         return conditioning
+
+    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
+        """``conditioning`` that shows the picture of clean ``latents`` (1 c h w or b c h w) to a
+        network that :attr:`takes_reference`.
+        """
+        raise NotImplementedError
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
 from engine.models.clip import Reader, joined
-from engine.models.state import weights_state
+from engine.models.state import contents, weights_state
 from engine.models.syntax import has_marks
 from engine.models.unheard import cut_off, unheard
 
@@ -31,6 +31,19 @@ class Embeds:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A picture that is read with the texts."""
+
+    pixels: torch.Tensor = field(compare=False)
+    """1 3 H W in [-1, 1]."""
+    key: Hashable
+
+    @classmethod
+    def of(cls, pixels: torch.Tensor) -> Shown:
+        return cls(pixels, contents(pixels))
+
+
+@dataclass(frozen=True)
 class Reading:
     """How texts are read."""
 
@@ -41,6 +54,10 @@ class Reading:
     """Layers of the text encoder that are left out at its end."""
     embeds: Embeds | None = None
     """In the texts' place."""
+    like_diffusers: bool = False
+    """As many tokens as diffusers' pipelines read."""
+    shown: Shown | None = None
+    """For a text encoder that :attr:`TextEncoder.reads_pictures`."""
 
 
 PLAIN = Reading()
@@ -68,6 +85,9 @@ class TextEncoder(ABC):
         pipe: the loaded pipeline. Its parts are looked up at every call: they may be exchanged.
     """
 
+    reads_pictures = False
+    """It reads the edited picture with an instruction."""
+
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
 
@@ -85,6 +105,12 @@ class TextEncoder(ABC):
         """
         return {}
 
+    def check(self, given: Collection[str], *, guided: bool) -> None:  # noqa: B027 - most can read
+        """Raise ``InputError`` if what is needed to read the texts is not loaded.
+
+        ``given``: diffusers' names of the embeddings in their place; ``guided``: both are read.
+        """
+
     @abstractmethod
     def state(self) -> Hashable:
         """A value that changes when equal prompts would be encoded otherwise."""
@@ -94,6 +120,62 @@ class PipelineText(TextEncoder):
     """Text by a pipeline's own ``encode_prompt``; its state is that of all encoders and tokenizers
     among the pipeline's parts.
     """
+
+    needed: tuple[str, ...] = ("text_encoder",)
+    """The pipeline's names for the parts without which it reads no text."""
+    pooled = False
+    """The network reads pooled embeddings too."""
+
+    def check(self, given: Collection[str], *, guided: bool) -> None:
+        signs = ("", "negative_") if guided else ("",)
+        missing = [part for part in self.needed if getattr(self.pipe, part, None) is None]
+        if missing and not all(f"{sign}prompt_embeds" in given for sign in signs):
+            names = " and ".join(
+                f"{sign}{kind}prompt_embeds"
+                for sign in signs
+                for kind in (("", "pooled_") if self.pooled else ("",))
+            )
+            raise InputError(
+                f"this model's {missing[0]} is not loaded, so that it reads no texts: give {names}."
+            )
+
+    def texts_or_embeds(self, prompt: Prompt, width: int) -> dict[str, Any]:
+        """``encode_prompt``'s arguments for the texts of ``prompt``, or for the embeddings in their
+        place, which the network takes ``width`` wide.
+
+        Raises:
+            InputError: embeddings of other sizes than the model's, or without their pooled ones.
+        """
+        given: dict[str, Any] = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self.check_embeds(given, width)
+        known = "prompt_embeds" in given
+        negative = None if "negative_prompt_embeds" in given else prompt.negative
+        text = None if known else prompt.positive
+        return {"prompt": text, "negative_prompt": negative, **given}
+
+    def check_embeds(self, given: Mapping[str, Any], width: int) -> None:
+        """Raise ``InputError`` unless the embeddings ``given`` fit a network that takes them
+        ``width`` wide.
+        """
+        for name, each in given.items():
+            shape: tuple[int, ...] = tuple(getattr(each, "shape", ()))
+            flat = name.endswith("pooled_prompt_embeds")
+            fits = len(shape) == 2 if flat else len(shape) == 3 and shape[-1] == width
+            if not fits or shape[0] != 1:
+                wanted = "1 p" if flat else f"1 n {width}"
+                raise InputError(
+                    f"{name} must be a tensor of {wanted}, not {shape}; several prompts are "
+                    "several edits."
+                )
+        for sign in ("", "negative_"):
+            has = f"{sign}pooled_prompt_embeds" in given
+            if self.pooled and has != (f"{sign}prompt_embeds" in given):
+                raise InputError(
+                    f"this model reads {sign}prompt_embeds with {sign}pooled_prompt_embeds: give "
+                    "both."
+                )
+            if has and not self.pooled:
+                raise InputError(f"this model reads no {sign}pooled_prompt_embeds.")
 
     def unheard(
         self, texts: Mapping[str, str | None], syntax: str
@@ -119,8 +201,6 @@ class ClipText(PipelineText):
     last = 1
     """The hidden state that is read, counted from the end: see :class:`engine.models.clip.Reader`.
     """
-    pooled = False
-    """The network reads pooled embeddings too."""
 
     def unheard(
         self, texts: Mapping[str, str | None], syntax: str
@@ -141,7 +221,7 @@ class ClipText(PipelineText):
                 "clip_skip": prompt.reading.clip_skip,
             }
         given: dict[str, Any] = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
-        self._check(given)
+        self.check_embeds(given, self.pipe.unet.config.cross_attention_dim)
         texts: dict[str, str] = {}
         if "prompt_embeds" not in given:
             texts[""] = prompt.positive
@@ -179,25 +259,3 @@ class ClipText(PipelineText):
             for n in NUMBERS
         ]
         return [Reader(self.pipe, t, e, self.last) for t, e in parts if t is not None and e]
-
-    def _check(self, given: Mapping[str, Any]) -> None:
-        width = self.pipe.unet.config.cross_attention_dim
-        for name, each in given.items():
-            shape: tuple[int, ...] = tuple(getattr(each, "shape", ()))
-            flat = name.endswith("pooled_prompt_embeds")
-            fits = len(shape) == 2 if flat else len(shape) == 3 and shape[-1] == width
-            if not fits or shape[0] != 1:
-                wanted = "1 p" if flat else f"1 n {width}"
-                raise InputError(
-                    f"{name} must be a tensor of {wanted}, not {shape}; several prompts are "
-                    "several edits."
-                )
-        for sign in ("", "negative_"):
-            has = f"{sign}pooled_prompt_embeds" in given
-            if self.pooled and has != (f"{sign}prompt_embeds" in given):
-                raise InputError(
-                    f"this model reads {sign}prompt_embeds with {sign}pooled_prompt_embeds: give "
-                    "both."
-                )
-            if has and not self.pooled:
-                raise InputError(f"this model reads no {sign}pooled_prompt_embeds.")

@@ -104,13 +104,18 @@ def load_strength_map(
     return _fit(strength, size, name, hard=is_hard(strength))
 
 
-def check_strength(strength_map: NDArray[np.float32], name: str = "strength map") -> None:
-    """Refuse a map that changes nothing, and name one that hardly changes anything.
+def check_strength(
+    strength_map: NDArray[np.float32], name: str = "strength map", *, may_be_empty: bool = False
+) -> None:
+    """Refuse a map that changes nothing (unless it may be empty), and name one that hardly changes
+    anything.
 
     Raises:
         InputError: It is 0 everywhere.
     """
     peak = float(strength_map.max())
+    if peak == 0 and may_be_empty:
+        return
     if peak == 0:
         raise InputError(
             f"{name} is empty: nothing to repaint (white, 1 = repaint; "
@@ -132,6 +137,7 @@ def load_mask(
     threshold: float = 0.5,
     alpha: AlphaRule = "auto",
     picture: Picture | None = None,
+    may_be_empty: bool = False,
 ) -> NDArray[np.float32]:
     """Load a hard mask for an image of ``size``; white (1) = repaint, black (0) = keep.
 
@@ -145,9 +151,10 @@ def load_mask(
         threshold: Values >= it are repainted, in (0, 1].
         alpha: See :func:`load_strength_map`.
         picture: See :func:`load_strength_map`.
+        may_be_empty: Something else is repainted too, such as new canvas.
 
     Returns:
-        float32 ``(H, W)``, 0 or 1, with at least one of each.
+        float32 ``(H, W)``, 0 or 1, with at least one of each (of 0, if it may be empty).
 
     Raises:
         InputError: As :func:`load_strength_map`, or the threshold is outside (0, 1], or the mask
@@ -157,7 +164,10 @@ def load_mask(
         raise InputError(f"threshold must be above 0 and at most 1, not {threshold}")
     if is_own_alpha(source):
         return _checked_mask(
-            _own_hole(picture, hard=True, invert=invert), "mask 'alpha'", invert=invert
+            _own_hole(picture, hard=True, invert=invert),
+            "mask 'alpha'",
+            invert=invert,
+            may_be_empty=may_be_empty,
         )
     name = name_of(source, "mask")
     strength = _load(source, name, alpha, SNAP, inverted=invert, picture=picture)
@@ -170,6 +180,7 @@ def load_mask(
         invert=invert,
         peak=float(strength.max()),
         threshold=threshold,
+        may_be_empty=may_be_empty,
     )
 
 
@@ -231,9 +242,10 @@ def _checked_mask(
     invert: bool,
     peak: float = 1.0,
     threshold: float = 0.5,
+    may_be_empty: bool = False,
 ) -> NDArray[np.float32]:
-    """The mask, which must repaint something and keep something."""
-    if not mask.any():
+    """The mask, which must repaint something (unless it may be empty) and keep something."""
+    if not (mask.any() or may_be_empty):
         faint = ""
         if 0 < peak < threshold:
             faint = (

@@ -152,7 +152,9 @@ def check_file(path: Path, name: str, *, empty: bool = False) -> None:
     """
     try:
         if path.is_dir():
-            raise InputError(f"{name} is a folder; an image file is needed")
+            raise InputError(
+                f"{name} is a folder; an image file is needed (softpaint batch edits folders)"
+            )
         if not path.exists():
             raise InputError(f"{name} does not exist")
         if not path.is_file():

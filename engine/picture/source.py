@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -31,6 +32,11 @@ class Source(os.PathLike[str]):
         """Whether it came through standard input and can never be read again."""
         return self.path == STANDARD_INPUT
 
+    @property
+    def is_address(self) -> bool:
+        """Whether it was read from elsewhere (``s3://...``), which a record cannot open again."""
+        return is_address(self.path)
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the bytes, in hexadecimal (64 digits)."""
@@ -48,6 +54,8 @@ class Source(os.PathLike[str]):
 
 STANDARD_INPUT = "standard input"
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://")
+
 OWN_ALPHA = "alpha"
 """In place of a map's path: the transparency of the picture that is edited."""
 
@@ -55,6 +63,11 @@ OWN_ALPHA = "alpha"
 def is_own_alpha(source: object) -> bool:
     """Whether a map is named that is the picture's own transparency."""
     return isinstance(source, str | os.PathLike) and os.fspath(source) == OWN_ALPHA
+
+
+def is_address(place: str) -> bool:
+    """Whether a place is no path of this machine."""
+    return _ADDRESS.match(place) is not None and not place.startswith("file://")
 
 
 def opened(file: str | os.PathLike[str]) -> IO[bytes]:

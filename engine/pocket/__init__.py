@@ -7,10 +7,22 @@ and what not.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-__all__ = ["controlnet_paths", "gan_path", "inpaint_unet_path", "model_folder", "model_path"]
+__all__ = [
+    "FLOW_SHARES",
+    "controlnet_paths",
+    "flow_folder",
+    "gan_path",
+    "inpaint_unet_path",
+    "model_folder",
+    "model_path",
+    "save_flow",
+]
 
+FLOW_SHARES = ("vae", "text_encoder_2")
+"""Parts of the flow model that are the other model's own."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -36,6 +48,27 @@ def model_path() -> Path:
             f"the pocket model is not in this installation: {folder} has no model_index.json"
         )
     return folder
+
+
+def flow_folder() -> Path:
+    """Where the flow model is, or would be if this installation has none: what of it is not among
+    :data:`FLOW_SHARES`.
+    """
+    return _HERE / "flow"
+
+
+def save_flow(folder: str | Path) -> Path:
+    """Write the whole flow model to ``folder``, as diffusers' ``StableDiffusion3Pipeline`` loads
+    it; gives ``folder``.
+
+    Raises ``FileNotFoundError`` if the package was installed without its weights, and
+    ``FileExistsError`` if there is a folder of that name.
+    """
+    made = Path(folder)
+    shutil.copytree(flow_folder(), made)
+    for part in FLOW_SHARES:
+        shutil.copytree(model_path() / part, made / part)
+    return made
 
 
 def inpaint_unet_path() -> Path | None:

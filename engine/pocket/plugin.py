@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 from engine.picture.fill import GanInfo
 from engine.picture.judging import JudgeInfo
 from engine.picture.metrics import Metric
-from engine.pocket import controlnet_paths, gan_path, inpaint_unet_path, model_folder
+from engine.pocket import (
+    FLOW_SHARES,
+    controlnet_paths,
+    flow_folder,
+    gan_path,
+    inpaint_unet_path,
+    model_folder,
+)
 from engine.types import Checkpoint
 
 if TYPE_CHECKING:
     from engine.picture.metrics import Sample
 
-__all__ = ["CHECKPOINT", "GAN", "JUDGE", "PROMPT"]
+__all__ = ["CHECKPOINT", "FLOW", "GAN", "JUDGE", "PROMPT"]
 
 CHECKPOINT = Checkpoint(
     name="pocket",
@@ -26,6 +33,17 @@ CHECKPOINT = Checkpoint(
     folder=model_folder(),
     inpaint_model=inpaint_unet_path(),
     controlnets=controlnet_paths(),
+    background_fill="gan" if gan_path() else "patch",
+    judge="pocket",
+)
+
+FLOW = Checkpoint(
+    name="pocket-flow",
+    description="the same world, drawn by a small flow transformer in SD3's layout",
+    folder=flow_folder(),
+    shared={part: model_folder() / part for part in FLOW_SHARES},
+    defaults={"num_inference_steps": 25, "guidance_scale": 4.0},
+    controlnets={},
     background_fill="gan" if gan_path() else "patch",
     judge="pocket",
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import nlargest
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,24 +24,28 @@ _MOST: Final = 500
 
 
 def batch_page(
-    lines: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]], title: str
+    lines: Iterable[Mapping[str, Any]],
+    pictures: int,
+    failures: Sequence[Mapping[str, Any]],
+    title: str,
 ) -> str:
     """A table of the pictures, the worst seam first, with links to them; then what failed.
 
     Args:
         lines: of ``metadata.jsonl``.
+        pictures: how many there are.
         failures: of ``failed.jsonl``.
         title: of the page.
     """
-    ranked = sorted(lines, key=lambda line: -line["figures"].get(_SHOWN[0], -1.0))
+    ranked = nlargest(_MOST, lines, key=lambda line: line["figures"].get(_SHOWN[0], -1.0))
     shown = [name for name in _SHOWN if any(name in line["figures"] for line in ranked)]
     heads = ["picture", "prompt", *(heading_html(METRICS.get(name)) for name in shown), "seconds"]
-    rows = [_row(line, shown) for line in ranked[:_MOST]]
+    rows = [_row(line, shown) for line in ranked]
     failed = "".join(
         f"<dt>{escaped(each['item'])}</dt><dd>{escaped(each['error'])}</dd>" for each in failures
     )
-    told = f"{len(lines)} pictures" + (f", {len(failures)} failed" if failures else "")
-    if len(ranked) > _MOST:
+    told = f"{pictures} pictures" + (f", {len(failures)} failed" if failures else "")
+    if pictures > _MOST:
         told += f"; the {_MOST} with the worst seams are listed"
     body = f"""
 <h1>{escaped(title)}</h1>

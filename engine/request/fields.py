@@ -178,6 +178,20 @@ class Fields:
         Recorded(),
         _TEXTS,
     ] = None
+    instruct: Annotated[
+        bool,
+        Group.PICTURE,
+        Help(
+            "The prompt is an instruction (make the door red), for models that are shown the "
+            "picture.",
+            "Flux.2 and others that edit: the picture goes into the network beside the one that is "
+            "made, and the map says where that may change. With a strategy that holds nothing "
+            "(``whole``) the network is trusted, and where it shifts colours the colour field "
+            "takes that away.",
+        ),
+        Option("--instruct/--no-instruct"),
+        Recorded(),
+    ] = False
     prompt_syntax: Annotated[
         Literal["weights", "plain"] | None,
         Group.PICTURE,

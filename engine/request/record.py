@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.source import STANDARD_INPUT, Source, is_own_alpha
+from engine.picture.source import STANDARD_INPUT, Source, is_address, is_own_alpha
 from engine.request.field import fields_of
 from engine.request.fields import Fields
 from engine.request.regions import SETTINGS
@@ -44,7 +44,7 @@ class InputFile:
     @classmethod
     def of(cls, source: Source, *, beside: Path) -> InputFile:
         """Describe what was read for a result that is written to ``beside``."""
-        if source.is_stream or is_own_alpha(source):
+        if source.is_stream or is_own_alpha(source) or source.is_address:
             return cls(source.path, source.path, source.sha256)
         absolute = os.path.realpath(source)
         try:
@@ -55,7 +55,7 @@ class InputFile:
 
     def places(self, *, beside: Path) -> list[Path]:
         """Where it may be: beside the result, or where it was."""
-        if self.absolute == STANDARD_INPUT:
+        if self.absolute == STANDARD_INPUT or is_address(self.absolute):
             return []
         return [Path(os.path.realpath(beside)).parent / self.path, Path(self.absolute)]
 

@@ -63,12 +63,12 @@ class EditRequest(Fields):
         if own.get("regions") is not None:
             own["regions"] = with_maps(read_regions(own["regions"]), _as_read)
             own.setdefault("prompt", "")  # of what lies between them
+        if own.get("prompt_embeds") is not None and own.get("prompt") is None:
+            own["prompt"] = ""
         for needed in ("image", "prompt"):
             if needed not in own:
                 raise InputError(f"{needed} is missing.")
         own |= {name: _as_read(own[name]) for name in _FILES if name in own}
-        if own.get("prompt_embeds") is not None and own.get("prompt") is None:
-            own["prompt"] = ""
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
         single = {name: value for name, value in own.items() if name not in known}

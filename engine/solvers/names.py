@@ -18,6 +18,7 @@ from engine.errors import InputError
 from engine.lru import LRU
 from engine.registry import Registry
 from engine.solvers.parameterisation import Flow, Preconditioned, parameterisation_of
+from engine.solvers.shift import is_dynamic
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,14 @@ class Form:
 
 
 def _flow_form(kind: str, **changes: Any) -> Form:
-    """A multistep solver, which knows flows by these settings."""
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    """A multistep solver, which knows flows by these settings. A shift by size reaches it as a
+    number: see :func:`engine.solvers.quirks.set_timesteps`.
+    """
+    flow = {
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "use_dynamic_shifting": False,
+    }
     return Form(kind, {**flow, **changes}, "flow_shift")
 
 
@@ -69,7 +76,7 @@ class SchedulerInfo:
         if isinstance(predicts, Flow):
             form = self._form("flow", "a flow model")
             shift = like.config.get("shift", like.config.get("flow_shift", 1.0))
-            return _made(form, like, {form.shift: shift})
+            return _made(form, like, {form.shift: 1.0 if is_dynamic(like) else shift})
         if isinstance(predicts, Preconditioned):
             return _made(self._form("edm", "a model with EDM's preconditioning"), like)
         return Form(self.kind, self.changes).scheduler_class.from_config(

@@ -38,6 +38,10 @@ class Parameterisation(ABC):
     def prediction(self, denoised: torch.Tensor, latents: torch.Tensor, at: Level) -> torch.Tensor:
         """The inverse: the prediction that implies ``denoised``. ``at`` is a noisy level."""
 
+    def steps_like_diffusers(self, num_inference_steps: int, strength: float) -> int:
+        """How many of ``num_inference_steps`` diffusers' pipelines run at ``strength``."""
+        return min(int(num_inference_steps * strength), num_inference_steps)
+
     def of(self, config: Any) -> Parameterisation:
         """This kind with the settings of a scheduler's ``config``."""
         return self
@@ -83,6 +87,11 @@ class Flow(Parameterisation):
 
     def level(self, sigma: float) -> Level:
         return Level(1.0 - sigma, sigma)
+
+    def steps_like_diffusers(self, num_inference_steps: int, strength: float) -> int:
+        # They truncate what is left out, not what is run.
+        run = min(num_inference_steps * strength, num_inference_steps)
+        return num_inference_steps - int(num_inference_steps - run)
 
     def denoised(self, prediction: torch.Tensor, latents: torch.Tensor, at: Level) -> torch.Tensor:
         return latents - at.sigma * prediction

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
+from engine.solvers.shift import is_dynamic
 from engine.types import Level
 
 if TYPE_CHECKING:
@@ -27,11 +29,18 @@ class Never(float):
 def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> None:
     """Give ``scheduler`` its tables for ``count`` steps, on the CPU.
 
+    ``mu`` among the ``arguments`` becomes the shift of one that does not go by size, and ``sigmas``
+    are left out for one that spaces its own.
+
     Raises:
         InputError: it refuses them, or does not take one of the ``arguments``.
     """
     name = type(scheduler).__name__
-    unknown = set(arguments) - set(inspect.signature(scheduler.set_timesteps).parameters)
+    known = set(inspect.signature(scheduler.set_timesteps).parameters)
+    arguments = {k: v for k, v in arguments.items() if k != "sigmas" or k in known}
+    if "mu" in arguments and not is_dynamic(scheduler):
+        _shift(scheduler, math.exp(arguments.pop("mu")))
+    unknown = set(arguments) - known
     if unknown:
         raise InputError(f"{name} takes no {min(unknown)}, which this model needs.")
     try:
@@ -40,6 +49,15 @@ def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> N
         raise InputError(
             f"{name} cannot run {count} steps with this model's settings: {error}"
         ) from error
+
+
+def _shift(scheduler: Any, shift: float) -> None:
+    """Set the shift of a flow solver's levels, where it has one."""
+    for name in ("shift", "flow_shift"):
+        if name in scheduler.config:
+            scheduler.register_to_config(**{name: shift})
+    if hasattr(scheduler, "set_shift"):
+        scheduler.set_shift(shift)
 
 
 def has_no_training_schedule(scheduler: Any) -> bool:

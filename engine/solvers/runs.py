@@ -49,6 +49,7 @@ class Run:
         num_inference_steps: int,
         strength: float,
         *,
+        parameterisation: Parameterisation,
         parity: bool,
         start: float | None,
         end: float | None,
@@ -71,7 +72,7 @@ class Run:
                 left += 1  # do not start between the two evaluations of one step
             begin = total - min(left, total)
         elif parity:
-            steps = min(int(num_inference_steps * strength), num_inference_steps)
+            steps = parameterisation.steps_like_diffusers(num_inference_steps, strength)
             begin = (num_inference_steps - steps) * order
         else:
             steps = steps_for_strength(num_inference_steps, strength)

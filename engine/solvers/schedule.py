@@ -80,6 +80,7 @@ class Schedule:
             scheduler,
             num_inference_steps,
             strength,
+            parameterisation=self.parameterisation,
             parity=parity,
             start=denoising_start,
             end=denoising_end,

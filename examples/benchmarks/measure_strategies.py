@@ -1,6 +1,7 @@
 """Measure the strategies on the pocket model, on held-out scenes.
 
     python examples/benchmarks/measure_strategies.py strength  # what a strength does
+    python examples/benchmarks/measure_strategies.py strength --model pocket-flow
     python examples/benchmarks/measure_strategies.py sheet -o sheet.png
 
 Prints a Markdown table; ``examples/strategies.md`` shows it. ``softpaint evaluate`` measures the
@@ -27,7 +28,8 @@ from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
 from engine.pocket import world
 from engine.request.request import EditRequest
-from engine.solvers.names import fresh_scheduler, list_schedulers
+from engine.solvers.names import SCHEDULERS, fresh_scheduler, list_schedulers
+from engine.solvers.parameterisation import Flow, parameterisation_of
 from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
     )
     print("| scheduler | " + " | ".join(heads) + " | Spearman | release within |")
     print("|---|" + "---:|" * 11)
-    for name in list_schedulers():
+    for name in _schedulers(engine):
         requests = [
             EditRequest(
                 image=scenes[i // 9].image,
@@ -76,7 +78,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
                 prompt="a landscape at night",
                 strategy="differential",
                 num_inference_steps=steps,
-                guidance_scale=1.0 if name in UNGUIDED else 5.0,
+                guidance_scale=1.0 if name in UNGUIDED else 4.0 if _is_flow(engine) else 5.0,
                 scheduler=name,
                 seed=i,
                 output_type="latent",
@@ -89,7 +91,7 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
             moved = (job.latents - job.state[0].init_latents).norm(dim=1)[0].numpy()
             change += [moved[which == i].mean() / len(maps) for i in range(9)]
         schedule = Schedule(fresh_scheduler(name, engine.pipe.scheduler), steps)
-        release = jobs[0].state[0].release[0, 0].numpy()
+        release, which = jobs[0].state[0].release[0, 0].numpy(), maps[0][1]
         worst = 0.0
         for i, value in enumerate(values):
             starts = [step.position for step in schedule.steps if step.starts]
@@ -99,6 +101,16 @@ def strength(engine: InpaintEngine, *, steps: int, count: int) -> None:
         rank = spearmanr(values, change).statistic
         cells = " | ".join(f"{each:.2f}" for each in change)
         print(f"| {name} | {cells} | {rank:.3f} | {worst:.1f} steps |", flush=True)
+
+
+def _is_flow(engine: InpaintEngine) -> bool:
+    return isinstance(parameterisation_of(engine.pipe.scheduler), Flow)
+
+
+def _schedulers(engine: InpaintEngine) -> list[str]:
+    """Those that have a form for the engine's model."""
+    every = list_schedulers()
+    return [name for name in every if SCHEDULERS.get(name).flow] if _is_flow(engine) else every
 
 
 def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence[str]) -> None:
@@ -137,13 +149,14 @@ def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("part", choices=["strength", "sheet"])
+    parser.add_argument("--model", default="pocket", help="pocket or pocket-flow")
     parser.add_argument("--count", type=int, default=3, help="scenes, in nine turns")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategies", help="names with commas between")
     parser.add_argument("-o", "--output", type=Path, default=Path("strategies.png"))
     options = parser.parse_args()
     torch.set_flush_denormal(True)
-    engine = InpaintEngine.from_pretrained(device="cpu")
+    engine = InpaintEngine.from_pretrained(options.model, device="cpu")
     names = options.strategies.split(",") if options.strategies else engine.strategies()
     if options.part == "strength":
         strength(engine, steps=options.steps, count=options.count)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.pocket import world
+from engine.pocket import FLOW_SHARES, world
 from examples.pocket_training.classifier import classifier_accuracy
 from examples.pocket_training.controlnets import ANNOTATORS, new_controlnet
 from examples.pocket_training.data import SIZE, ImageBatch
@@ -25,6 +25,7 @@ from examples.pocket_training.diffusion import (
     held_out_captions,
     new_unet,
 )
+from examples.pocket_training.flow import finished_flow, shipped_vae
 from examples.pocket_training.run import restore, save_checkpoint
 from examples.pocket_training.text import build_vocabulary
 from examples.pocket_training.vae import finished_vae, vae_psnr
@@ -139,6 +140,12 @@ def stage_export(options: argparse.Namespace) -> None:
             replace_folder(root / name, controlnet.save_pretrained)
             print(f"{root / name}: {_megabytes(root / name):.1f} MB")
 
+    if (options.out / "flow.pt").exists():
+        pipe = finished_flow(options).pipeline(shipped_vae())
+        pipe.transformer.half()
+        replace_folder(root / "flow", lambda folder: _write_flow(pipe, folder))
+        print(f"{root / 'flow'}: {_megabytes(root / 'flow'):.1f} MB")
+
 
 def _write_weights(state: dict[str, torch.Tensor], path: Path) -> None:
     """As fp16 safetensors."""
@@ -155,8 +162,21 @@ def _write_weights(state: dict[str, torch.Tensor], path: Path) -> None:
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
+def _write_flow(pipe: Any, folder: Path) -> None:
+    """The flow model as a folder of diffusers', but for what it shares with the model beside it."""
+    pipe.save_pretrained(folder)
+    _write_vocabulary(folder)
+    for part in FLOW_SHARES:
+        shutil.rmtree(folder / part)
+
+
 def _write_model(pipe: Any, folder: Path) -> None:
     pipe.save_pretrained(folder)
+    _write_vocabulary(folder)
+
+
+def _write_vocabulary(folder: Path) -> None:
+    """Beside the tokenizers."""
     vocabulary, merges = build_vocabulary([word for word in world.vocabulary() if len(word) > 1])
     for name in ("tokenizer", "tokenizer_2"):  # for readers older than tokenizer.json
         (folder / name / "vocab.json").write_text(
@@ -185,6 +205,47 @@ def adherence(images: ImageBatch, captions: Sequence[str], model: Any = None) ->
     figures["everything asked"] = float(np.mean(perfect))
     figures["mean of all"] = float(np.mean([hit for values in hits.values() for hit in values]))
     return figures
+
+
+def stage_evaluate_flow(options: argparse.Namespace) -> None:
+    """Print how the exported flow model draws the captions of held-out scenes, and write a sheet of
+    32 samples.
+    """
+    captions = held_out_captions(options.samples)
+    started = time.monotonic()
+    images = draw_with_engine("pocket-flow", captions)
+    report = {
+        "seconds a sample, in shared calls of 16": (time.monotonic() - started) / len(images),
+        "adherence": adherence(images, captions),
+    }
+    print(json.dumps(report, indent=2), flush=True)
+    path = options.sheet.with_name("pocket_flow_samples.png")
+    labelled_sheet(images[:32], captions[:32], 8, path)
+    print(f"samples: {path}")
+
+
+def draw_with_engine(model: str, captions: Sequence[str]) -> ImageBatch:
+    """Text to image by repainting all of a grey picture, sample i with seed i: N 128 128 3."""
+    from engine import InpaintEngine
+
+    engine = InpaintEngine.from_pretrained(model, device="cpu")
+    grey = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    edits = [
+        {
+            "image": grey,
+            "strength_map": np.ones((SIZE, SIZE), np.float32),
+            "prompt": caption,
+            "seed": seed,
+            "strategy": "blend",
+            "prefill": "original",
+            "progress": False,
+        }
+        for seed, caption in enumerate(captions)
+    ]
+    made: list[Any] = []
+    for first in range(0, len(edits), 16):
+        made += engine.edit_many(edits[first : first + 16]).unwrap()
+    return np.stack([np.asarray(each.images[0]) for each in made])
 
 
 def labelled_sheet(images: ImageBatch, captions: Sequence[str], columns: int, path: Path) -> None:

@@ -46,6 +46,7 @@ def new_vae() -> Any:
         sample_size=SIZE,
         force_upcast=False,
         scaling_factor=1.0,  # see standardise
+        shift_factor=0.0,  # flow pipelines need a number
     )
     return vae.to(memory_format=torch.channels_last)
 

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.batch.items import items_of
+from engine.batch.listing import items_of as listed
 from engine.errors import InputError
+
+
+def items_of(source, **given):
+    return list(listed(source, **given))
 
 
 def picture(path, mode="RGB"):

@@ -29,7 +29,7 @@ from engine import InputError, ModelError, UnknownNameError
 from engine.denoise.loop import Loop
 from engine.denoise.strategy import Stage, StagedStrategy, Strategy
 from engine.request.request import EditRequest
-from strategies import create_strategy, list_strategies
+from strategies import create_strategy
 from tests.kit import tiny, tiny_controls
 from tests.kit.jobs import jobs_of
 from tests.kit.tiny import difference
@@ -364,7 +364,7 @@ def calls_of(net, monkeypatch):
     return rows
 
 
-@pytest.mark.parametrize("strategy", list_strategies())
+@pytest.mark.parametrize("strategy", tiny.STRATEGIES)
 def test_every_strategy_takes_a_control_and_scale_0_is_none(engine, net, strategy, monkeypatch):
     plain = edit(engine, strategy=strategy)
     rows = calls_of(net, monkeypatch)

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 from controls import Control, Reference
 from engine import InpaintEngine, InputError
-from strategies import list_strategies
 from tests.kit import tiny, tiny_controls
 from tests.kit.tiny import both, difference
 
@@ -140,7 +139,7 @@ def edit(engine: InpaintEngine, reference: Any = None, **changes: Any) -> torch.
     return latents
 
 
-@pytest.mark.parametrize("strategy", list_strategies())
+@pytest.mark.parametrize("strategy", tiny.STRATEGIES)
 def test_every_strategy_takes_a_reference_and_none_or_scale_0_is_as_without(engine, bare, strategy):
     """To the bit, also where an adapter is loaded: it adds exact zeros."""
     plain = edit(bare, strategy=strategy)

@@ -21,14 +21,15 @@ from engine.denoise.strategy import StrategyContext
 from engine.solvers.names import SCHEDULERS, fresh_scheduler
 from engine.solvers.schedule import Schedule
 from engine.types import Conditioning
-from strategies import create_strategy, get_strategy, list_strategies
+from strategies import create_strategy, get_strategy
+from tests.kit import tiny
 
 STEPS = 12
 SHAPE = (1, 16, 8, 8)
 ROUNDED = 0.02
 """How far off a run may end: some solvers tell the network a timestep cut to a whole thousandth of
 the level, which is up to 0.005 of the smallest ones, of values up to 4."""
-STRATEGIES = [name for name in list_strategies() if get_strategy(name).network == "base"]
+STRATEGIES = [name for name in tiny.STRATEGIES if get_strategy(name).network == "base"]
 FLOW_NAMES = [name for name in SCHEDULERS.names() if SCHEDULERS.get(name).flow]
 
 
@@ -73,6 +74,7 @@ def job_for(
         strength_map=strength_map,
         network="base",
         masked_image_latents=lambda: pytest.fail("a 4-channel strategy asks for no such latents"),
+        map_pixels=lambda: pytest.fail("no text-to-image network looks at pixels"),
     )
     branches = {"cond": Conditioning({"target": TARGET})}
     if guided:

@@ -65,7 +65,7 @@ def original_latents(engine):
 
 
 @pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
-@pytest.mark.parametrize("strategy", list_strategies())
+@pytest.mark.parametrize("strategy", tiny.STRATEGIES)
 class TestEveryStrategy:
     def test_a_map_of_one_pixel_leaves_all_others_to_the_bit(self, engine, strategy):
         one = flat(0.0)
@@ -102,7 +102,7 @@ class TestEveryStrategy:
             "output_type": "np",
         }
         alone = engine.edit(**request, strategy=strategy).images
-        together = engine.compare(**request, strategies=list_strategies()).results[strategy].images
+        together = engine.compare(**request, strategies=tiny.STRATEGIES).results[strategy].images
         assert np.abs(alone - together).max() <= 1 / 255 + 1e-6
 
     def test_the_record_explains_itself(self, strategy):
@@ -158,6 +158,7 @@ def context(scheduler, steps, strength, values) -> StrategyContext:
         strength_map=values,
         network="base",
         masked_image_latents=lambda: x0,
+        map_pixels=lambda: values,
     )
 
 
@@ -556,7 +557,7 @@ class TestRemove:
 
 
 class TestExpand:
-    @pytest.mark.parametrize("strategy", [*list_strategies(), "inpaint9+blend"])
+    @pytest.mark.parametrize("strategy", [*tiny.STRATEGIES, "inpaint9+blend"])
     def test_the_canvas_grows_and_the_picture_stays(self, engine, strategy):
         result = engine.edit(
             image=tiny.picture(),

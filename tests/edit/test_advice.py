@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import InputError, UnknownNameError
+from engine import InpaintEngine, InputError, UnknownNameError
 from engine.cli import run
 from engine.edit.advice import MEASURED, ORDER, guess_task
 from engine.edit.halving import cost
@@ -78,8 +78,20 @@ class TestWhatIsDone:
 
     def test_every_task_names_strategies_that_there_are(self):
         assert set(ORDER) == {"remove", "add", "replace", "restyle", "extend"}
-        assert {name for several in ORDER.values() for name in several} <= set(list_strategies())
+        assert {
+            part for names in ORDER.values() for name in names for part in name.split("+")
+        } <= set(list_strategies())
         assert MEASURED.is_file()
+
+    def test_a_model_of_another_network_only_is_advised_for_every_task(self):
+        from diffusers import FluxFillPipeline
+
+        from tests.kit import tiny_flux
+
+        fill = InpaintEngine.from_pipe(FluxFillPipeline(**tiny_flux.modules(fill=True)))
+        for task in ORDER:
+            told = fill.advise(image=FLAT, mask=HARD, prompt="a red house", task=task)
+            assert told.strategies == ("fill+differential" if task == "restyle" else "fill",)
 
     def test_an_edit_does_what_was_advised(self, engine):
         result = edited(engine, prefer="balance", task="replace")

@@ -33,7 +33,6 @@ from engine.evaluate.suites import decode_runs
 from engine.evaluate.workers import in_processes
 from engine.picture.metrics import METRICS
 from engine.pocket import world
-from strategies import list_strategies
 from tests.kit import tiny
 from tests.kit.workers import doubling
 
@@ -401,7 +400,7 @@ def test_a_strategy_for_one_kind_of_edit_runs_in_its_task_only(engine, suite, pl
     store = Store(tmp_path, plan.settings())
     rows = evaluate(engine, plan, cases, variants=variants, peers=[], store=store)
     names = {task: [row.name for row in rows if row.task == task] for task in cases}
-    assert names["removal"] == sorted(list_strategies(), key=names["removal"].index)
+    assert names["removal"] == sorted(tiny.STRATEGIES, key=names["removal"].index)
     assert names["insertion"] == [n for n in names["removal"] if n != "remove"]
     named = [Variant("remove", "remove")]
     rows = evaluate(engine, plan, cases, variants=named, peers=[], store=store)

@@ -29,7 +29,7 @@ from controls import Control
 from engine import InpaintEngine
 from engine.pocket.world import demo_scenes
 from engine.solvers.names import list_schedulers
-from strategies import list_strategies
+from tests.kit import tiny
 
 Cases = Iterator[tuple[str, Callable[[], str]]]
 
@@ -64,7 +64,7 @@ def cases() -> Cases:
     def edit(**changes: Any) -> str:
         return hashed(*engine.edit(**{**hard, **changes}).images)
 
-    for strategy in list_strategies():
+    for strategy in tiny.STRATEGIES:
         for scheduler in (None, "ddim", "dpmpp-2m-karras"):
             yield f"{strategy} {scheduler}", partial(edit, strategy=strategy, scheduler=scheduler)
         yield f"{strategy} soft", partial(edit, **{**soft, "strategy": strategy})

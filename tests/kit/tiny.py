@@ -26,8 +26,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from engine import InpaintEngine
 from engine.errors import SoftpaintWarning
 from engine.solvers.names import fresh_scheduler
+from strategies import list_strategies
 
 SIZE = 64
+STRATEGIES = [name for name in list_strategies() if name not in {"fill", "whole"}]
+"""Those for UNets of both kinds."""
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -184,12 +187,13 @@ def both(
     pipe.set_progress_bar_config(disable=True)
     size = {"height": SIZE, "width": SIZE, "num_images_per_prompt": num_images}
     drawn = {"generator": torch.Generator().manual_seed(3)}
-    want = pipe(**request, mask_image=box_mask(), **size, **{**drawn, **theirs}).images
+    want = pipe(mask_image=box_mask(), **size, **{**request, **drawn, **theirs}).images
     settings = {"seed": 3, "num_images": num_images, "scheduler": scheduler, "mask": box_mask()}
     with warnings.catch_warnings():  # that the pipeline's ControlNet is ours only as a control
         warnings.simplefilter("ignore", SoftpaintWarning)
         engine = InpaintEngine.from_pipe(pipe)
-    got = engine.edit(**request, strategy=strategy, compat="diffusers", **{**settings, **ours})
+    own_way = {**request, **settings, **ours}
+    got = engine.edit(strategy=strategy, compat="diffusers", **own_way)
     return want, got.images
 
 

@@ -11,12 +11,11 @@ import torch
 from engine.denoise.loop import Loop
 from engine.request.request import EditRequest
 from engine.solvers.names import list_schedulers
-from strategies import list_strategies
 from tests.kit import tiny
 from tests.kit.jobs import jobs_of
 
 STEPS = 3
-STRATEGIES = [*list_strategies(), "inpaint9+differential"]
+STRATEGIES = [*tiny.STRATEGIES, "inpaint9+differential"]
 SOME = [
     pytest.param(
         name,

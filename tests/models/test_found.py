@@ -139,7 +139,7 @@ class TestNineChannelsAlone:
 
     def test_a_strategy_for_four_channels_says_what_is_missing(self, nine):
         engine = InpaintEngine.from_pretrained(nine, device="cpu")
-        with pytest.raises(InputError, match="4-channel base UNet"):
+        with pytest.raises(InputError, match="text-to-image network"):
             tiny.edited(engine, strategy="differential")
         assert "inpaint9" in engine.strategies()
 

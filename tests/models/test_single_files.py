@@ -411,7 +411,6 @@ class TestVAEs:
 
 REFUSED = {
     "model.diffusion_model.double_blocks.0.img_attn.qkv.weight": "Flux",
-    "double_blocks.0.img_attn.norm.key_norm.scale": "Flux",
     "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": "Stable Diffusion 3",
     "encoder_hid_proj.weight": "Kolors",
     "adaln_single.linear.weight": "PixArt",
@@ -479,8 +478,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("kind", "parts"),
         [
-            ("FluxPipeline", {"transformer": ["diffusers", "FluxTransformer2DModel"]}),
-            ("StableDiffusion3Pipeline", {"transformer": ["diffusers", "SD3Transformer2DModel"]}),
             ("PixArtSigmaPipeline", {"transformer": ["diffusers", "PixArtTransformer2DModel"]}),
             (
                 "KolorsPipeline",

@@ -46,6 +46,27 @@ def test_less_than_a_step_is_told(engine, strength, steps, told, recwarn):
     assert any("less than one step" in str(each.message) for each in recwarn) == told
 
 
+@pytest.mark.filterwarnings("always:a run of 1")
+@pytest.mark.parametrize(
+    ("steps", "scheduler", "told"),
+    [(1, "euler", True), (1, "euler-trailing", False), (2, "euler", False)],
+)
+def test_a_run_that_begins_where_nothing_can_be_drawn_is_told(
+    engine, steps, scheduler, told, recwarn
+):
+    edited(engine, mask=hole(), num_inference_steps=steps, scheduler=scheduler)
+    assert any("begins at the top" in str(each.message) for each in recwarn) == told
+
+
+@pytest.mark.parametrize("kind", ["mask", "strength_map"])
+def test_nothing_but_new_canvas_is_repainted_under_an_empty_map(engine, kind):
+    picture = np.asarray(tiny.picture())
+    grown = {"expand": (16, 0, 0, 0), "num_inference_steps": 2}
+    result = edited(engine, **{kind: np.zeros((tiny.SIZE, tiny.SIZE), np.float32)}, **grown)
+    np.testing.assert_array_equal(result[:, 16:], picture)
+    np.testing.assert_array_equal(result, edited(engine, **grown))
+
+
 def smooth():
     """A grey ramp of 128 px and the same with noise."""
     ramp = np.linspace(80, 170, 128)[None, :, None].repeat(128, 0).repeat(3, 2)

@@ -135,8 +135,8 @@ def test_what_the_family_knows_reaches_the_scheduler():
     assert [step.level.sigma for step in own.steps] == [1.0, 0.5]
     with pytest.raises(InputError, match="mu"):
         Schedule(fresh_scheduler(None, dynamic), 4)
-    with pytest.raises(InputError, match="FlowMatchHeunDiscreteScheduler takes no mu"):
-        Schedule(fresh_scheduler("heun", dynamic), 4, arguments={"mu": 0.5})
+    with pytest.raises(InputError, match="FlowMatchHeunDiscreteScheduler takes no phi"):
+        Schedule(fresh_scheduler("heun", dynamic), 4, arguments={"phi": 0.5})
 
 
 def test_a_solver_without_a_flow_form_says_which_have_one():

@@ -15,7 +15,7 @@ from typing import Any
 from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.models.formats.embeddings import insert_embedding, remove_embedding
 from engine.models.formats.lora import COMPONENTS, matched, read_lora, state_dict_of
-from engine.models.formats.sources import guarded, hub_file, no_loading_bars
+from engine.models.formats.sources import first_line, guarded, hub_file, no_loading_bars
 from engine.models.lora import adding_adapters
 from engine.models.state import dtype_of
 
@@ -186,9 +186,12 @@ class Adapters:
             for each in COMPONENTS
             if (part := getattr(self.pipe, each, None)) is not None
         }
-        if not hasattr(self.pipe, "load_lora_weights") or "unet" not in components:
+        if not hasattr(self.pipe, "load_lora_weights"):
             raise InputError(f"{type(self.pipe).__name__} takes no LoRAs here.")
         path = find_file(lora.place, (".safetensors",))
+        if "unet" not in components:
+            self._load_by_diffusers(path, name)
+            return
         modules, metadata = read_lora(path)
         found, left = matched(modules, metadata, components, path)
         if left:
@@ -221,6 +224,24 @@ class Adapters:
         except (ValueError, RuntimeError) as error:
             self.pipe.delete_adapters(name)
             raise ModelError(f"{path} could not be loaded: {error}") from error
+
+    def _load_by_diffusers(self, path: Path, name: str) -> None:
+        """Of transformers, whose few kinds of files diffusers' pipelines know themselves."""
+
+        def is_there() -> bool:
+            return any(name in held for held in self.pipe.get_list_adapters().values())
+
+        try:
+            with no_loading_bars(), adding_adapters():
+                self.pipe.load_lora_weights(
+                    str(path.parent), weight_name=path.name, adapter_name=name
+                )
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            if is_there():
+                self.pipe.delete_adapters(name)
+            raise ModelError(f"{path} could not be loaded: {first_line(error)}") from error
+        if not is_there():
+            raise ModelError(f"{path} has nothing for this model: the LoRA is of another family.")
 
     def _weigh(self) -> None:
         if self.loras:

@@ -8,12 +8,12 @@ from engine.errors import InputError
 from engine.models.formats.sources import first_line
 
 
-def resolve_dtype(dtype: Any, device: Any) -> Any:
-    """``dtype`` (None, a torch dtype or its name): float16 on a GPU, float32 on the CPU if None."""
+def resolve_dtype(dtype: Any, device: Any, half: str = "float16") -> Any:
+    """``dtype`` (None, a torch dtype or its name): if None ``half`` on a GPU, float32 on a CPU."""
     import torch
 
     if dtype is None:
-        return torch.float32 if torch.device(device).type == "cpu" else torch.float16
+        return torch.float32 if torch.device(device).type == "cpu" else getattr(torch, half)
     if isinstance(dtype, str):
         named = getattr(torch, dtype, None)
         if named not in (torch.float16, torch.bfloat16, torch.float32):

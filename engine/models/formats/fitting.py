@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.models.layout import UNET, VAE, Text
-
-Shapes = Mapping[str, tuple[int, ...]]
+from engine.models.layout import UNET, VAE, Shapes, Text, count
 
 
 def unet_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
@@ -19,14 +17,14 @@ def unet_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         shapes: of the file's tensors.
     """
     own = {name.removeprefix(UNET): each for name, each in shapes.items() if name.startswith(UNET)}
-    blocks = _count(own, "input_blocks.")
+    blocks = count(own, "input_blocks.")
     downs = [i for i in range(blocks) if f"input_blocks.{i}.0.op.weight" in own]
     levels = len(downs) + 1
     layers = (blocks - levels) // levels
     firsts = [1 + level * (layers + 1) for level in range(levels)]
     widths = [own[f"input_blocks.{i}.0.in_layers.2.weight"][0] for i in firsts]
-    depths = [_count(own, f"input_blocks.{i}.1.transformer_blocks.") for i in firsts]
-    middle = _count(own, "middle_block.1.transformer_blocks.")
+    depths = [count(own, f"input_blocks.{i}.1.transformer_blocks.") for i in firsts]
+    middle = count(own, "middle_block.1.transformer_blocks.")
     texts = (shape[1] for name, shape in own.items() if name.endswith(".attn2.to_k.weight"))
     heads = known["attention_head_dim"]
     if not isinstance(heads, int):
@@ -59,7 +57,7 @@ def vae_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     own = own or dict(shapes)
     ldm = "encoder.mid.block_1.conv1.weight" in own
     down, block = ("encoder.down.", "block.") if ldm else ("encoder.down_blocks.", "resnets.")
-    levels = _count(own, down)
+    levels = count(own, down)
     return {
         **known,
         "block_out_channels": [
@@ -67,7 +65,7 @@ def vae_config(known: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         ],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _count(own, f"{down}0.{block}"),
+        "layers_per_block": count(own, f"{down}0.{block}"),
         "latent_channels": own["decoder.conv_in.weight"][1],
     }
 
@@ -84,22 +82,16 @@ def text_config(known: Mapping[str, Any], shapes: Shapes, text: Text) -> dict[st
     else:
         words, layers = "text_model.embeddings.token_embedding.weight", "text_model.encoder.layers."
         first = "mlp.fc1.weight"
-    count, (vocabulary, width) = _count(own, layers), own[words]
+    number, (vocabulary, width) = count(own, layers), own[words]
     wide = known["hidden_size"] // known["num_attention_heads"]
     config = {
         **known,
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": own[f"{layers}0.{first}"][0],
-        "num_hidden_layers": count - text.unused,
+        "num_hidden_layers": number - text.unused,
         "num_attention_heads": max(1, width // wide),
     }
     if "text_projection" in own:
         config["projection_dim"] = own["text_projection"][1]
     return config
-
-
-def _count(shapes: Shapes, prefix: str) -> int:
-    """How many numbers follow ``prefix``."""
-    ends = (name.removeprefix(prefix) for name in shapes if name.startswith(prefix))
-    return len({end.split(".", 1)[0] for end in ends})

@@ -10,16 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
+from engine.errors import InputError, ModelError, setting
 from engine.models.checkpoints import find_checkpoint
-from engine.models.family import FAMILIES, unsupported
+from engine.models.family import FAMILIES, Family, transformer_of, unsupported
 from engine.models.formats.assemble import unet_of
+from engine.models.formats.devices import resolve_dtype
 from engine.models.formats.few_steps import few_steps, scheduler_for
-from engine.models.formats.kinds import ALONE, kind_of
+from engine.models.formats.kinds import ALONE, KINDS, kind_of
 from engine.models.formats.loaded import Loaded
 from engine.models.formats.prediction import check_prediction_type
 from engine.models.formats.single_file import load_single_file
 from engine.models.formats.sources import config_file, guarded, locate
+from engine.models.formats.text_encoders import load_text_encoders
+from engine.models.formats.transformers import load_transformer
 from engine.models.formats.vaes import load_vae
 from engine.models.formats.variants import variant_of
 from engine.models.formats.weights import open_weights
@@ -36,28 +39,44 @@ def load_pipeline(
     *,
     vae: Place | None = None,
     prediction_type: str | None = None,
+    base: Place | None = None,
+    text_encoder: Any = None,
 ) -> Loaded:
     """A pipeline from a known name, a folder, a hub id or a single checkpoint file.
 
     Args:
         model: where it is.
-        dtype: of its weights.
+        dtype: of its weights; None is what suits family and device.
         device: where it goes.
         vae: where the VAE is that takes the place of its own.
         prediction_type: what its network predicts, in place of what it says itself.
+        base: where the rest of a model is whose transformer alone is in a file.
+        text_encoder: where text encoders are that take the place of its own.
 
     Raises:
-        InputError: a ``prediction_type`` that does not exist.
+        InputError: a ``dtype`` or ``prediction_type`` that does not exist.
         ModelError: nothing usable is there, the hub cannot be reached, or its family is not
             supported, which is said before anything is loaded.
     """
     check_prediction_type(prediction_type)
+    resolve_dtype(dtype, device)
     source = locate(model)
-    own_vae = None if vae is None else partial(load_vae, vae, dtype=dtype)
     if isinstance(source, Path) and source.is_file():
-        loaded = load_single_file(source, dtype, load_vae=own_vae, prediction_type=prediction_type)
+        weights = open_weights(source)
+        alone = kind_of(weights.header, KINDS) is None and transformer_of(weights.header)
+        if alone:
+            dtype = resolve_dtype(dtype, device, alone[0].half)
+            found = load_transformer(
+                weights, *alone, dtype, base=base, vae=vae, text_encoder=text_encoder
+            )
+            return _placed(found, source.stem, device)
+        _check_whole(model, base=base, text_encoder=text_encoder)
+        dtype = resolve_dtype(dtype, device)
+        own_vae = None if vae is None else partial(load_vae, vae, dtype=dtype)
+        loaded = load_single_file(weights, dtype, load_vae=own_vae, prediction_type=prediction_type)
         return _placed(loaded, source.stem, device)
-    pipe = _from_folder(model, source, dtype, own_vae)
+    _check_whole(model, base=base)
+    pipe = _from_folder(model, source, dtype, device, vae=vae, text_encoder=text_encoder)
     if prediction_type is not None:
         told = pipe.scheduler
         pipe.scheduler = type(told).from_config(told.config, prediction_type=prediction_type)
@@ -74,33 +93,67 @@ def _placed(loaded: Loaded, name: str, device: Any) -> Loaded:
     return Loaded(pipe, found.defaults, (*loaded.notes, f"{name} is {found.note}"))
 
 
-def _from_folder(model: Place, source: Path | str, dtype: Any, own_vae: Any) -> Any:
+def _check_whole(model: Place, **given: Any) -> None:
+    """Raise ``InputError`` for what only a transformer's file has a use for."""
+    if named := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"{model} is no transformer alone: {setting(named[0])} is for those.")
+
+
+def _from_folder(
+    model: Place, source: Path | str, dtype: Any, device: Any, *, vae: Any, text_encoder: Any
+) -> Any:
     import diffusers
 
-    index = guarded(lambda: json.loads(config_file(source, INDEX).read_text("utf-8")), model)
-    _check_supported(model, index)
+    def config(name: str) -> dict[str, Any]:
+        read = guarded(lambda: json.loads(config_file(source, name).read_text("utf-8")), model)
+        return dict(read)
+
+    index = config(INDEX)
+    family = _family_of(model, index)
+    dtype = resolve_dtype(dtype, device, family.half)
     if "unet" in index:
         _check_channels(model, index, source)
-    parts = {}
-    if own_vae is not None:
-        known = guarded(
-            lambda: json.loads(config_file(source, "vae/config.json").read_text("utf-8")), model
-        )
-        parts["vae"] = own_vae(known)
+    # What a pipeline was saved without, it is also loaded without: diffusers wants to be told.
+    parts: dict[str, Any] = {name: None for name, part in index.items() if part == [None, None]}
+    parts |= _shared(model, index, dtype)
+    if text_encoder is not None:
+        parts |= load_text_encoders(text_encoder, index, config, dtype)
+    if vae is not None:
+        parts["vae"] = load_vae(vae, config("vae/config.json"), dtype)
     settings = {"dtype": dtype, **variant_of(source, "*/*"), **parts}
     return guarded(
         partial(diffusers.DiffusionPipeline.from_pretrained, str(source), **settings), model
     )
 
 
-def _check_supported(model: Any, index: Mapping[str, Any]) -> None:
-    """Raise ``ModelError`` if no registered family has pipelines of the ``index``'s kind, nor its
-    parts.
+def _shared(model: Place, index: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+    """The parts of a known model that stand in another's folder."""
+    import diffusers
+    import transformers
+
+    checkpoint, parts = find_checkpoint(model), {}
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for name, folder in checkpoint.shared.items() if checkpoint else ():
+        library, kind = index[name]
+        made = getattr(libraries[library], kind)
+        parts[name] = guarded(partial(made.from_pretrained, folder, dtype=dtype), model)
+    return parts
+
+
+def _family_of(model: Any, index: Mapping[str, Any]) -> Family:
+    """The registered family that has pipelines of the ``index``'s kind, or its parts.
+
+    Raises:
+        ModelError: there is none.
     """
     name = str(index.get("_class_name"))
+    named = (family for family in FAMILIES if name in family.pipelines)
     # Community pipelines of a known family have names of their own.
-    if not any(name in family.pipelines or family.may_have(index) for family in FAMILIES):
+    alike = (family for family in FAMILIES if family.may_have(index))
+    found = next(named, None) or next(alike, None)
+    if found is None:
         raise ModelError(unsupported(f"{model} ({name})"))
+    return found
 
 
 def _check_channels(model: Any, index: Mapping[str, Any], source: Path | str) -> None:

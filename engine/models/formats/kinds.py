@@ -48,6 +48,7 @@ def _unet_alone(header: Header) -> bool:
     return header.has("input_blocks.0.0.", "down_blocks.0.", UNET)
 
 
+UNPACKED = "give it in 16 bits, in float8 or as .gguf"
 CHECKPOINT = "give a whole checkpoint as the model"
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -79,18 +80,19 @@ KINDS: tuple[Kind, ...] = (
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
     Kind("Flux.2", _begins("single_stream_modulation.", "early_stream_modulations.")),
     Kind("Chroma", _begins("distilled_guidance_layer.")),
-    Kind("Flux", _begins("double_blocks.", "single_transformer_blocks.")),
-    Kind("Stable Diffusion 3", _begins("joint_blocks.")),
     Kind("AuraFlow", _begins("double_layers.")),
     Kind("HiDream", _begins("double_stream_blocks.")),
-    Kind("Qwen-Image", _begins("txt_norm.", "txt_in.text_norm.")),
-    Kind("Z-Image or Lumina 2", _begins("cap_embedder.")),
+    Kind("Qwen-Image 2.1", _begins("txt_in.text_norm.")),
     Kind("PixArt", _begins("y_embedder.y_proj.", "caption_projection.", "adaln_single.")),
     Kind("Hunyuan-DiT", _begins("mlp_t5.", "text_embedding_padding")),
     Kind("Wan, a model of video", _begins("head.modulation")),
     Kind("Stable Cascade", _begins("clip_txt_mapper.", "clip_txt_pooled_mapper.")),
     Kind("Kolors", _begins("encoder_hid_proj.")),
-    Kind("weights in bitsandbytes' 4 bits", _inside("quant_state.bitsandbytes"), CHECKPOINT),
+    Kind("weights in bitsandbytes' 4 bits", _inside("quant_state.bitsandbytes"), UNPACKED),
+    Kind(
+        "weights in SVDQuant's 4 bits (Nunchaku)", _inside(".wscales", ".smooth_factor"), UNPACKED
+    ),
+    Kind("weights in NVFP4's 4 bits", _inside(".weight_scale_2"), UNPACKED),
     Kind("an upscaler", _begins("conv_first.", "model.0.weight", "body.0.rdb1.")),
     Kind("SD 2.1 unCLIP", _begins("noise_augmentor.", "embedder.model.visual.")),
     Kind(
@@ -102,6 +104,13 @@ KINDS: tuple[Kind, ...] = (
     Kind("the SD 2 depth model (5 input channels)", _channels(5)),
     Kind("a VAE", _vae_alone, f"{CHECKPOINT}, and this as its VAE"),
 )
+UNREGISTERED: tuple[Kind, ...] = (
+    Kind("Flux.1", _begins("double_blocks.", "single_transformer_blocks.")),
+    Kind("Stable Diffusion 3", _begins("joint_blocks.")),
+    Kind("Qwen-Image", _begins("txt_norm.")),
+    Kind("Z-Image or Lumina 2", _begins("cap_embedder.")),
+)
+"""Transformers alone, by name where no family takes them."""
 ALONE = Kind(
     "a UNet alone, without text encoders and VAE",
     _unet_alone,
@@ -109,6 +118,6 @@ ALONE = Kind(
 )
 
 
-def kind_of(header: Header, kinds: Iterable[Kind] = (*KINDS, ALONE)) -> Kind | None:
+def kind_of(header: Header, kinds: Iterable[Kind] = (*KINDS, *UNREGISTERED, ALONE)) -> Kind | None:
     """Which of the ``kinds`` a file is; None if none."""
     return next((kind for kind in kinds if kind.marks(header)), None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.models.checkpoints import CHECKPOINTS
 
-PLACES = {"model", "inpaint_model", "inpaint_patch", "vae"}
+PLACES = {"model", "inpaint_model", "inpaint_patch", "vae", "base", "text_encoder"}
 """The arguments of ``InpaintEngine.from_pretrained`` that may be files or folders."""
 
 
@@ -23,6 +23,15 @@ def portable(given: Mapping[str, Any]) -> dict[str, str]:
             continue
         # A patch may come as a pair with its head, which is looked for beside it.
         text = str(value[0] if isinstance(value, tuple) else value).removeprefix("torch.")
-        is_place = name in PLACES and text not in CHECKPOINTS
-        load[name] = os.path.realpath(text) if is_place and Path(text).exists() else text
+        if name == "text_encoder":
+            several = value if isinstance(value, list | tuple) else str(value).split(",")
+            load[name] = ",".join(_place(str(each).strip()) for each in several)
+        else:
+            is_place = name in PLACES and text not in CHECKPOINTS
+            load[name] = _place(text) if is_place else text
     return load
+
+
+def _place(text: str) -> str:
+    """A file or folder by its absolute path; a hub id as it is."""
+    return os.path.realpath(text) if Path(text).exists() else text

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError, setting
@@ -21,19 +20,19 @@ from engine.models.formats.assemble import (
 from engine.models.formats.kinds import kind_of
 from engine.models.formats.loaded import Loaded
 from engine.models.formats.prediction import noise_share, prediction_in
-from engine.models.formats.weights import Weights, open_weights
 from engine.models.layout import CONV_IN, VAE, Layout
 
 if TYPE_CHECKING:
     import torch
 
+    from engine.models.formats.weights import Weights
     from engine.models.header import Header
 
 LoadVAE = Callable[[Mapping[str, Any]], Any]
 
 
 def load_single_file(
-    path: Path,
+    weights: Weights,
     dtype: torch.dtype,
     *,
     load_vae: LoadVAE | None = None,
@@ -42,7 +41,7 @@ def load_single_file(
     """A whole model in a file, on the CPU.
 
     Args:
-        path: of a ``.safetensors`` or ``.gguf`` file.
+        weights: of a ``.safetensors`` or ``.gguf`` file.
         dtype: of all its weights.
         load_vae: loads the VAE that takes the place of the file's, given the config of the
             layout's own; None is the one in the file.
@@ -53,11 +52,10 @@ def load_single_file(
     """
     import diffusers
 
-    weights = open_weights(path)
     family, layout = family_in(weights.header)
     known = read_config(layout.configs, "vae")
     if load_vae is None and not weights.header.has(VAE):
-        raise ModelError(f"{path} holds no VAE; give one with {setting('vae')}.")
+        raise ModelError(f"{weights.header.path} holds no VAE; give one with {setting('vae')}.")
     unet = unet_of(weights, read_config(layout.configs, "unet"), dtype)
     parts: dict[str, Any] = {"unet": unet, "text_encoder": None, "tokenizer": None}
     for text in layout.texts:

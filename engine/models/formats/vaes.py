@@ -19,7 +19,8 @@ from engine.models.layout import VAE
 
 Place = str | os.PathLike[str]
 TINY = "AutoencoderTiny"
-KINDS = ("AutoencoderKL", TINY)
+QWEN = "AutoencoderKLQwenImage"
+KINDS = ("AutoencoderKL", QWEN, TINY)
 
 
 def load_vae(model: Place, known: Mapping[str, Any], dtype: Any) -> Any:
@@ -38,13 +39,17 @@ def load_vae(model: Place, known: Mapping[str, Any], dtype: Any) -> Any:
         vae = _in_file(open_weights(source), known, dtype)
     else:
         vae = _in_folder(model, source, dtype)
-    channels = known.get("latent_channels", 4)
-    if vae.config.latent_channels != channels:
-        raise ModelError(
-            f"{model} is for latents of {vae.config.latent_channels} channels; this model's have "
-            f"{channels}."
-        )
+    own, channels = _channels(vae.config), _channels(known)
+    if own != channels:
+        raise ModelError(f"{model} is for latents of {own} channels; this model's have {channels}.")
+    kind, wanted = type(vae).__name__, known.get("_class_name")
+    if QWEN in {kind, wanted} and kind != wanted:  # of as many channels, but of another form
+        raise ModelError(f"{model} holds a {kind}, and this model's VAE is a {wanted}.")
     return vae.eval()
+
+
+def _channels(config: Mapping[str, Any]) -> int:
+    return int(config.get("latent_channels", config.get("z_dim", 4)))
 
 
 def _in_file(weights: Weights, known: Mapping[str, Any], dtype: Any) -> Any:
@@ -54,10 +59,24 @@ def _in_file(weights: Weights, known: Mapping[str, Any], dtype: Any) -> Any:
     if header.has("decoder.layers."):
         tensors = weights.read(None, dtype)
         return assembled(AutoencoderTiny.from_config, {}, tensors, f"the VAE in {header.path}")
+    if known.get("_class_name") == QWEN and header.has("decoder.middle.", "decoder.mid_block."):
+        return _of_qwen(weights, known, dtype)
     if not header.has(VAE, "decoder.up_blocks."):
         kind = kind_of(header)
         raise ModelError(f"{header.path} is {kind.what if kind else 'something else'}, no VAE.")
     return vae_of(weights, known, dtype)
+
+
+def _of_qwen(weights: Weights, known: Mapping[str, Any], dtype: Any) -> Any:
+    """Qwen-Image's VAE in a file, in the names of Wan's, whose form it has, or in diffusers'."""
+    from diffusers import AutoencoderKLQwenImage
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    tensors = weights.read(None, dtype)
+    if weights.header.has("decoder.middle."):
+        tensors = convert_wan_vae_to_diffusers(tensors)
+    what = f"the VAE in {weights.header.path}"
+    return assembled(AutoencoderKLQwenImage.from_config, known, tensors, what)
 
 
 def _in_folder(model: Place, source: Path | str, dtype: Any) -> Any:

@@ -8,7 +8,7 @@ from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["is_compiled", "replaced_forwards"]
+__all__ = ["is_compiled", "replaced_forwards", "turn_of"]
 
 _TURNS: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 """Whose turn it is, of each whole network."""
@@ -21,7 +21,7 @@ def replaced_forwards(
     """Inside, modules of ``whole`` have other forwards; afterwards they are as they were, for they
     are the pipeline's own. One thread at a time, each network for itself.
     """
-    with _TURNS.setdefault(whole, RLock()):
+    with turn_of(whole):
         before: list[tuple[dict[str, Any], Any]] = []
         try:
             for module, forward in changes:
@@ -34,6 +34,11 @@ def replaced_forwards(
                 own.pop("forward")
                 if forward is not None:
                     own["forward"] = forward
+
+
+def turn_of(whole: Any) -> RLock:
+    """What whoever changes modules of ``whole`` for a while holds meanwhile."""
+    return _TURNS.setdefault(whole, RLock())
 
 
 def is_compiled(module: Any) -> bool:

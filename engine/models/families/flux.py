@@ -1,0 +1,216 @@
+"""Flux.1 of Black Forest Labs: dev, schnell and Fill.
+
+A transformer over tokens of two by two latents. It reads T5's embeddings of the prompt and CLIP's
+pooled one; dev and Fill are told the guidance scale, schnell knows none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ModelError
+from engine.models.family import Family
+from engine.models.layout import Shapes, TransformerFile, count
+from engine.models.network import Network
+from engine.models.packing import PATCH, packed, places, unpacked
+from engine.models.peer import PATCHED
+from engine.models.text import PipelineText, Prompt
+from engine.solvers.shift import dynamic_shift, even_levels
+from engine.types import Conditioning
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.picture.geometry import Size
+
+TEXT = "encoder_hidden_states"
+POOLED = "pooled_projections"
+GUIDANCE = "guidance"
+MASK = 64
+"""Pixels under a latent, which Fill's mask has a channel for each of."""
+NATIVE = 128
+"""Latents a side of the pictures that it was trained on; no config tells."""
+WORDS, SCHNELL_WORDS = 512, 256
+"""Tokens that T5 reads. Diffusers' pipelines have schnell read as many as the others, which it was
+not trained with."""
+
+
+class FluxNetwork(Network):
+    """Diffusers' ``FluxTransformer2DModel``.
+
+    Raises:
+        ModelError: it takes neither latents alone nor Fill's layout.
+    """
+
+    down_factor = PATCH
+    sample_size = NATIVE
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        given, own = int(module.config.in_channels), int(module.out_channels)
+        kinds = {own: "base", 2 * own + PATCH**2 * MASK: "fill"}
+        if given not in kinds:
+            raise ModelError(
+                f"the transformer has {given} input channels; {own} (text to image) or "
+                f"{2 * own + PATCH**2 * MASK} (Fill) are supported, not Flux' control models."
+            )
+        self.kind = kinds[given]
+
+    @property
+    def embeds_guidance(self) -> bool:  # type: ignore[override]  # dev's do, schnell's not
+        return bool(self.module.config.guidance_embeds)
+
+    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        import torch
+
+        rows, device = conditioning.rows, conditioning.text.device
+        told = torch.full((rows,), scale, dtype=torch.float32, device=device)
+        return conditioning.adding({GUIDANCE: told})
+
+    def predict(
+        self,
+        sample: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+        residuals: Mapping[str, Any],
+    ) -> torch.Tensor:
+        height, width = sample.shape[-2:]
+        tensors, text = conditioning.tensors, conditioning.text
+        tokens = self.module(
+            hidden_states=packed(sample),
+            timestep=timesteps.to(sample.dtype) / 1000,
+            guidance=tensors.get(GUIDANCE),
+            pooled_projections=tensors[POOLED],
+            encoder_hidden_states=text,
+            txt_ids=text.new_zeros(text.shape[1], 3),
+            img_ids=places(height // PATCH, width // PATCH, text),
+            return_dict=False,
+            **residuals,
+        )[0]
+        return unpacked(tokens, height, width)
+
+
+class FluxText(PipelineText):
+    """T5's embeddings of the prompt, and CLIP's pooled one."""
+
+    needed = ("text_encoder", "text_encoder_2")
+    pooled = True
+
+    def encode(
+        self, prompt: Prompt, device: torch.device
+    ) -> tuple[Conditioning, Conditioning | None]:
+        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
+        cond = self._told(prompt, prompt.positive, "", device)
+        if not prompt.guided:
+            return cond, None
+        return cond, self._told(prompt, prompt.negative or "", "negative_", device)
+
+    def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
+        given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}
+        embeds = given.get(f"{sign}prompt_embeds")
+        long = self.pipe.transformer.config.guidance_embeds or prompt.reading.like_diffusers
+        hidden, pooled, _ = self.pipe.encode_prompt(
+            prompt=None if embeds is not None else text,
+            prompt_2=None,
+            device=device,
+            num_images_per_prompt=prompt.images,
+            prompt_embeds=embeds,
+            pooled_prompt_embeds=given.get(f"{sign}pooled_prompt_embeds"),
+            max_sequence_length=WORDS if long else SCHNELL_WORDS,
+        )
+        return Conditioning({TEXT: hidden, POOLED: pooled})
+
+
+def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
+    tokens = latents.width // PATCH * (latents.height // PATCH)
+    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
+
+
+def _defaults(pipe: Any) -> Mapping[str, Any]:
+    config = pipe.transformer.config
+    if not config.guidance_embeds:
+        return {"num_inference_steps": 4, "guidance_scale": 1.0}
+    if config.in_channels != pipe.transformer.out_channels:
+        return {"num_inference_steps": 50, "guidance_scale": 30.0}
+    return {"num_inference_steps": 28, "guidance_scale": 3.5}
+
+
+def _fits(pipe: Any) -> bool:
+    kind = type(getattr(pipe, "transformer", None)).__name__
+    return kind == "FluxTransformer2DModel"
+
+
+def _may_have(index: Mapping[str, Any]) -> bool:
+    part = index.get("transformer")
+    return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
+
+
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "img_in.weight" in shapes
+    embed, words, out = (
+        ("img_in", "txt_in", "final_layer.linear")
+        if original
+        else ("x_embedder", "context_embedder", "proj_out")
+    )
+    double, single = (
+        ("double_blocks.", "single_blocks.")
+        if original
+        else ("transformer_blocks.", "single_transformer_blocks.")
+    )
+    norm = "img_attn.norm.query_norm.scale" if original else "attn.norm_q.weight"
+    pooled = "vector_in.in_layer" if original else "time_text_embed.text_embedder.linear_1"
+    told = "guidance_in.in_layer" if original else "time_text_embed.guidance_embedder.linear_1"
+    width, given = shapes[f"{embed}.weight"]
+    head = shapes[f"{double}0.{norm}"][0]
+    return {
+        "in_channels": given,
+        "out_channels": shapes[f"{out}.weight"][0],
+        "num_layers": count(shapes, double),
+        "num_single_layers": count(shapes, single),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes[f"{words}.weight"][1],
+        "pooled_projection_dim": shapes[f"{pooled}.weight"][1],
+        "guidance_embeds": f"{told}.weight" in shapes,
+    }
+
+
+FILE = TransformerFile(
+    name="flux",
+    description="Flux.1",
+    module="FluxTransformer2DModel",
+    marks=(
+        ("double_blocks.0.img_attn.", "single_blocks.0.linear1.", "vector_in."),
+        ("transformer_blocks.0.attn.", "single_transformer_blocks.0.proj_mlp.", "x_embedder."),
+    ),
+    fit=_fitted,
+    base="black-forest-labs/FLUX.1-dev",
+)
+
+
+FLUX = Family(
+    name="flux",
+    description="Flux.1",
+    pipelines=(
+        "FluxPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxFillPipeline",
+        "FluxControlNetPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+    ),
+    denoiser="transformer",
+    network=FluxNetwork,
+    text=FluxText,
+    fits=_fits,
+    may_have=_may_have,
+    defaults=_defaults,
+    solver_arguments=_solver_arguments,
+    inpaint_pipeline="FluxInpaintPipeline",
+    peer=PATCHED,
+    transformers=(FILE,),
+    half="bfloat16",
+)

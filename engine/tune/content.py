@@ -1,0 +1,248 @@
+"""A LoRA that learns a subject, a style or a scene from a few pictures, for inpainting.
+
+A picture is noised, the network is asked for what it predicts, and answers for what it misses; an
+inpainting network sees a random hole of it (Rombach et al. 2022, section 4.5; RealFill, Tang et al.
+2023). What the network could paint before is kept by pictures
+of its own (Ruiz et al. 2023, "DreamBooth", section 3.3): there it is to answer as it answered
+without the LoRA.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.errors import InputError, StoppedError
+from engine.solvers.parameterisation import parameterisation_of
+from engine.tune.layers import Taught, at_rest, checkpointed, taught
+from engine.tune.lessons import Lesson, lessons_of
+from engine.tune.lora_files import write_lora
+from engine.tune.networks import SUFFIX, check_output
+from engine.tune.noising import Noising, noising_of
+from engine.tune.recipe import LAYERS, Recipe
+from engine.tune.runs import RunFolder
+from engine.tune.samples import draw_prior, sample_sheet
+from engine.tune.trainer import Progress, Trainer, check_optimiser
+from engine.types import Conditioning
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.engine import InpaintEngine
+    from engine.models.network import Network
+    from engine.solvers.parameterisation import Parameterisation
+    from engine.tune.photos import Photo
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """The loss of a training, step by step.
+
+    Args:
+        network: what is taught, with its LoRA.
+        layers: that LoRA.
+        kind: what the network predicts.
+        noising: at which levels.
+        photos, own: pictures to learn, and those of the network's own.
+        recipe: batch, seed, caption dropout, weight of the network's own.
+    """
+
+    network: Network
+    layers: Taught
+    kind: Parameterisation
+    noising: Noising
+    photos: Sequence[Lesson]
+    own: Sequence[Lesson]
+    recipe: Recipe
+
+    def losses(self, step: int) -> Iterator[torch.Tensor]:
+        """The parts of the loss of a step: of the pictures, and of the network's own."""
+        yield self._loss(self.photos, step, 0)
+        if self.own and self.recipe.prior:
+            yield self.recipe.prior * self._loss(self.own, step, 1)
+
+    def _loss(self, lessons: Sequence[Lesson], step: int, stream: int) -> torch.Tensor:
+        import torch
+
+        rng = np.random.default_rng([self.recipe.seed, step, stream])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        count = self.recipe.batch if stream == 0 else max(1, self.recipe.batch // 2)
+        rows = _drawn(lessons, count, rng)
+        levels = self.noising.draw(len(rows), generator)
+        clean = torch.cat([each.latents for each in rows])
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noisy = torch.cat(
+            [
+                drawn.level.noise_to(each.latents.float(), noise[i : i + 1])
+                for i, (each, drawn) in enumerate(zip(rows, levels, strict=True))
+            ]
+        )
+        told = Conditioning.join(
+            [each.untold if rng.random() < self.recipe.dropout else each.told for each in rows]
+        )
+        given = [noisy.to(clean)]
+        if rows[0].holes is not None:
+            picks = [each.holes[int(rng.integers(len(each.holes)))][None] for each in rows]  # type: ignore[index, arg-type]  # all have them or none
+            given.append(torch.cat(picks))
+        sample = torch.cat(given, dim=1)
+        timesteps = torch.tensor([each.timestep for each in levels], device=clean.device)
+        answer = self._asked(sample, timesteps, told)
+        if rows[0].own:
+            with torch.no_grad(), self.layers.absent():
+                wanted = self._asked(sample, timesteps, told)
+        else:
+            wanted = torch.cat(
+                [
+                    self.kind.prediction(each.latents.float(), noisy[i : i + 1], drawn.level)
+                    for i, (each, drawn) in enumerate(zip(rows, levels, strict=True))
+                ]
+            )
+        known = torch.cat([each.known for each in rows]).expand_as(answer)
+        weights = torch.tensor(
+            [self.noising.weight(each.level, self.kind, self.recipe.weighting) for each in levels]
+        )
+        squared = (answer - wanted).square() * known
+        each_row = squared.sum((1, 2, 3)) / known.sum((1, 2, 3))
+        return (each_row * weights.to(each_row)).mean()
+
+    def _asked(
+        self, sample: torch.Tensor, timesteps: torch.Tensor, told: Conditioning
+    ) -> torch.Tensor:
+        import torch
+
+        mixed = sample.dtype in {torch.float16, torch.bfloat16}
+        with torch.autocast(sample.device.type, sample.dtype, enabled=mixed):
+            answer = self.network.like_diffusers.predict(sample, timesteps, told, {})
+        return answer.float()
+
+
+def _drawn(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> list[Lesson]:
+    """``count`` lessons of one size."""
+    first = lessons[int(rng.integers(len(lessons)))]
+    fitting = [each for each in lessons if each.latents.shape == first.latents.shape]
+    order: list[int] = []
+    while len(order) < count:  # each once before any comes twice
+        order += rng.permutation(len(fitting)).tolist()
+    return [fitting[i] for i in order[:count]]
+
+
+# --- from photos to a file ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teaching:
+    """What is asked for.
+
+    Raises:
+        InputError: there are no photos, or the output cannot be a new file.
+    """
+
+    photos: Sequence[Photo]
+    output: Path
+    recipe: Recipe
+    network: str | None = None
+    """``"base"`` or ``"inpaint"``; the inpainting network if None and there is one."""
+    prior_prompts: Sequence[str] = ()
+    """What the network is to paint as before."""
+    load: Mapping[str, Any] | None = None
+    """The arguments that load the model, which stand in the run's settings."""
+
+    def __post_init__(self) -> None:
+        if not self.photos:
+            raise InputError("no pictures are given to learn from.")
+        check_output(self.output)
+        if self.output.suffix != SUFFIX:
+            raise InputError(f"a LoRA is written to a {SUFFIX} file, not {self.output}.")
+        check_optimiser(self.recipe)
+
+    def folder(self) -> RunFolder:
+        """Where the training's state is.
+
+        Raises:
+            InputError: one of other settings is there.
+        """
+        settings = {
+            **self.recipe.described(),
+            "network": self.network,
+            "prior_prompts": list(self.prior_prompts),
+            "photos": [each.digest for each in self.photos],
+            "model": dict(self.load or {}),
+        }
+        return RunFolder(self.output, settings)
+
+
+def teach(
+    engine: InpaintEngine,
+    asked: Teaching,
+    *,
+    told: Callable[[Progress], object] = lambda _: None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Path:
+    """Teach a model and write the LoRA; the model is what it was, afterwards.
+
+    Args:
+        engine: the loaded model, without LoRAs.
+        asked: photos, recipe, output.
+        told: shown the progress after every step.
+        say: told in a line what is being done.
+
+    Raises:
+        InputError: the model has no such network, or nothing of it can be taught.
+        StoppedError: interrupted; the same call goes on.
+    """
+    if engine.adapters.loras:
+        raise InputError("a model is taught without LoRAs over it: take them out first.")
+    try:
+        return _teach(engine, asked, told, say)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped before the first step; the same command goes on.") from None
+
+
+def _teach(
+    engine: InpaintEngine,
+    asked: Teaching,
+    told: Callable[[Progress], object],
+    say: Callable[[str], object],
+) -> Path:
+    backbone, recipe, folder = engine.backbone, asked.recipe, asked.folder()
+    kind = asked.network or ("inpaint" if "inpaint" in backbone.networks else "base")
+    network = backbone.network(kind)
+    noising = noising_of(engine.pipe.scheduler)
+    side = recipe.size or backbone.native_size
+    photos = [each.fitted(side, backbone.align) for each in asked.photos]
+    if recipe.flip:
+        photos += [each.mirrored() for each in photos]
+    folder.open()
+    own = draw_prior(engine, kind, asked.prior_prompts, side, recipe, folder, say)
+    say(f"{len(photos)} pictures are encoded ...")
+    learnt, kept = (
+        lessons_of(each, backbone, inpaint=kind == "inpaint", seed=recipe.seed)
+        for each in (photos, own)
+    )
+    with (
+        taught(
+            network.module, rank=recipe.rank, ends=LAYERS[recipe.layers], seed=recipe.seed
+        ) as layers,
+        checkpointed(network.module, wanted=recipe.checkpointing),
+        at_rest(engine.pipe, backbone.family.denoiser) as awake,
+    ):
+
+        def sample(step: int) -> None:
+            with awake():
+                folder.sheet(step, sample_sheet(engine, kind, photos, recipe.seed))
+
+        predicts = parameterisation_of(engine.pipe.scheduler)
+        lessons = Lessons(network, layers, predicts, noising, learnt, kept, recipe)
+        trainer = Trainer(layers, recipe, folder, backbone.device, backbone.dtype)
+        count = sum(each.numel() for each in layers.parameters.values())
+        say(f"{count / 1e6:.2f} M parameters of {network.kind} are taught")
+        trainer.run(lessons.losses, told=told, sample=sample)
+        metadata = {"softpaint": json.dumps(folder.settings), "ss_network_dim": str(recipe.rank)}
+        write_lora(asked.output, network.module, layers.pairs(), metadata)
+    folder.finish()
+    return asked.output

@@ -1,0 +1,106 @@
+"""Photos as what a network is shown: latents, captions, masks; made once, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.picture.geometry import Size
+from engine.picture.masks import to_latent_grid
+from engine.tune.masks import random_mask
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from engine.models.backbone import Backbone
+    from engine.tune.photos import Photo
+    from engine.types import Conditioning
+
+MASKS = 32
+"""Drawn for each picture of an inpainting network; their masked pictures are encoded once."""
+GREY = 128
+TOGETHER = 8
+"""Pictures that are encoded at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A picture to learn."""
+
+    latents: torch.Tensor
+    """1 c h w, of the picture."""
+    known: torch.Tensor
+    """1 1 h w, 1 where it is learnt and 0 where the picture is unknown."""
+    told: Conditioning
+    untold: Conditioning
+    """Without the caption."""
+    holes: torch.Tensor | None
+    """n (1 + c) h w: masks (1 = repaint), below them the latents of the masked picture; None where
+    the network takes latents alone."""
+    own: bool
+    """The network's own: it is to answer as it did."""
+
+
+def lessons_of(
+    photos: Sequence[Photo], backbone: Backbone, *, inpaint: bool, seed: int
+) -> list[Lesson]:
+    """What ``photos`` are to a model: pixels encoded (the mode), captions too."""
+    import torch
+
+    lessons = []
+    with torch.no_grad():
+        for number, photo in enumerate(photos):
+            size = Size.of(photo.pixels.shape[:2])
+            told, untold = _conditioning(backbone, photo.caption, size)
+            (latents,) = encoded([photo.pixels], backbone)
+            unknown = to_latent_grid(photo.unknown.astype(np.float32), backbone.cell)
+            known = torch.from_numpy(1 - unknown)[None, None]
+            rng = np.random.default_rng([seed, number, 77])
+            lessons.append(
+                Lesson(
+                    latents[None],
+                    (known if known.any() else torch.ones_like(known)).to(latents.device),
+                    told,
+                    untold,
+                    _holes(photo, backbone, rng) if inpaint else None,
+                    photo.own,
+                )
+            )
+    return lessons
+
+
+def _conditioning(backbone: Backbone, caption: str, size: Size) -> tuple[Any, Any]:
+    told, untold = backbone.encode_prompt(caption, None, guided=True, size=size)
+    assert untold is not None  # noqa: S101 - it was asked for
+    network = backbone.main
+    if network.embeds_guidance:  # such networks are taught at guidance 1, where nothing is added
+        told, untold = (network.with_guidance(each, 1.0) for each in (told, untold))
+    return told, untold
+
+
+def _holes(photo: Photo, backbone: Backbone, rng: np.random.Generator) -> torch.Tensor:
+    import torch
+
+    height, width = photo.unknown.shape
+    masks = [random_mask(rng, height, width) | photo.unknown for _ in range(MASKS)]
+    pictures = [np.where(mask[..., None], np.uint8(GREY), photo.pixels) for mask in masks]
+    latents = encoded(pictures, backbone)
+    grids = [to_latent_grid(mask.astype(np.float32), backbone.cell) for mask in masks]
+    grid = torch.from_numpy(np.stack(grids))[:, None].to(latents)
+    return torch.cat([grid, latents], dim=1)
+
+
+def encoded(pictures: Sequence[NDArray[np.uint8]], backbone: Backbone) -> torch.Tensor:
+    """Latents (n c h w) of pictures (H W 3, one size)."""
+    import torch
+
+    parts = []
+    for start in range(0, len(pictures), TOGETHER):
+        pixels = torch.from_numpy(np.stack(pictures[start : start + TOGETHER]))
+        scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        parts.append(backbone.codec.encode(scaled, backbone.device, backbone.dtype))
+    return torch.cat(parts)

@@ -1,0 +1,75 @@
+"""``compat="diffusers"`` equals diffusers' own inpainting pipelines of flow models to the bit.
+
+The same module objects, CPU, float32, one thread, as for UNets in ``test_parity.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import Flux2KleinInpaintPipeline, FluxFillPipeline, FluxInpaintPipeline
+
+from tests.kit import tiny_flux
+from tests.kit.tiny import both, difference
+
+RUNS = ((1.0, 2), (0.6, 2), (0.3, 1))
+"""Strengths, and numbers of pictures."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["dev", "schnell", "fill"])
+def flux(request: pytest.FixtureRequest) -> dict[str, Any]:
+    fill = request.param == "fill"
+    return {
+        "kind": FluxFillPipeline if fill else FluxInpaintPipeline,
+        "parts": tiny_flux.modules(guidance=request.param != "schnell", fill=fill),
+        "strategy": "fill" if fill else "blend",
+        "guidance_scale": 1.0 if request.param == "schnell" else 3.5,
+    }
+
+
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_flux(flux, strength, images):
+    assert difference(both(**flux, strength=strength, num_images=images)) == 0.0
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_klein(guidance, strength, images):
+    """The picture is shown to it; guided, it is called for each branch by itself."""
+    pair = both(
+        Flux2KleinInpaintPipeline,
+        tiny_flux.flux2_modules(),
+        "blend",
+        strength=strength,
+        num_images=images,
+        guidance_scale=guidance,
+        prompt=None,
+        prompt_embeds=tiny_flux.embedded(),
+        theirs={"negative_prompt_embeds": tiny_flux.embedded(seed=9)},
+        ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
+    )
+    assert difference(pair) == 0.0
+
+
+def test_a_list_of_generators(flux):
+    def drawn() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(i) for i in range(2)]
+
+    pair = both(
+        **flux,
+        strength=0.6,
+        num_images=2,
+        theirs={"generator": drawn()},
+        ours={"generator": drawn(), "seed": None},
+    )
+    assert difference(pair) == 0.0
