@@ -127,7 +127,7 @@ class Probe:
     def noised(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The network's input (:data:`ROWS` c h w) and timesteps, until there were all samples."""
         x0 = self.shared.original(self.view)
-        schedule = self.shared.schedules(1.0)
+        schedule = self.shared.schedules(1.0, self.size)
         step = schedule.steps[round((1 - SHARE) * len(schedule))]
         draws = torch.Generator("cpu").manual_seed(self.seed)
         for _ in range(SAMPLES // ROWS):

@@ -164,8 +164,8 @@ class Fields:
             "How the prompts of regions share a run: attention, latents, or auto: as the model "
             "allows.",
             "``attention`` mixes what the cross-attentions say of each prompt, ``latents`` the "
-            "predictions, for one model call more for each prompt. Named, regions apart share a run "
-            "too where that is less work; a model may then leave out what it draws alone.",
+            "predictions, for one model call more for each prompt. Named, regions apart share a "
+            "run too where that is less work; a model may then leave out what it draws alone.",
         ),
         Option(metavar="HOW"),
         Recorded(),

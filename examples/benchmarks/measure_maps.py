@@ -38,9 +38,10 @@ def main() -> None:
         others = [each for each in world.KIND_COLOURS[thing.kind] if each != thing.colour]
         rows, columns = np.nonzero(truth)
         middle = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
-        caption = spec.caption
+        caption, words = spec.caption, f"{thing.colour} {thing.kind}"
+        # Some captions have other words for a thing: then these stand alone.
         wanted = {
-            "words": {"words": (f"{thing.colour} {thing.kind}",), "prompt": caption},
+            "words": {"words": (words,), "prompt": caption if words in caption else ""},
             "change": {"prompt": spec.recoloured(0, others[0]).caption, "was": caption},
             "click": {"inside": [(int(columns[middle]), int(rows[middle]))]},
         }

@@ -355,16 +355,6 @@ def test_schema_and_service_take_regions(files):
             wire.settings({"regions": [bad]}, Limits())
 
 
-def test_a_manifest_has_regions(files):
-    from engine.batch.items import items_of
-
-    row = {"image": "photo.png", "regions": [{"map": "mask.png", "prompt": "a boat"}]}
-    manifest = files.folder / "edits.jsonl"
-    manifest.write_text(json.dumps(row) + "\n")
-    (item,) = items_of(manifest)
-    assert item.files["regions.0"] == str(files.mask)
-
-
 # --- the means -----------------------------------------------------------------------------------
 
 
