@@ -8,12 +8,16 @@ cross-attention, so they compose with every strategy and with ControlNets.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
 from engine.picture.opening import name_of
+
+_SCALED = re.compile(r"(?P<picture>.+):(?P<scale>[+-]?(?:\d+\.?\d*|\.\d+))")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,24 @@ class Reference:
                 "a reference's embeds must be a finite tensor of 1 or 2 rows: (r, images, width) "
                 "or (r, images, tokens, width)."
             )
+
+    @classmethod
+    def parse(cls, text: str, mask: Any = None) -> tuple[str, Reference]:
+        """The adapter's file and the reference that ``FILE=PICTURE[:SCALE]`` asks for.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        adapter, equals, rest = text.partition("=")
+        if not (adapter.strip() and equals and rest.strip()):
+            raise InputError(
+                f"the IP-Adapter {text!r} cannot be read: FILE=PICTURE[:SCALE] is expected, as in "
+                "ip-adapter_sdxl.safetensors=style.png:0.6."
+            )
+        picture, scale = rest.strip(), 1.0
+        if not Path(picture).exists() and (found := _SCALED.fullmatch(picture)):
+            picture, scale = found["picture"], float(found["scale"])
+        return adapter.strip(), cls(Path(picture), scale, mask=mask)
 
     def describe(self) -> dict[str, Any]:
         """What a record keeps of it: values that JSON can hold."""

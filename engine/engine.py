@@ -89,6 +89,7 @@ class InpaintEngine:
         text_encoder: Any = None,
         lora: Any = None,
         embedding: Any = None,
+        ip_adapter: Any = None,
     ) -> InpaintEngine:
         """Load a model. No hub is asked for what is in a file: configs and vocabulary of SD 1.x,
         SD 2.x and SDXL are part of this package.
@@ -117,6 +118,9 @@ class InpaintEngine:
                 :meth:`load_lora`.
             embedding: ``"FILE[:TOKEN]"``, a (file, token) pair, or a list of such: see
                 :meth:`load_embedding`.
+            ip_adapter: an IP-Adapter's file, or a list of such; the image encoder that they read
+                pictures with is looked for beside them (``image_encoder/``). An edit's
+                ``ip_adapter_image`` has an entry for each.
 
         Raises:
             InputError: a dtype, device or prediction type that cannot be used.
@@ -137,10 +141,7 @@ class InpaintEngine:
         }
         engine = cls(open_model(**opened), str(model))
         engine._load = portable(opened)
-        for each in embeddings:
-            engine.adapters.add_embedding(each)
-        for each in loras:
-            engine.adapters.add_lora(each)
+        engine.adapters.add_all(loras, embeddings, several(ip_adapter, os.fspath))
         return engine
 
     @classmethod

@@ -102,6 +102,8 @@ def batch(
     if str(STREAM) in (source, folder):
         raise InputError("a batch is of folders and files; - is neither.")
     _refuse_inside(source, folder)
+    if asked.references:
+        raise InputError("a batch takes no --ip-adapter.")
     if asked.settings.get("regions"):
         raise InputError(
             "a batch takes regions in its manifest: a column regions, each with a map beside it."

@@ -13,7 +13,7 @@ from engine.errors import InputError
 from engine.picture.source import Source, is_own_alpha
 
 if TYPE_CHECKING:
-    from controls import Control
+    from controls import Control, Reference
     from engine.cli.files import Files
 
 
@@ -35,6 +35,7 @@ def opened(asked: Asked, files: Files, *, edits: bool = True) -> Asked:
             kind: _read(files, kind.replace("_", " "), path) for kind, path in asked.region.items()
         },
         controls=[[_opened(each, files) for each in several] for several in asked.controls],
+        references=[[_read_reference(each, files) for each in one] for one in asked.references],
         settings={**asked.settings, **_regions(asked, files)},
     )
 
@@ -86,6 +87,14 @@ def _opened(control: Control, files: Files) -> Control:
     if isinstance(control.mask, str | Path):
         changes["mask"] = files.read(f"{control.label} control's mask", Path(control.mask))
     return replace(control, **changes) if changes else control
+
+
+def _read_reference(reference: Reference, files: Files) -> Reference:
+    return replace(
+        reference,
+        image=_read(files, "reference picture", reference.image),
+        mask=_read(files, "reference's mask", reference.mask),
+    )
 
 
 def check(
@@ -144,16 +153,19 @@ def check(
                 check_strength(load_strength_map(region.map, picture.size, picture=picture))
             except InputError as error:
                 raise InputError(f"region {number}: {error}") from None
-    if asked.controls:
+    if asked.controls or asked.references:
         _check_control_files(asked, picture.size, expand)
     if output is not None:
         check_fits(output, size, transparent=transparent)
 
 
 def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[int]) -> None:
-    """Refuse files of controls that do not go with a picture of ``size`` (width, height)."""
+    """Refuse files of controls and references that do not go with a picture of ``size`` (width,
+    height).
+    """
     from controls.canvas import Canvas
     from engine.picture.geometry import Box
+    from engine.picture.read import load_image
 
     left, top, right, bottom = expand
     inner = Box(left, top, left + size[0], top + size[1])
@@ -164,3 +176,7 @@ def _check_control_files(asked: Asked, size: tuple[int, int], expand: Sequence[i
             board.place(control.file)
         if control.mask is not None:
             board.place_mask(control.mask)
+    for reference in (each for several in asked.references for each in several):
+        load_image(reference.image)
+        if reference.mask is not None:
+            board.place_mask(reference.mask)

@@ -61,6 +61,7 @@ def compare(
         image=asked.photo,
         strategies=names or None,
         controls=controls,
+        ip_adapter_image=asked.references or None,
         **asked.region,
         **asked.settings,
         **asked.options,

@@ -177,6 +177,7 @@ def _edit(
         image=asked.photo,
         **({} if strategy is None else {"strategy": strategy}),
         controls=controls,
+        ip_adapter_image=asked.references or None,
         **asked.region,
         **settings,
         **asked.options,

@@ -6,9 +6,8 @@ then its own options. The settings' options are those that :mod:`engine.request.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from engine.cli.app import note
-from engine.cli.pairs import pair, parse_options
+from engine.cli.pairs import parse_options
 from engine.cli.regions import REGIONS, regions_of
+from engine.cli.steering import CONTROLS, controls_of, references_of
 from engine.errors import InputError
 from engine.request.field import REQUIRED, Field, Group, fields_of
 from engine.request.fields import Fields
 
 if TYPE_CHECKING:
-    from controls import Control
+    from controls import Control, Reference
     from engine.engine import InpaintEngine
 
 FIELDS = fields_of(Fields)
@@ -154,36 +154,6 @@ LOAD: dict[str, Any] = {
 }
 """The arguments of ``InpaintEngine.from_pretrained``."""
 
-CONTROLS: dict[str, Any] = {
-    "control": Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A ControlNet by name, and what it reads: canny, canny=edges.png, "
-            "canny:0.8:0-0.6; may be repeated.",
-            metavar="NAME[=IMAGE][:SCALE[:START-END]]",
-            rich_help_panel=str(Group.STEERING),
-        ),
-    ],
-    "control_mask": Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where that control holds, white = fully; may be repeated. Elsewhere the edit is "
-            "what it is without that control, for one more run.",
-            metavar="NAME=FILE",
-            rich_help_panel=str(Group.STEERING),
-        ),
-    ],
-    "loose_masks": Annotated[
-        bool | None,
-        typer.Option(
-            "--loose-masks",
-            help="No more runs for control masks; their controls' effect spreads beyond them.",
-            rich_help_panel=str(Group.STEERING),
-        ),
-    ],
-}
-"""The command line's way to say ``controls``."""
-
 
 def option_of(field: Field) -> Any:
     """A setting's option as typer reads it from an annotation; None where it has none."""
@@ -221,6 +191,8 @@ class Asked:
     settings: dict[str, Any]
     controls: list[list[Control]]
     """For each ``--control`` its control, several where it has several scales."""
+    references: list[list[Reference]]
+    """For each of the IP-Adapters in ``load`` the pictures that it reads."""
     options: dict[str, Any]
     """The strategy's."""
     load: dict[str, Any]
@@ -333,6 +305,7 @@ def _listed(settings: Mapping[str, Field], own: Mapping[str, Any]) -> dict[str, 
 def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
     """The values of the shared options, sorted."""
     files = [name for name, field in settings.items() if field.option and field.option.file]
+    references = references_of(values["ip_adapter"] or (), values["ip_adapter_mask"] or ())
     return Asked(
         photo=values["photo"],
         region=_region(**{name: values[name] for name in files}),
@@ -340,9 +313,10 @@ def _asked(settings: Mapping[str, Field], values: Mapping[str, Any]) -> Asked:
             regions=regions_of(**{name: values[name] for name in REGIONS}),
             **{name: values[name] for name in settings if name not in files},
         ),
-        controls=_controls(**{name: values[name] for name in CONTROLS}),
+        controls=controls_of(values["control"], values["control_mask"], values["loose_masks"]),
+        references=list(references.values()),
         options=parse_options(values["option"] or []),
-        load=_loads(values),
+        load=_loads(values) | ({"ip_adapter": list(references)} if references else {}),
         output=values["output"],
         quiet=values["quiet"],
     )
@@ -380,30 +354,6 @@ def _region(mask: Path | None, strength_map: Path | None) -> dict[str, Any]:
     if mask and strength_map:
         raise InputError("give --mask or --strength-map, not both.")
     return given(mask=mask, strength_map=strength_map)
-
-
-def _controls(
-    control: Sequence[str] | None,
-    control_mask: Sequence[str] | None,
-    loose_masks: bool | None,
-) -> list[list[Control]]:
-    """Each ``--control``, with its ``--control-mask``."""
-    if loose_masks and not control_mask:
-        raise InputError("--loose-masks is about --control-mask, and there is none.")
-    if not control and not control_mask:
-        return []
-    from controls import Control
-
-    masks = dict(pair(text, "--control-mask", "NAME=FILE") for text in control_mask or ())
-    parsed = [Control.parse(text) for text in control or ()]
-    names = {several[0].model for several in parsed}
-    if unused := masks.keys() - names:
-        raise InputError(f"--control-mask {min(unused)}=...: there is no --control {min(unused)}.")
-    exact = not loose_masks
-    return [
-        [dataclasses.replace(each, mask=masks.get(each.model), exact=exact) for each in several]
-        for several in parsed
-    ]
 
 
 def _settings(**values: Any) -> dict[str, Any]:

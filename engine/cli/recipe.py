@@ -18,10 +18,11 @@ from engine.cli.options import LOAD, Asked
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from controls import Control
+    from controls import Control, Reference
     from engine.picture.source import Source
     from engine.request.foreign import ForeignRecord
-    from engine.request.record import EditRecord, InputFile, RecordedControl
+    from engine.request.record import EditRecord
+    from engine.request.recorded import InputFile, RecordedControl, RecordedReference
     from engine.request.regions import Region
 
 _HARMLESS = {"device", "dtype", "prediction_type"}
@@ -47,7 +48,7 @@ class Recipe:
         from engine.request.foreign import record_of
 
         record, foreign = record_of(files.read("--from result", path))
-        if strange := sorted(record.load.keys() - LOAD.keys()):
+        if strange := sorted(record.load.keys() - {*LOAD, "ip_adapter"}):
             raise InputError(f"{str(path)!r} holds damaged Softpaint settings: {strange[0]!r}.")
         return cls(record, path, foreign)
 
@@ -83,7 +84,12 @@ class Recipe:
         if record.regions and "regions" not in asked.settings:
             changed["settings"]["regions"] = self._regions(files)
         again = replace(
-            asked, photo=given or self._photo(files), region=region, controls=controls, **changed
+            asked,
+            photo=given or self._photo(files),
+            region=region,
+            controls=controls,
+            references=asked.references or self._references(files),
+            **changed,
         )
         # of several, this one; they are made together, to the same bits
         alone = "seed" not in asked.settings and "num_images" not in asked.settings
@@ -157,7 +163,14 @@ class Recipe:
             f"{', '.join(left) or 'nothing'}",
             quiet=asked.quiet,
         )
-        return replace(asked, photo=photo, controls=controls, **changed)
+        references = asked.references
+        if not references and any(each.masked for few in record.references for each in few):
+            raise InputError(
+                f"the references of {str(self.name)!r} have masks of its own picture's size; give "
+                "--ip-adapter and --ip-adapter-mask for this one."
+            )
+        references = references or self._references(Files())
+        return replace(asked, photo=photo, controls=controls, references=references, **changed)
 
     def _settings(self, asked: Asked) -> dict[str, Any]:
         """Recorded settings, the strategy's options and the model, overridden by what is given."""
@@ -205,7 +218,7 @@ class Recipe:
     def _control(self, recorded: RecordedControl, files: Files) -> Control:
         """The same control, its files unchanged."""
         from controls import Control
-        from engine.request.record import InputFile
+        from engine.request.recorded import InputFile
 
         found = {
             key: self._found(each, f"{recorded.model} control's {key}", files)
@@ -218,6 +231,26 @@ class Recipe:
                 f"{str(self.name)!r} holds damaged Softpaint settings: {recorded.image!r}."
             )
         return control
+
+    def _references(self, files: Files) -> list[list[Reference]]:
+        """The same pictures for the same adapters, their files unchanged."""
+        return [
+            [self._reference(each, files) for each in several] for several in self.record.references
+        ]
+
+    def _reference(self, recorded: RecordedReference, files: Files) -> Reference:
+        from controls import Reference
+
+        if recorded.image is None or (recorded.masked and recorded.mask is None):
+            raise InputError(
+                f"a reference that {str(self.name)!r} was made with was no file; give --ip-adapter."
+            )
+        mask = recorded.mask
+        return Reference(
+            self._found(recorded.image, "reference picture", files),
+            recorded.scale,
+            mask=None if mask is None else self._found(mask, "reference's mask", files),
+        )
 
     def _found(self, recorded: InputFile, kind: str, files: Files) -> Source:
         """A recorded file, unchanged: beside the result, or where it was."""
@@ -246,7 +279,7 @@ class Recipe:
 
 
 def _has_files(control: RecordedControl) -> bool:
-    from engine.request.record import InputFile
+    from engine.request.recorded import InputFile
 
     return isinstance(control.image, InputFile) or control.mask is not None
 

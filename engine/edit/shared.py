@@ -220,6 +220,10 @@ class Shared:
 
     def round_trip(self, view: View) -> NDArray[np.uint8]:
         """A view's original encoded and decoded (H W 3, of its box)."""
-        return self.remember(
-            ("round trip", view), lambda: self.decoded(self.original(view), view.region)
-        )
+        latents, region = self.original(view), view.region
+
+        def make() -> NDArray[np.uint8]:
+            form = region.box.size, region.scaled
+            return self.backbone.round_trip(latents, form, lambda: self.decoded(latents, region))
+
+        return self.remember(("round trip", view), make)

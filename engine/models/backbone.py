@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, SoftpaintWarning
@@ -19,7 +19,9 @@ from engine.models.unheard import warnings_of
 if TYPE_CHECKING:
     import os
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from PIL import Image
 
     from engine.models.network import Network
@@ -30,6 +32,8 @@ TEXTS = 32
 """Encoded prompts that a model remembers; at most 0.7 MB each for SDXL in float16."""
 PICTURES = 32
 """Pictures whose latents are remembered: at most 0.3 MB each at 1024 px."""
+ROUND_TRIPS = 8
+"""Pictures there and back through the VAE that are remembered: 3 MB each at 1024 px."""
 
 UNUSED = {"controlnet": "ControlNet", "adapter": "T2I-Adapter"}
 """Parts of diffusers' pipelines that steer them and not the engine."""
@@ -59,6 +63,7 @@ class Backbone:
         self._controlnets: dict[str, Any] = {}
         self._texts: LRU[Hashable, tuple[Conditioning, Conditioning | None]] = LRU(TEXTS)
         self._pictures: LRU[Hashable, torch.Tensor] = LRU(PICTURES)
+        self._round_trips: LRU[Hashable, NDArray[np.uint8]] = LRU(ROUND_TRIPS)
         self._lent: Hashable = None
         """The main network's state that the others have borrowed from."""
         self.previewer = Previewer(self)
@@ -223,12 +228,22 @@ class Backbone:
         """
         return self.codec.decode(latents, parity=parity)
 
+    def round_trip(
+        self, latents: torch.Tensor, form: Hashable, make: Callable[[], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """What ``make()`` gives: pixels (H W 3) of a picture's own ``latents``, brought to a
+        ``form``. The last :data:`ROUND_TRIPS` are remembered: one picture is edited many times.
+        """
+        key = (contents(latents), form, self.codec.state())
+        return self._round_trips.get(key, make)
+
     # What is remembered ------------------------------------------------------------------------
 
     def forget(self) -> None:
         """Encode every prompt and picture anew."""
         self._texts.clear()
         self._pictures.clear()
+        self._round_trips.clear()
         self.previewer.forget()
 
     def fingerprint(self) -> Hashable:

@@ -34,16 +34,16 @@ def encode_images(
     """
     from diffusers.models.embeddings import ImageProjection
 
-    if getattr(pipe, "image_encoder", None) is None:
-        raise InputError(
-            "the IP-Adapter was loaded without an image encoder, so it cannot read pictures; give "
-            "Reference(embeds=...), or load it with one (image_encoder_folder=)."
-        )
     layer = image_projections(pipe.unet).image_projection_layers[adapter]
     if "FaceID" in type(layer).__name__:
         raise InputError(
             "this IP-Adapter is a FaceID, which reads embeddings of a face (insightface makes "
             "them), not pictures: give Reference(embeds=...)."
+        )
+    if getattr(pipe, "image_encoder", None) is None:
+        raise InputError(
+            "the IP-Adapter was loaded without an image encoder, so it cannot read pictures; give "
+            "Reference(embeds=...), or load it with one (image_encoder_folder=)."
         )
     hidden = not isinstance(layer, ImageProjection)
     device = pipe._execution_device  # noqa: SLF001 - honours accelerate's offload hooks

@@ -39,6 +39,7 @@ _QUALITY: Final[Mapping[str, Mapping[str, Any]]] = {
     "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
+_QUICK: Final[Mapping[str, Any]] = {"compress_level": 1}
 _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -93,6 +94,7 @@ def write_image(
     metadata: Mapping[str, str] | None = None,
     name: FilePath,
     warn: bool = True,
+    quick: bool = False,
 ) -> None:
     """Write an image into an open file, as :func:`save_image` does into one of a path.
 
@@ -103,6 +105,7 @@ def write_image(
         metadata: See :func:`save_image`.
         name: What error messages call the file.
         warn: Name what the format has no place for.
+        quick: A larger PNG, sooner: for who sends it and keeps the pixels.
 
     Raises:
         OutputError: The format cannot hold the image or the metadata.
@@ -130,7 +133,8 @@ def write_image(
     elif deep is not None:
         file.write(_deep_png(deep, written))
     else:
-        image.save(file, format=format_, **_QUALITY[format_], **written.options)
+        quality = _QUICK if quick and format_ == "PNG" else _QUALITY[format_]
+        image.save(file, format=format_, **quality, **written.options)
     if written.lost and warn:
         warnings.warn(
             f"{Path(name).name} ({format_}) is written without {'; '.join(written.lost)}",

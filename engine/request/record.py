@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from engine.errors import InputError
 from engine.picture.metadata import read_metadata
-from engine.picture.source import STANDARD_INPUT, Source, is_address, is_own_alpha
 from engine.request.field import fields_of
 from engine.request.fields import Fields
+from engine.request.recorded import (
+    InputFile,
+    RecordedControl,
+    RecordedReference,
+    RecordedRegion,
+    file_of,
+)
 from engine.request.regions import SETTINGS
 
 if TYPE_CHECKING:
-    from controls import Control
-    from engine.request.regions import Region
     from engine.request.result import EditResult
 
 KEY = "edit"
@@ -30,115 +34,6 @@ FORMAT = 1
 def repeated() -> list[str]:
     """The settings that a record holds for a repetition of its edit."""
     return [name for name, field in fields_of(Fields).items() if field.recorded is not None]
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file that an edit was made from: where it was, and the SHA-256 of its bytes."""
-
-    path: str
-    """Relative to the folder of the result, so that a folder can be moved as a whole."""
-    absolute: str
-    sha256: str
-
-    @classmethod
-    def of(cls, source: Source, *, beside: Path) -> InputFile:
-        """Describe what was read for a result that is written to ``beside``."""
-        if source.is_stream or is_own_alpha(source) or source.is_address:
-            return cls(source.path, source.path, source.sha256)
-        absolute = os.path.realpath(source)
-        try:
-            relative = os.path.relpath(absolute, Path(os.path.realpath(beside)).parent)
-        except ValueError:  # another drive
-            relative = absolute
-        return cls(Path(relative).as_posix(), absolute, source.sha256)
-
-    def places(self, *, beside: Path) -> list[Path]:
-        """Where it may be: beside the result, or where it was."""
-        if self.absolute == STANDARD_INPUT or is_address(self.absolute):
-            return []
-        return [Path(os.path.realpath(beside)).parent / self.path, Path(self.absolute)]
-
-
-def file_of(value: Any, *, beside: Path) -> InputFile | None:
-    """Describe a picture that was given as a file for a result that is written to ``beside``; None
-    for one that was not.
-
-    Raises:
-        InputError: the file is gone.
-    """
-    if not isinstance(value, str | os.PathLike):
-        return None
-    try:
-        source = value if isinstance(value, Source) else Source.read(value)
-    except OSError as error:
-        raise InputError(f"{os.fspath(value)!r}, an input of this edit, is gone.") from error
-    return InputFile.of(source, beside=beside)
-
-
-@dataclass(frozen=True)
-class RecordedControl:
-    """A control of an edit, by its files."""
-
-    model: str
-    image: InputFile | str | None
-    """A file, or the annotator that made it of the picture."""
-    scale: float
-    start: float
-    end: float
-    mask: InputFile | None
-    exact: bool
-
-    @classmethod
-    def of(cls, control: Control | str, *, beside: Path) -> RecordedControl:
-        """Describe a control, or the one of that name, for a result written to ``beside``."""
-        if isinstance(control, str):
-            return cls(control, None, 1.0, 0.0, 1.0, None, exact=True)
-        model = Path(control.label)
-        image = file_of(control.file, beside=beside) or control.annotator
-        return cls(
-            model=os.path.realpath(model) if model.exists() else control.label,
-            image="given" if image is None or callable(image) else image,
-            scale=control.scale,
-            start=control.start,
-            end=control.end,
-            mask=file_of(control.mask, beside=beside),
-            exact=control.exact,
-        )
-
-
-@dataclass(frozen=True)
-class RecordedRegion:
-    """A region of an edit, by its files."""
-
-    map: InputFile | None
-    """None where it was no file."""
-    settings: Mapping[str, Any]
-    """Its own, of :data:`engine.request.regions.SETTINGS`."""
-    controls: Sequence[RecordedControl] | None
-    """None where they were the edit's."""
-    reference: InputFile | None
-    reference_scale: float
-    lora: str | None
-
-    @classmethod
-    def of(cls, region: Region, *, beside: Path) -> RecordedRegion:
-        """Describe a region for a result written to ``beside``."""
-        told = region.describe()
-        lora = told.pop("lora", None)
-        controls, reference = region.controls, region.reference
-        several = controls if isinstance(controls, list | tuple) else [controls]
-        picture = getattr(reference, "image", reference)
-        return cls(
-            map=file_of(region.map, beside=beside),
-            settings=told,
-            controls=None
-            if controls is None
-            else [RecordedControl.of(each, beside=beside) for each in several],
-            reference=file_of(picture, beside=beside),
-            reference_scale=float(getattr(reference, "scale", 1.0)),
-            lora=lora,
-        )
 
 
 @dataclass(frozen=True)
@@ -162,6 +57,8 @@ class EditRecord:
     """Everything that was used, defaults and versions included, as the engine reports it."""
     timings: Mapping[str, float]
     controls: Sequence[RecordedControl] = ()
+    references: Sequence[Sequence[RecordedReference]] = ()
+    """For each IP-Adapter."""
     regions: Sequence[RecordedRegion] = ()
     format: int = FORMAT
 
@@ -193,8 +90,6 @@ class EditRecord:
             known |= {"seed": result.seeds[index], "num_images": 1, **texts}
             own = 0
         region = ("mask", "strength_map")
-        controls = request.controls
-        several = controls if isinstance(controls, list | tuple) else [controls]
         return cls(
             version=version("softpaint"),
             image=file_of(request.image, beside=beside),
@@ -208,7 +103,13 @@ class EditRecord:
             index=own,
             settings={**used, "seeds": [result.seeds[index]]},
             timings=result.timings,
-            controls=[RecordedControl.of(each, beside=beside) for each in several if each],
+            controls=[
+                RecordedControl.of(each, beside=beside) for each in _several(request.controls)
+            ],
+            references=[
+                [RecordedReference.of(each, beside=beside) for each in _several(of_one)]
+                for of_one in _several(request.ip_adapter_image)
+            ],
             regions=[RecordedRegion.of(each, beside=beside) for each in request.regions or ()],
         )
 
@@ -241,6 +142,7 @@ class EditRecord:
                 for kind, each in {
                     **self.region,
                     **self._control_files(),
+                    **self._reference_files(),
                     **self._region_files(),
                 }.items()
             },
@@ -265,6 +167,22 @@ class EditRecord:
             for key, each in (("image", control.image), ("mask", control.mask))
             if isinstance(each, InputFile)
         }
+
+    def _reference_files(self) -> dict[str, InputFile]:
+        every = [each for several in self.references for each in several]
+        return {
+            f"reference {number} {key}": file
+            for number, each in enumerate(every, 1)
+            for key, file in (("image", each.image), ("mask", each.mask))
+            if file is not None
+        }
+
+
+def _several(given: Any) -> Sequence[Any]:
+    """What is given as a list, one or nothing."""
+    if given is None or given == "":
+        return ()
+    return given if isinstance(given, list | tuple) else (given,)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -300,6 +218,10 @@ def read_record(text: str, name: str) -> EditRecord:
             )
         region = {kind: _file(each) for kind, each in _table(fields["region"]).items()}
         controls = [_control(each) for each in _list(fields["controls"])]
+        references = [
+            [_reference(each) for each in _list(of_one)]
+            for of_one in _list(fields.get("references", []))
+        ]
         record = EditRecord(
             **{
                 **fields,
@@ -311,6 +233,7 @@ def read_record(text: str, name: str) -> EditRecord:
                 "settings": _table(fields["settings"]),
                 "timings": {k: float(_number(v)) for k, v in _table(fields["timings"]).items()},
                 "controls": controls,
+                "references": references,
                 "regions": [_region(each) for each in _list(fields.get("regions", []))],
             }
         )
@@ -380,6 +303,14 @@ def _edit(values: dict[str, Any]) -> dict[str, Any]:
 
 def _file(fields: Any) -> InputFile:
     return InputFile(**{key: _text(value) for key, value in _table(fields).items()})
+
+
+def _reference(fields: Any) -> RecordedReference:
+    fields = _table(fields)
+    image, mask = (None if fields[key] is None else _file(fields[key]) for key in ("image", "mask"))
+    _number(fields["scale"])
+    _require(isinstance(fields["masked"], bool), "masked")
+    return RecordedReference(**{**fields, "image": image, "mask": mask})
 
 
 def _region(fields: Any) -> RecordedRegion:

@@ -91,6 +91,8 @@ class Contest:
         request: the edit.
         shares: after which they are judged.
         cut: how many go on, of how many that run and are to be kept.
+        queued: queue their tickets now; else that is left to the caller, see
+            :meth:`~engine.runtime.core.Runtime.prepare`.
 
     Raises:
         InputError: bad input; nothing was queued.
@@ -104,6 +106,7 @@ class Contest:
         *,
         shares: Sequence[float] = SHARES,
         cut: Callable[[int, int], int] = halved,
+        queued: bool = True,
     ) -> None:
         self.runtime, self.request = runtime, request
         self.cut = cut
@@ -115,17 +118,15 @@ class Contest:
             replace(each, callback=self._callback(number))
             for number, each in enumerate(contenders(request))
         ]
-        tickets = runtime.add_variants(several)
+        tickets = runtime.prepare(several)
         self.entries = []
         for number, (each, ticket) in enumerate(zip(several, tickets, strict=True)):
             assert ticket.prepared is not None  # noqa: S101 - it has not left
             ticket.prepared.judged = True
             self.entries.append(Entry(number, each, ticket, ticket.prepared))
-        try:
-            self._check()
-        except InputError:
-            self.abort()
-            raise
+        self._check()
+        if queued:
+            runtime.queue(tickets)
 
     @property
     def tickets(self) -> list[Ticket]:

@@ -84,7 +84,8 @@ def encoded(
         flat = picture if kind == "WEBP" else picture.convert("RGB")
         flat.save(file, kind, quality=quality)
     else:
-        write_image(file, picture, kind, metadata=record, name=f"result.{suffix}", warn=False)
+        name = f"result.{suffix}"
+        write_image(file, picture, kind, metadata=record, name=name, warn=False, quick=True)
     return file.getvalue()
 
 

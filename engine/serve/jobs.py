@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from engine.edit.memory import Renders
     from engine.request.request import EditRequest
-    from engine.request.result import EditResult
+    from engine.request.result import Candidate, EditResult
     from engine.runtime.core import Ticket
+    from engine.runtime.progress import Running
 
 EVENTS = 256
 """Events that a job remembers for a client that comes back."""
@@ -122,7 +123,10 @@ class Job:
     """Of a tolerant job's edits, by label."""
     warnings: list[str] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
-    tickets: Sequence[Ticket] = ()
+    runs: Mapping[str, Running] = field(default_factory=dict)
+    """By label, what runs of it in a runtime."""
+    candidates: Sequence[Candidate] = ()
+    """Everybody who was tried, where the best of several starts were asked for."""
     grounds: dict[str, tuple[Image.Image, NDArray[np.float32]]] = field(default_factory=dict)
     """By label, what its figures are measured against: the original and the map (H W)."""
     admitted: threading.Event = field(default_factory=threading.Event)
@@ -135,11 +139,18 @@ class Job:
         self._shown = 0
         self._lock = threading.Lock()
         self._listening: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        """For its end alone."""
 
     @property
     def over(self) -> bool:
         """Nothing about it changes any more."""
         return self.state in ENDS
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        """All that runs of it."""
+        return [ticket for run in self.runs.values() for ticket in run.tickets]
 
     @property
     def watched(self) -> bool:
@@ -156,12 +167,13 @@ class Job:
             self.state = state or self.state
             self._count += 1
             self._events.append(Event(self._count, kind, data or {}))
-            listening = list(self._listening)
-        for loop, event in listening:
+            told = [*self._listening, *(self._waiting if self.over else ())]
+        for mark in told:
             try:
-                loop.call_soon_threadsafe(event.set)
+                mark[0].call_soon_threadsafe(mark[1].set)
             except RuntimeError:  # its loop is closed: nobody listens there any more
-                self._listening.discard((loop, event))
+                self._listening.discard(mark)
+                self._waiting.discard(mark)
 
     def show(self, preview: Preview) -> int:
         """Keep a preview; its number, from 0."""
@@ -208,9 +220,16 @@ class Job:
             self._listening.discard(mark)
 
     async def wait(self) -> None:
-        """Until it is over, its last event published."""
-        async for _ in self.follow():
-            pass
+        """Until it is over, its last event published. Who waits wants no previews."""
+        mark = (asyncio.get_running_loop(), asyncio.Event())
+        with self._lock:
+            self._waiting.add(mark)
+            over = self.over
+        try:
+            if not over:
+                await mark[1].wait()
+        finally:
+            self._waiting.discard(mark)
 
     def told(self) -> dict[str, Any]:
         """The job as JSON, for a client."""
@@ -227,6 +246,8 @@ class Job:
             "warnings": self.warnings,
             "results": self.told_results() if self.state is JobState.FINISHED else [],
         }
+        if self.candidates:
+            shown["candidates"] = [self._told_candidate(each) for each in self.candidates]
         if self.errors:
             shown["errors"] = {label: told(error)[2] for label, error in self.errors.items()}
         if self.error is not None:
@@ -251,6 +272,19 @@ class Job:
             }
             for number, output in enumerate(self.outputs)
         ]
+
+    def _told_candidate(self, candidate: Candidate) -> dict[str, Any]:
+        last = candidate.judged[-1] if candidate.judged else None
+        return {
+            "number": candidate.number,
+            "seed": candidate.seed,
+            "strategy": candidate.strategy,
+            "left_at": candidate.left_at,
+            "judged_at": last.share if last else None,
+            "scores": dict(last.scores) if last else {},
+            "url": f"/api/jobs/{self.id}/candidates/{candidate.number}.jpg" if last else None,
+            "error": told(candidate.error)[2] if candidate.error is not None else None,
+        }
 
     @property
     def seconds(self) -> float | None:

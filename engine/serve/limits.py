@@ -17,6 +17,8 @@ class Limits:
     """``num_inference_steps`` of a request."""
     n: int = 16
     """Pictures that one request asks for."""
+    candidates: int = 32
+    """Starts of which a request keeps the best."""
     queue: int = 64
     """Jobs that wait; a further one is refused with 429."""
     running: int = 8

@@ -191,7 +191,9 @@ class Service:
         with self._lock:
             if job.id not in self._jobs:
                 return
-            pixels = sum(4 * output.picture.width * output.picture.height for output in job.outputs)
+            shown = [output.picture for output in job.outputs]
+            shown += [look.preview for each in job.candidates for look in each.judged]
+            pixels = sum(4 * picture.width * picture.height for picture in shown)
             self._over[job.id] = job.nbytes + pixels
             while len(self._over) > 1 and (
                 len(self._over) > self.limits.jobs

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from engine.serve.limits import Limits
 
 FIELDS: Mapping[str, Field] = {
-    name: field
-    for name, field in fields_of(Fields).items()
-    if field.group not in {Group.OUTPUT, Group.CHOICE}  # a job of several seeds has its own way
+    name: field for name, field in fields_of(Fields).items() if field.group is not Group.OUTPUT
 }
 """The settings that a request may give."""
 IMAGES = tuple(
@@ -324,7 +322,13 @@ def _regions(value: Any, limits: Limits) -> list[Any]:
 
 def _check_limits(taken: Mapping[str, Any], limits: Limits) -> None:
     """Raise for what is valid and too much."""
-    for name, most in (("num_inference_steps", limits.steps), ("num_images", limits.n)):
+    most_of = {
+        "num_inference_steps": limits.steps,
+        "num_images": limits.n,
+        "candidates": limits.candidates,
+        "keep": limits.n,
+    }
+    for name, most in most_of.items():
         if (value := taken.get(name)) is not None and value > most:
             raise InputError(f"{name} is {value}; this server takes at most {most}.")
     if (side := taken.get("native_size")) is not None:

@@ -19,14 +19,17 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import CancelledError
-from engine.runtime.core import State
+from engine.runtime.contest import Contest
 from engine.serve.errors import BusyError, LeavingError
 from engine.serve.jobs import Job, JobState, Output, Preview, failure
 from engine.serve.rate import Rate
 
 if TYPE_CHECKING:
+    from engine.edit.memory import Renders
     from engine.engine import InpaintEngine
-    from engine.runtime.core import Runtime, Ticket
+    from engine.request.request import EditRequest
+    from engine.runtime.core import Runtime
+    from engine.runtime.progress import Running
     from engine.serve.finisher import Finisher
     from engine.serve.limits import Limits
     from engine.types import Snapshot
@@ -124,7 +127,7 @@ class Worker(threading.Thread):
         try:
             self.check_room()
             with _heard([job]):
-                job.tickets = self._tickets(job)
+                job.runs = self._runs(job)
             if job.measured:
                 job.grounds = _grounds(job)
             job.total = sum(ticket.progress.total for ticket in job.tickets)
@@ -153,16 +156,21 @@ class Worker(threading.Thread):
         for job in list(self.running):
             self._end(job, LeavingError("the server went down while this ran.", retry_after=30))
 
-    def _tickets(self, job: Job) -> Sequence[Ticket]:
-        requests = [
-            replace(request, callback=self._watch(job), progress=False)
-            for request in job.requests.values()
-        ]
+    def _runs(self, job: Job) -> dict[str, Running]:
+        requests = {
+            label: replace(request, callback=self._watch(job), progress=False)
+            for label, request in job.requests.items()
+        }
         if job.together:
-            return self._fore.prepare(requests, job.memory)
-        return [
-            ticket for request in requests for ticket in self._fore.prepare([request], job.memory)
-        ]
+            tickets = self._fore.prepare(list(requests.values()), job.memory)
+            return dict(zip(requests, tickets, strict=True))
+        return {label: self._run_of(request, job.memory) for label, request in requests.items()}
+
+    def _run_of(self, request: EditRequest, memory: Renders | None) -> Running:
+        """A ticket, or several of which the best are kept."""
+        if request.chooses and memory is None:
+            return Contest(self._fore, request, queued=False)
+        return self._fore.prepare([request], memory)[0]
 
     def _watch(self, job: Job) -> Callable[[Snapshot], None]:
         """Makes previews of a job, as often as they cost little."""
@@ -266,11 +274,12 @@ class Worker(threading.Thread):
         """Tell how far a job has come, and let it leave; how many steps it has made."""
         done = sum(ticket.progress.done for ticket in job.tickets)
         moved, job.done = done - job.done, done
-        failed = [ticket for ticket in job.tickets if ticket.state is State.FAILED]
-        if failed and not job.tolerant:
-            error = failed[0].error
-            self._end(job, error or RuntimeError("failed"))
-        elif all(ticket.left for ticket in job.tickets):
+        for run in job.runs.values():
+            run.advance()
+        error = next((run.error for run in job.runs.values() if run.error is not None), None)
+        if error is not None and not job.tolerant:
+            self._end(job, error)
+        elif all(run.left for run in job.runs.values()):
             self._finish(job)
         elif moved:
             job.publish("step", {"done": done, "total": job.total})
@@ -279,13 +288,18 @@ class Worker(threading.Thread):
     def _finish(self, job: Job) -> None:
         """Give the pictures to those who measure and tell."""
         self.running.remove(job)
-        labelled = list(zip(job.requests, job.tickets, strict=True))
-        job.errors = {name: ticket.error for name, ticket in labelled if ticket.error is not None}
+        job.errors = {name: run.error for name, run in job.runs.items() if run.error is not None}
+        made = {name: run.outcome() for name, run in job.runs.items() if run.error is None}
         outputs = [
-            Output(name, ticket.result, index)
-            for name, ticket in labelled
-            if ticket.result is not None
-            for index in range(len(ticket.result.seeds))
+            Output(name, part, index)
+            for name, result in made.items()
+            for part in result.parts or [result]
+            for index in range(len(part.seeds))
+        ]
+        job.candidates = [
+            replace(each, judged=each.judged[-1:])  # earlier looks are of no use to anybody
+            for result in made.values()
+            for each in result.candidates
         ]
         if not outputs:
             self._fail(job, next(iter(job.errors.values())))
@@ -320,7 +334,7 @@ class Worker(threading.Thread):
     @staticmethod
     def _forget(job: Job) -> None:
         """Drop what a job held to run."""
-        job.tickets = ()
+        job.runs = {}
         if job.memory is not None:
             job.memory.keep()
 
@@ -357,7 +371,7 @@ def _heard(jobs: Sequence[Job]) -> Iterator[None]:
 
 def _grounds(job: Job) -> dict[str, Any]:
     """By label, the original and the map of each edit; one of each where they share them."""
-    prepared = [ticket.prepared for ticket in job.tickets]
+    prepared = [run.tickets[0].prepared for run in job.runs.values()]
     several = prepared[:1] * len(prepared) if job.together else prepared
     known = {id(each): (each.original, each.strength_map) for each in several if each is not None}
     return {label: known[id(each)] for label, each in zip(job.requests, several, strict=True)}

@@ -35,6 +35,8 @@ def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> N
     Raises:
         InputError: it refuses them, or does not take one of the ``arguments``.
     """
+    import numpy as np
+
     name = type(scheduler).__name__
     known = set(inspect.signature(scheduler.set_timesteps).parameters)
     arguments = {k: v for k, v in arguments.items() if k != "sigmas" or k in known}
@@ -44,11 +46,15 @@ def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> N
     if unknown:
         raise InputError(f"{name} takes no {min(unknown)}, which this model needs.")
     try:
-        scheduler.set_timesteps(count, device="cpu", **arguments)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scheduler.set_timesteps(count, device="cpu", **arguments)
     except (ValueError, IndexError, AssertionError) as error:
         raise InputError(
             f"{name} cannot run {count} steps with this model's settings: {error}"
         ) from error
+    # One step, stretched to an end level, is 0 by 0.
+    if not np.isfinite(np.asarray(scheduler.timesteps, np.float64)).all():
+        raise InputError(f"{name} cannot run {count} steps with this model's settings.")
 
 
 def _shift(scheduler: Any, shift: float) -> None:

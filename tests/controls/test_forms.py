@@ -139,3 +139,28 @@ class TestIPAdapters:
         engine = InpaintEngine.from_pipe(pipe)
         with pytest.raises(InputError, match=r"a FaceID.*give Reference\(embeds="):
             tiny.edited(engine, ip_adapter_image=tiny.picture())
+
+    def test_a_face_id_without_an_encoder_reads_embeddings_alone(self):
+        pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
+        weights = tiny_controls.ip_adapter(pipe.unet)
+        pipe.load_ip_adapter([weights], subfolder=[""], weight_name=[""], image_encoder_folder=None)
+        layers = pipe.unet.encoder_hid_proj.image_projection_layers
+        torch.manual_seed(0)
+        layers[0] = IPAdapterFaceIDImageProjection(
+            image_embed_dim=24,
+            cross_attention_dim=pipe.unet.config.cross_attention_dim,
+            num_tokens=4,
+        )
+        engine = InpaintEngine.from_pipe(pipe)
+        with pytest.raises(InputError, match=r"a FaceID.*give Reference\(embeds="):
+            tiny.edited(engine, ip_adapter_image=tiny.picture())
+        faces = torch.randn(1, 1, 24, generator=torch.Generator().manual_seed(1))
+        off, on = (
+            tiny.edited(
+                engine,
+                num_inference_steps=1,
+                ip_adapter_image=Reference(embeds=faces, scale=scale),
+            ).latents
+            for scale in (0, 1)
+        )
+        assert not torch.equal(off, on)

@@ -209,3 +209,10 @@ def test_pictures_are_part_of_what_is_remembered_of_a_text():
     fresh = InpaintEngine.from_pipe(engine.pipe).edit(**{**plain, "image": tiny.picture(seed=1)})
     assert torch.equal(other, fresh.latents)
     assert not torch.equal(one, other)
+
+
+def test_a_schedule_that_is_no_numbers_is_refused():
+    """One step, whose only level is to be the first and the stretched last at once."""
+    engine = InpaintEngine.from_pipe(PIPELINES["qwen-image"]())
+    with pytest.raises(InputError, match="cannot run 1 steps"):
+        engine.edit(**settings(num_inference_steps=1))

@@ -26,6 +26,7 @@ MAKERS: dict[str, Any] = {
     "z-image": (diffusers.ZImagePipeline, tiny_qwen.z_image),
     "qwen-image": (diffusers.QwenImagePipeline, tiny_qwen.qwen_image),
     "flux": (diffusers.FluxPipeline, tiny_flux.modules),
+    "flux2": (diffusers.Flux2KleinPipeline, tiny_flux.flux2_modules),
     "sd3": (diffusers.StableDiffusion3Pipeline, tiny_flow.sd3_modules),
 }
 
@@ -49,6 +50,51 @@ def z_image_original(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return made
 
 
+TXT = "double_blocks.0.txt_attn.norm."
+FLUX2_NAMES = {
+    "x_embedder.": "img_in.",
+    "context_embedder.": "txt_in.",
+    "time_guidance_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+    "time_guidance_embed.timestep_embedder.linear_2.": "time_in.out_layer.",
+    "_modulation.linear.": "_modulation.lin.",
+    "modulation_img.linear.": "modulation_img.lin.",
+    "modulation_txt.linear.": "modulation_txt.lin.",
+    "norm_out.linear.": "final_layer.adaLN_modulation.1.",
+    "proj_out.": "final_layer.linear.",
+    "single_transformer_blocks.0.attn.to_qkv_mlp_proj.": "single_blocks.0.linear1.",
+    "single_transformer_blocks.0.attn.to_out.": "single_blocks.0.linear2.",
+    "single_transformer_blocks.0.attn.norm_q.weight": "single_blocks.0.norm.query_norm.scale",
+    "single_transformer_blocks.0.attn.norm_k.weight": "single_blocks.0.norm.key_norm.scale",
+    "transformer_blocks.0.attn.norm_q.weight": "double_blocks.0.img_attn.norm.query_norm.scale",
+    "transformer_blocks.0.attn.norm_k.weight": "double_blocks.0.img_attn.norm.key_norm.scale",
+    "transformer_blocks.0.attn.norm_added_q.weight": f"{TXT}query_norm.scale",
+    "transformer_blocks.0.attn.norm_added_k.weight": f"{TXT}key_norm.scale",
+    "transformer_blocks.0.attn.to_out.0.": "double_blocks.0.img_attn.proj.",
+    "transformer_blocks.0.attn.to_add_out.": "double_blocks.0.txt_attn.proj.",
+    "transformer_blocks.0.ff.linear_in.": "double_blocks.0.img_mlp.0.",
+    "transformer_blocks.0.ff.linear_out.": "double_blocks.0.img_mlp.2.",
+    "transformer_blocks.0.ff_context.linear_in.": "double_blocks.0.txt_mlp.0.",
+    "transformer_blocks.0.ff_context.linear_out.": "double_blocks.0.txt_mlp.2.",
+}
+
+
+def flux2_original(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """In the names of Black Forest Labs' code, of one block of each kind."""
+    block = "transformer_blocks.0.attn."
+    joined = {
+        "double_blocks.0.img_attn.qkv.weight": [f"{block}to_{x}.weight" for x in "qkv"],
+        "double_blocks.0.txt_attn.qkv.weight": [f"{block}add_{x}_proj.weight" for x in "qkv"],
+    }
+    made = {name: torch.cat([tensors[x] for x in parts]) for name, parts in joined.items()}
+    for name in tensors.keys() - {each for parts in joined.values() for each in parts}:
+        old, new = next((o, n) for o, n in FLUX2_NAMES.items() if o in name)
+        each = tensors[name]
+        if "adaLN" in new:  # shift before scale
+            each = torch.cat(each.chunk(2)[::-1])
+        made[name.replace(old, new)] = each
+    return made
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """By family: a pipeline, its folder without the transformer's weights, and these in a file."""
@@ -62,6 +108,8 @@ def models(tmp_path_factory):
         tensors = dict(pipe.transformer.state_dict())
         if name == "z-image":
             tensors = z_image_original(tensors)
+        if name == "flux2":
+            tensors = flux2_original(tensors)
         if name == "qwen-image":
             tensors = {f"model.diffusion_model.{key}": each for key, each in tensors.items()}
         file = ldm.write(folder / "alone.safetensors", tensors)

@@ -65,6 +65,13 @@ def test_previews_are_pictures_of_what_is_shown(client, scene):
     assert client.get(f"/api/jobs/{job}/previews/99").status_code == 404
 
 
+def test_nothing_is_shown_to_who_only_waits_for_the_picture(client, server, scene):
+    answer = client.post("/api/jobs?wait=true", files=scene.files, data=form(num_inference_steps=6))
+    job = server.service.job(answer.headers["x-softpaint-job"])
+    assert job.state == "finished"
+    assert job.last_preview is None
+
+
 def test_seeds_are_a_picture_each_like_their_single_runs(client, scene, expected):
     answer = client.post("/api/jobs", files=scene.files, data=form() | {"seeds": "[9, 3]"})
     results = ended(client, answer.json()["id"])["results"]

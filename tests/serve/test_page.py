@@ -344,7 +344,10 @@ def test_the_form_is_the_registrys_and_errors_stand_at_their_setting(page):
         for field in known["fields"]
         if field["type"] in {"string", "integer", "number", "boolean"} or field["choices"]
     }
-    assert shown == asked - {"prompt"} | {"controls"}
+    strategies = {each["name"]: each["options"] for each in known["strategies"]}
+    default = next(field["default"] for field in known["fields"] if field["name"] == "strategy")
+    options = {option["name"] for option in strategies[default]}
+    assert shown == asked - {"prompt"} | {"controls"} | options
     page.get_by_label("Inference steps").fill("1000")
     page.keyboard.press("Tab")
     _paint(page)
@@ -353,6 +356,86 @@ def test_the_form_is_the_registrys_and_errors_stand_at_their_setting(page):
     field.locator(".error").wait_for()
     assert "num_inference_steps" in field.locator(".error").inner_text()
     assert field.locator("input").get_attribute("aria-invalid") == "true"
+
+
+def test_a_strategy_brings_the_form_of_its_options(page, server):
+    page.get_by_label("Strategy", exact=True).select_option("soft-blend")
+    page.click("#strategy-options summary")
+    page.get_by_label("Power").fill("2.5")
+    page.keyboard.press("Tab")
+    _paint(page, [(300, 300)])
+    _render(page)
+    session = list(server[1].sessions._open.values())[-1].session
+    assert session.arguments["power"] == 2.5
+    page.get_by_label("Strategy", exact=True).select_option("blend")
+    assert page.locator("[data-setting=power]").count() == 0
+    assert page.locator("[data-setting=hard_mask] input[type=checkbox]").count() == 1
+    _render(page)  # an option that blend does not have would be refused
+    used = list(server[1].sessions._open.values())[-1].session.arguments
+    assert used["strategy"] == "blend"
+    assert "power" not in used
+
+
+def test_candidates_are_shown_sorted_and_one_that_left_can_be_finished(page):
+    page.evaluate("document.querySelector('#group-candidates').open = true")
+    page.get_by_label("Candidates").fill("3")
+    page.keyboard.press("Tab")
+    page.get_by_label("Inference steps").fill("4")
+    page.keyboard.press("Tab")
+    _paint(page, [(300, 300)])
+    _render(page)
+    thumbs = page.locator("#judge .thumbs button")
+    assert thumbs.count() == 3
+    assert page.locator("#judge .thumbs .left").count() == 2
+    worth = {}
+    for by in ("total", "seam"):
+        page.locator("#judge .pick select").select_option(by)
+        worth[by] = [
+            float(text) for text in page.locator("#judge .thumbs .score").all_inner_texts()
+        ]
+    left = page.locator("#judge .thumbs .left").first
+    seed = left.locator("span").first.inner_text()
+    # The finished one stands first, then those that left, the best first.
+    assert worth["total"][1] >= worth["total"][2]
+    assert worth["seam"][1] <= worth["seam"][2]
+    left.click()
+    page.wait_for_selector(".thumbs", state="detached")
+    assert page.get_by_label("Seed").input_value() == seed
+
+
+def test_two_fingers_move_and_enlarge_and_paint_nothing(page):
+    shown = "document.querySelector('#world').getBoundingClientRect().toJSON()"
+    before = page.evaluate(shown)
+    fingers = page.context.new_cdp_session(page)
+    pane = page.locator("#pane").bounding_box()
+    x, y = pane["x"] + 300, pane["y"] + 300
+
+    def touch(kind, *points):
+        fingers.send(
+            "Input.dispatchTouchEvent",
+            {
+                "type": kind,
+                "touchPoints": [{"x": px, "y": py, "id": k} for k, (px, py) in enumerate(points)],
+            },
+        )
+
+    touch("touchStart", (x, y))
+    touch("touchMove", (x + 30, y))  # the first finger paints until the second one comes
+    touch("touchStart", (x + 30, y), (x + 130, y))
+    for step in range(1, 6):  # apart: from 100 to 200 px; and 30 px down
+        down = y + 6 * step
+        touch("touchMove", (x + 30 - 10 * step, down), (x + 130 + 10 * step, down))
+    touch("touchEnd")
+    after = page.evaluate(shown)
+    assert after["width"] == pytest.approx(2 * before["width"], rel=0.02)
+    centre = x + 80
+    assert after["x"] - centre == pytest.approx(2 * (before["x"] - centre), abs=3)
+    assert after["y"] - (y + 30) == pytest.approx(2 * (before["y"] - y), abs=3)
+    assert _exported(page).max() == 0
+    touch("touchStart", (x, y))  # and one finger paints
+    touch("touchMove", (x + 30, y))
+    touch("touchEnd")
+    assert _exported(page).max() > 0
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.models.codec import KLCodec
 from engine.models.family import Family
+from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH, packed, patched, places, unpacked, unpatched
 from engine.models.peer import Peer
@@ -212,6 +213,42 @@ def _may_have(index: Mapping[str, Any]) -> bool:
     return isinstance(part, list) and part[-1] == "Flux2Transformer2DModel"
 
 
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "img_in.weight" in shapes
+    embed, words = ("img_in", "txt_in") if original else ("x_embedder", "context_embedder")
+    double, single = (
+        ("double_blocks.", "single_blocks.")
+        if original
+        else ("transformer_blocks.", "single_transformer_blocks.")
+    )
+    norm = "img_attn.norm.query_norm.scale" if original else "attn.norm_q.weight"
+    inner = "img_mlp.0" if original else "ff.linear_in"
+    told = "guidance_in.in_layer" if original else "time_guidance_embed.guidance_embedder.linear_1"
+    width, given = shapes[f"{embed}.weight"]
+    head = shapes[f"{double}0.{norm}"][0]
+    return {
+        "in_channels": given,
+        "num_layers": count(shapes, double),
+        "num_single_layers": count(shapes, single),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": shapes[f"{words}.weight"][1],
+        "mlp_ratio": shapes[f"{double}0.{inner}.weight"][0] / (2 * width),
+        "guidance_embeds": f"{told}.weight" in shapes,
+    }
+
+
+FILE = TransformerFile(
+    name="flux2",
+    description="Flux.2",
+    module="Flux2Transformer2DModel",
+    marks=(
+        ("double_stream_modulation_img.lin.", "single_blocks.0.linear1."),
+        ("double_stream_modulation_img.linear.", "single_transformer_blocks.0.attn.to_qkv_mlp"),
+    ),
+    fit=_fitted,
+    base="black-forest-labs/FLUX.2-klein-4B",
+)
 FLUX2 = Family(
     name="flux2",
     description="Flux.2",
@@ -228,6 +265,7 @@ FLUX2 = Family(
     may_have=_may_have,
     defaults=_defaults,
     solver_arguments=_solver_arguments,
+    transformers=(FILE,),
     half="bfloat16",
     inpaint_pipeline="Flux2KleinInpaintPipeline",
     peer=KleinPeer(patch=PATCH, apart=True, shows=True),

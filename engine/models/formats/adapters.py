@@ -14,8 +14,10 @@ from typing import Any
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.models.formats.embeddings import insert_embedding, remove_embedding
+from engine.models.formats.kinds import LORA, kind_of
 from engine.models.formats.lora import COMPONENTS, matched, read_lora, state_dict_of
 from engine.models.formats.sources import first_line, guarded, hub_file, no_loading_bars
+from engine.models.header import read_header
 from engine.models.lora import adding_adapters
 from engine.models.state import dtype_of
 
@@ -112,6 +114,19 @@ class Adapters:
         """By adapter name."""
         self.embeddings: dict[str, Embedding] = {}
         """By word."""
+        self.ip_adapters: list[str] = []
+        """Their files."""
+
+    def add_all(
+        self, loras: Iterable[Lora], embeddings: Iterable[Embedding], ip_adapters: list[str]
+    ) -> None:
+        """Load several of each kind; errors as of each."""
+        for embedding in embeddings:
+            self.add_embedding(embedding)
+        for lora in loras:
+            self.add_lora(lora)
+        if ip_adapters:
+            self.set_ip_adapters(ip_adapters)
 
     def add_lora(self, lora: Lora, name: str | None = None) -> str:
         """Load a LoRA, or give one of that ``name`` another weight; its name.
@@ -165,18 +180,33 @@ class Adapters:
             remove_embedding(self.pipe, each)
             del self.embeddings[each]
 
+    def set_ip_adapters(self, places: list[str]) -> None:
+        """Load IP-Adapters, in the place of those that there are.
+
+        Raises:
+            ModelError: one is missing, no IP-Adapter or of another family, or their image encoder
+                is not beside them.
+        """
+        from engine.models.formats.ip_adapters import load_ip_adapters
+
+        load_ip_adapters(
+            self.pipe, [find_file(place, (".safetensors", ".bin")) for place in places]
+        )
+        self.ip_adapters = [os.path.realpath(Path(place).expanduser()) for place in places]
+
     def recorded(self) -> dict[str, list[str]]:
         """The arguments of ``from_pretrained`` that load the same; kinds without any left out."""
         kinds: dict[str, Iterable[Any]] = {
             "lora": self.loras.values(),
             "embedding": self.embeddings.values(),
         }
-        return {name: [_portable(each) for each in held] for name, held in kinds.items() if held}
+        told = {name: [_portable(each) for each in held] for name, held in kinds.items() if held}
+        return told | ({"ip_adapter": self.ip_adapters} if self.ip_adapters else {})
 
     def _named(self, name: str) -> str:
         """A name that peft takes and that is not taken."""
         plain = re.sub(r"\W", "_", name) or "lora"
-        taken = {each for held in self.pipe.get_list_adapters().values() for each in held}
+        taken = self._adapters()
         numbered = (f"{plain}_{number}" for number in range(2, len(taken) + 3))
         return plain if plain not in taken else next(n for n in numbered if n not in taken)
 
@@ -226,22 +256,28 @@ class Adapters:
             raise ModelError(f"{path} could not be loaded: {error}") from error
 
     def _load_by_diffusers(self, path: Path, name: str) -> None:
-        """Of transformers, whose few kinds of files diffusers' pipelines know themselves."""
-
-        def is_there() -> bool:
-            return any(name in held for held in self.pipe.get_list_adapters().values())
-
+        """Load a LoRA of a transformer, whose files' names the pipeline's own loader knows."""
+        header = read_header(path)
+        if kind_of(header) is not LORA:
+            kind = kind_of(header)
+            raise ModelError(f"{path} is no LoRA but {kind.what if kind else 'something else'}.")
         try:
             with no_loading_bars(), adding_adapters():
                 self.pipe.load_lora_weights(
                     str(path.parent), weight_name=path.name, adapter_name=name
                 )
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
-            if is_there():
+        except (ValueError, RuntimeError, KeyError, AttributeError, OSError) as error:
+            if name in self._adapters():
                 self.pipe.delete_adapters(name)
-            raise ModelError(f"{path} could not be loaded: {first_line(error)}") from error
-        if not is_there():
-            raise ModelError(f"{path} has nothing for this model: the LoRA is of another family.")
+            raise ModelError(
+                f"{path} could not be loaded, which is a LoRA of another model: {first_line(error)}"
+            ) from error
+        if name not in self._adapters():
+            raise ModelError(f"{path} has nothing for this model: it is a LoRA of another family.")
+
+    def _adapters(self) -> set[str]:
+        """The names of all LoRAs that are in the pipeline."""
+        return {each for held in self.pipe.get_list_adapters().values() for each in held}
 
     def _weigh(self) -> None:
         if self.loras:

@@ -120,8 +120,10 @@ def assembled(make: Any, config: Any, tensors: dict[str, torch.Tensor], what: st
         ModelError: tensors are missing, or of other shapes; ``what`` it was to be.
     """
     from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
 
-    with init_empty_weights():
+    # To draw numbers for weights that are none takes as long as to read those of a text encoder.
+    with no_init_weights(), init_empty_weights():
         module = make(config)
     if not hasattr(module, "text_model"):  # transformers' CLIPTextModel has lost this level
         tensors = {name.removeprefix("text_model."): each for name, each in tensors.items()}

@@ -50,12 +50,13 @@ def _unet_alone(header: Header) -> bool:
 
 UNPACKED = "give it in 16 bits, in float8 or as .gguf"
 CHECKPOINT = "give a whole checkpoint as the model"
+LORA = Kind(
+    "a LoRA",
+    _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
+    f"it changes a checkpoint and is none: {CHECKPOINT}",
+)
 KINDS: tuple[Kind, ...] = (
-    Kind(
-        "a LoRA",
-        _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
-        f"it changes a checkpoint and is none: {CHECKPOINT}",
-    ),
+    LORA,
     Kind(
         "an IP-Adapter",
         _begins("image_proj.", "ip_adapter."),
@@ -78,7 +79,6 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
-    Kind("Flux.2", _begins("single_stream_modulation.", "early_stream_modulations.")),
     Kind("Chroma", _begins("distilled_guidance_layer.")),
     Kind("AuraFlow", _begins("double_layers.")),
     Kind("HiDream", _begins("double_stream_blocks.")),
@@ -105,6 +105,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("a VAE", _vae_alone, f"{CHECKPOINT}, and this as its VAE"),
 )
 UNREGISTERED: tuple[Kind, ...] = (
+    Kind("Flux.2", _begins("single_stream_modulation.", "early_stream_modulations.")),
     Kind("Flux.1", _begins("double_blocks.", "single_transformer_blocks.")),
     Kind("Stable Diffusion 3", _begins("joint_blocks.")),
     Kind("Qwen-Image", _begins("txt_norm.")),

@@ -37,6 +37,7 @@
  * @property {string} [cost]
  * @property {string} [needs] what the loaded model lacks for it; empty where it can run it
  * @property {boolean} [offline] a control's network is on the server's machine
+ * @property {SettingField[]} [options] a strategy's own
  *
  * @typedef {object} Registry
  * @property {SettingField[]} fields
@@ -60,12 +61,23 @@
  * @property {number} [reused_calls]
  * @property {number} [skipped_calls]
  *
+ * One of several starts, of which the best are kept.
+ * @typedef {object} Candidate
+ * @property {number} number
+ * @property {number | null} seed
+ * @property {string} strategy
+ * @property {number | null} left_at share of its run after which it was thrown out; null is kept
+ * @property {Record<string, number>} scores `total` from 0 to 1, and its terms
+ * @property {string | null} url a small picture of what it was heading for
+ * @property {string | null} [error]
+ *
  * @typedef {object} JobTold
  * @property {string} id
  * @property {string} state
  * @property {Result[]} results
  * @property {string[]} [warnings]
  * @property {Record<string, string>} [errors]
+ * @property {Candidate[]} [candidates]
  * @property {{message: string, code?: string, status?: number}} [error]
  *
  * @typedef {[number, number, number, number]} Box left, top, right, bottom

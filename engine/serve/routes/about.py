@@ -54,7 +54,8 @@ async def about(request: Request, service: ServiceOf) -> dict[str, Any]:
         "native": [backbone.native_size, backbone.native_size],
         "multiple": backbone.align,
         "limits": {
-            name: getattr(limits, name) for name in ("pixels", "bytes", "steps", "n", "queue")
+            name: getattr(limits, name)
+            for name in ("pixels", "bytes", "steps", "n", "candidates", "queue")
         },
         "token_required": bool(request.app.state.access.token),
         "samples": [
@@ -108,7 +109,7 @@ async def settings(service: ServiceOf) -> dict[str, Any]:
                 "paper": info.paper,
                 "only": info.only,
                 "options": [
-                    {"name": name, "default": default, "help": text}
+                    {"name": name, "type": _kind(default), "default": default, "help": text}
                     for name, (default, text) in info.options.items()
                     if default is None or isinstance(default, str | int | float)
                 ],
@@ -202,6 +203,12 @@ def _png(image: Any) -> Response:
 
 def _named(infos: Iterable[Any]) -> list[dict[str, str]]:
     return [{"name": info.name, "help": info.description} for info in infos]
+
+
+def _kind(default: Any) -> str:
+    """The JSON type of an option, by its default; None stands for a number that is left open."""
+    kinds = {bool: "boolean", int: "integer", str: "string"}
+    return kinds.get(type(default), "number")
 
 
 def _is_offline(service: Any, name: str) -> bool:

@@ -125,6 +125,18 @@ async def preview(name: str, number: str, service: ServiceOf) -> Response:
     return Response(data, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
 
+@router.get("/jobs/{name}/candidates/{file}", response_class=Response)
+async def candidate(name: str, file: str, service: ServiceOf) -> Response:
+    """What a start was heading for when it was judged last, such as `0.jpg`: at most 512 px."""
+    number, _, suffix = file.partition(".")
+    wanted = _number(number)
+    found = [each for each in service.job(name).candidates if each.number == wanted and each.judged]
+    if not found:
+        raise NotFoundError("there is no such candidate.")
+    data = await asyncio.to_thread(encoded, found[0].judged[-1].preview, suffix, quality=90)
+    return Response(data, media_type=FORMATS[suffix][1])
+
+
 # --------------------------------------------------------------------------------------------------
 
 

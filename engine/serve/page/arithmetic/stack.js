@@ -51,14 +51,16 @@ export class Stack {
         }
         const level = (levels[at] + 128) >> 8;
         const part = share[level];
-        const rest = 256 - part;
-        const one = words[below[level] + from];
-        const two = words[below[level] + from + size];
-        // Two channels in one word: a byte each, with a byte's room above it.
-        const even = (Math.imul(one & 0xff00ff, rest) + Math.imul(two & 0xff00ff, part)) | 0;
-        const odd =
-          (Math.imul((one >>> 8) & 0xff00ff, rest) + Math.imul((two >>> 8) & 0xff00ff, part)) | 0;
-        out[at] = ((even >>> 8) & 0xff00ff) | (odd & 0xff00ff00);
+        const place = below[level] + from;
+        const one = words[place];
+        const two = words[place + size];
+        // Two channels in one word, a byte's room above each: one + (two - one) part / 256, in whole
+        // numbers whose borrows cancel.
+        const even = one & 0xff00ff;
+        const odd = (one >>> 8) & 0xff00ff;
+        out[at] =
+          ((((even << 8) + Math.imul((two & 0xff00ff) - even, part)) >>> 8) & 0xff00ff) |
+          (((odd << 8) + Math.imul(((two >>> 8) & 0xff00ff) - odd, part)) & 0xff00ff00);
       }
     }
   }

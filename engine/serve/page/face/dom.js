@@ -184,3 +184,9 @@ export function thumbnail(source, side = 192) {
   canvas.getContext("2d")?.drawImage(source, x, y, short, short, 0, 0, side, side);
   return canvas;
 }
+
+/** @param {number | undefined} value @returns {string} in three digits */
+export function number(value) {
+  if (value === undefined || value === null) return "";
+  return Number.isInteger(value) ? String(value) : value.toPrecision(3);
+}

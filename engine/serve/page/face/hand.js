@@ -70,7 +70,10 @@ export class Hand {
       this.#drag(event);
       return;
     }
-    this.onplace(this.stage.view.toPicture(this.stage.onScreen(event)));
+    const place = this.stage.onScreen(event);
+    // Where a second finger finds it, should one come.
+    if (this.down.has(event.pointerId)) this.down.set(event.pointerId, place);
+    this.onplace(this.stage.view.toPicture(place));
     if (event.pointerId !== this.working) return;
     // All places since the last frame: a quick stroke stays round.
     const all = event.getCoalescedEvents?.() ?? [];

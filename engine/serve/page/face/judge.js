@@ -2,7 +2,8 @@
 /** The result: its figures, its seeds, its settings; taking it along. */
 
 import { canvasOf, download } from "../work/pictures.js";
-import { byId, icon, make, newId, thumbnail } from "./dom.js";
+import { candidatesOf } from "./candidates.js";
+import { byId, icon, make, newId, number, thumbnail } from "./dom.js";
 import { words } from "./settings.js";
 
 /** @typedef {import("../work/keep.js").Entry} Entry */
@@ -21,6 +22,9 @@ export class Judge {
     /** Results that came together. @type {Entry[]} */
     this.batch = [];
     this.sorted = "";
+    /** Everybody who was tried for them. @type {import("../types.js").Candidate[]} */
+    this.candidates = [];
+    this.onagain = (/** @type {import("../types.js").Candidate} */ _candidate) => {};
     this.onnext = () => {};
     this.onpick = (/** @type {Entry} */ _entry) => {};
     this.onerror = (/** @type {string} */ _message) => {};
@@ -51,7 +55,12 @@ export class Judge {
 
   /** @param {Entry} entry @returns {HTMLElement[]} */
   #seeds(entry) {
-    if (this.batch.length < 2 || !this.batch.some(({ id }) => id === entry.id)) return [];
+    if (!this.batch.some(({ id }) => id === entry.id)) return [];
+    if (this.candidates.length) {
+      const { candidates, api } = this;
+      return candidatesOf({ candidates, api, seed: entry.seed, pick: (one) => this.#pick(one) });
+    }
+    if (this.batch.length < 2) return [];
     const names = [...new Set(this.batch.flatMap(({ figures }) => Object.keys(figures)))];
     const id = newId();
     const select = make("select", {
@@ -75,6 +84,13 @@ export class Judge {
         return button;
       })),
     ];
+  }
+
+  /** Look at a candidate that was kept, or finish one that was not. @param {import("../types.js").Candidate} one */
+  #pick(one) {
+    const made = this.batch.find(({ seed, used }) => seed === one.seed && used.strategy === one.strategy);
+    if (made) this.onpick(made);
+    else this.onagain(one);
   }
 
   /** @param {Entry} entry */
@@ -118,10 +134,4 @@ export function figures(told, seconds) {
 /** @param {string} text */
 function capital(text) {
   return text && text[0].toUpperCase() + text.slice(1);
-}
-
-/** @param {number | undefined} value */
-function number(value) {
-  if (value === undefined || value === null) return "";
-  return Number.isInteger(value) ? String(value) : value.toPrecision(3);
 }

@@ -34,6 +34,7 @@ export class Settings {
     /** @type {Registry | null} */
     this.registry = null;
     this.prompt = /** @type {HTMLTextAreaElement} */ (byId("prompt"));
+    this.options = make("details", { id: "strategy-options" });
     this.prompt.addEventListener("input", () => desk.set("prompt", this.prompt.value || undefined));
     byId("edit").addEventListener("submit", (event) => event.preventDefault());
   }
@@ -51,7 +52,13 @@ export class Settings {
     const fields = this.registry.fields.filter(({ name }) => !ELSEWHERE.has(name));
     const named = new Map(fields.map((field) => [field.name, field]));
     const first = FIRST.map((name) => named.get(name)).filter((field) => field !== undefined);
-    byId("essentials").replaceChildren(...first.flatMap((field) => this.#field(field) ?? []));
+    byId("essentials").replaceChildren(
+      ...first.flatMap((field) => {
+        const part = this.#field(field) ?? [];
+        return field.name === "strategy" ? [part, this.options] : part;
+      }).flat(),
+    );
+    this.#fillOptions();
     /** @type {Map<string, Node[]>} */
     const groups = new Map();
     for (const field of fields) {
@@ -102,6 +109,35 @@ export class Settings {
       input.removeAttribute("aria-invalid");
       input.removeAttribute("aria-errormessage");
     }
+  }
+
+  // --- the strategy's own ----------------------------------------------------------------------
+
+  /** @returns {SettingField[]} options of the strategy that is chosen */
+  #ownOptions() {
+    const { registry, desk } = this;
+    const unset = registry?.fields.find(({ name }) => name === "strategy")?.default;
+    const chosen = desk.settings.strategy ?? unset;
+    return registry?.strategies.find(({ name }) => name === chosen)?.options ?? [];
+  }
+
+  #fillOptions() {
+    const fields = this.#ownOptions();
+    this.options.hidden = !fields.length;
+    this.options.replaceChildren(
+      make("summary", {}, "Options of the strategy"),
+      make("div", { className: "stack" }, ...fields.flatMap((field) => this.#field(field) ?? [])),
+    );
+  }
+
+  /** Another strategy: options that it does not have mean nothing any more. */
+  #changeStrategy() {
+    const own = new Set(this.#ownOptions().map(({ name }) => name));
+    const all = this.registry?.strategies.flatMap(({ options }) => options ?? []) ?? [];
+    for (const { name } of all) {
+      if (name in this.desk.settings && !own.has(name)) this.desk.set(name, undefined);
+    }
+    this.#fillOptions();
   }
 
   // --- one setting -----------------------------------------------------------------------------
@@ -176,6 +212,7 @@ export class Settings {
     select.addEventListener("change", () => {
       tell();
       this.#set(field, select.value || null, part);
+      if (field.name === "strategy") this.#changeStrategy();
     });
     return part;
   }

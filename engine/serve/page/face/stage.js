@@ -6,6 +6,7 @@ import { View } from "../arithmetic/view.js";
 import { context } from "../work/pictures.js";
 import { drawContours } from "./contours.js";
 import { byId, make } from "./dom.js";
+import { maskOf, put, subtract } from "./layers.js";
 
 /** @typedef {import("../arithmetic/levels.js").Rect} Rect */
 /** @typedef {import("../arithmetic/levels.js").LevelMap} LevelMap */
@@ -154,19 +155,7 @@ export class Stage {
 
   /** A run begins: previews of it are cut to what is repainted now. */
   began() {
-    const { map } = this.desk;
-    const step = Math.max(1, Math.ceil(Math.max(map.width, map.height) / 1024));
-    const mask = make("canvas", {
-      width: Math.ceil(map.width / step), height: Math.ceil(map.height / step),
-    });
-    const words = new Uint32Array(mask.width * mask.height);
-    for (let y = 0, out = 0; y < map.height; y += step) {
-      for (let x = 0; x < map.width; x += step, out++) {
-        if (map.levels[y * map.width + x]) words[out] = 0xff000000;
-      }
-    }
-    put(mask, words, 0, 0, mask.width, mask.height);
-    this.mask = mask;
+    this.mask = maskOf(this.desk.map);
   }
 
   /** A run is over without a picture. */
@@ -261,20 +250,9 @@ export class Stage {
 
   /** How much each channel differs, times four. */
   #subtract() {
-    const { width, height } = this.base;
-    this.difference.width = width;
-    this.difference.height = height;
-    const draw = context(this.difference);
-    draw.drawImage(this.base, 0, 0);
-    draw.globalCompositeOperation = "difference";
-    if (!this.shown.hidden) {
-      const moved = new DOMMatrix(this.shown.style.transform);
-      draw.drawImage(this.shown, moved.e, moved.f);
-    } else {
-      draw.drawImage(this.base, 0, 0);
-    }
-    draw.globalCompositeOperation = "lighter";
-    for (let twice = 0; twice < 2; twice++) draw.drawImage(this.difference, 0, 0);
+    const moved = new DOMMatrix(this.shown.style.transform);
+    const shown = this.shown.hidden ? null : { canvas: this.shown, x: moved.e, y: moved.f };
+    subtract(this.difference, this.base, shown);
   }
 
   /** @param {{heat?: "painting" | "always" | "never", contours?: boolean, levels?: number[]}} overlay */
@@ -324,6 +302,12 @@ export class Stage {
     this.#soon();
   }
 
+  /** Enlarge and turn about the middle. @param {number} factor @param {number} [angle] radians */
+  turn(factor, angle = 0) {
+    this.view.change({ x: this.pane.clientWidth / 2, y: this.pane.clientHeight / 2 }, factor, angle);
+    this.apply();
+  }
+
   /** @param {{clientX: number, clientY: number}} event @returns {{x: number, y: number}} px of the stage */
   onScreen(event) {
     const { left, top } = this.pane.getBoundingClientRect();
@@ -344,13 +328,4 @@ export class Stage {
     const shown = this.contoursOn && !this.contours.hidden && this.desk.picture !== null;
     drawContours(this.contours, this.view, this.desk.map, shown ? this.levels : []);
   }
-}
-
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {Uint32Array<ArrayBuffer>} words RGBA
- * @param {number} x @param {number} y @param {number} width @param {number} height
- */
-function put(canvas, words, x, y, width, height) {
-  context(canvas).putImageData(new ImageData(new Uint8ClampedArray(words.buffer), width, height), x, y);
 }

@@ -9,15 +9,15 @@ import { byId } from "./dom.js";
 import { Hand } from "./hand.js";
 import { History } from "./history.js";
 import { Judge } from "./judge.js";
-import { listen } from "./keys.js";
 import { Menus } from "./menus.js";
 import { Opening } from "./opening.js";
 import { Progress } from "./progress.js";
 import { Readout } from "./readout.js";
 import { Settings } from "./settings.js";
+import { shortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { nextTheme, startTheme } from "./theme.js";
-import { TOOLS, Tools } from "./tools.js";
+import { Tools } from "./tools.js";
 
 /** @typedef {import("../work/keep.js").Entry} Entry */
 /** @typedef {import("../types.js").Result} Result */
@@ -96,7 +96,8 @@ export class Studio {
     hand.onplace = (place) => this.readout.show(place);
     judge.onnext = () => void this.next();
     judge.onpick = history.ongo = (entry) => void this.go(entry);
-    this.opening.onopened = (render) => render && this.liveSwitch.checked && this.#render();
+    judge.onagain = (candidate) => this.#finishAlone(candidate);
+    this.opening.onopened = (render) => render && this.liveSwitch.checked && this.render();
     desk.addEventListener("picture", () => {
       byId("welcome").hidden = true;
       this.settings.fill();
@@ -111,30 +112,24 @@ export class Studio {
     live.addEventListener("failed", (event) => this.#failed(/** @type {CustomEvent} */ (event).detail));
     this.api.addEventListener("found", () => void this.#found());
     this.#buttons();
-    this.#keys();
+    shortcuts(this);
     document.addEventListener("visibilitychange", () => document.hidden && void this.#save());
     window.addEventListener("pagehide", () => void this.#save());
   }
 
   #buttons() {
     const { desk, stage } = this;
-    const middle = () => ({ x: stage.pane.clientWidth / 2, y: stage.pane.clientHeight / 2 });
-    const turned = (/** @type {number} */ factor, turn = 0) => {
-      stage.view.change(middle(), factor, turn);
-      stage.apply();
-    };
-    this.zoom = turned;
     /** @type {Record<string, () => void>} */
     const acts = {
-      undo: () => this.#undo(() => desk.undoOne()),
-      redo: () => this.#undo(() => desk.redoOne()),
-      render: () => (this.live.busy ? this.live.stop() : this.#render()),
+      undo: () => this.undo(() => desk.undoOne()),
+      redo: () => this.undo(() => desk.redoOne()),
+      render: () => (this.live.busy ? this.live.stop() : this.render()),
       compare: () => this.#compare(),
-      "zoom-in": () => turned(1.5),
-      "zoom-out": () => turned(1 / 1.5),
-      zoom: () => turned(1 / stage.view.scale),
+      "zoom-in": () => stage.turn(1.5),
+      "zoom-out": () => stage.turn(1 / 1.5),
+      zoom: () => stage.turn(1 / stage.view.scale),
       fit: () => stage.fit(),
-      turn: () => turned(1, Math.PI / 12),
+      turn: () => stage.turn(1, Math.PI / 12),
       help,
       theme: nextTheme,
       open: () => this.opening.ask(),
@@ -143,58 +138,13 @@ export class Studio {
     for (const kind of ["began", "stopped"]) this.live.addEventListener(kind, () => this.#edited());
   }
 
-  #keys() {
-    const { tools, stage, menus, desk } = this;
-    const { brush } = tools;
-    /** @type {Record<string, (event: KeyboardEvent) => void>} */
-    const actions = {
-      "[": () => tools.set("size", Math.min(brush.size - 1, Math.round(brush.size / 1.2))),
-      "]": () => tools.set("size", Math.max(brush.size + 1, Math.round(brush.size * 1.2))),
-      "{": () => tools.set("hardness", Math.round(10 * brush.hardness - 1) / 10),
-      "}": () => tools.set("hardness", Math.round(10 * brush.hardness + 1) / 10),
-      "Ctrl+z": () => this.#undo(() => desk.undoOne()),
-      "Ctrl+Shift+z": () => this.#undo(() => desk.redoOne()),
-      "Ctrl+y": () => this.#undo(() => desk.redoOne()),
-      "Ctrl+o": () => this.opening.ask(),
-      "Ctrl+Enter": () => this.#render(),
-      Escape: () => this.#escape(),
-      n: () => void this.next(),
-      s: () => menus.setLook("slider"),
-      d: () => menus.setLook("difference"),
-      p: () => menus.setLook("side"),
-      h: () => menus.nextHeat(),
-      c: () => menus.toggleContours(),
-      i: () => void menus.change("invert"),
-      f: () => stage.fit(),
-      "+": () => this.zoom?.(1.25),
-      "=": () => this.zoom?.(1.25),
-      "-": () => this.zoom?.(0.8),
-      ".": () => this.zoom?.(1, Math.PI / 36),
-      ",": () => this.zoom?.(1, -Math.PI / 36),
-      "?": () => help(),
-    };
-    for (const { name, key } of TOOLS) actions[key] = () => tools.use(name);
-    for (let digit = 0; digit <= 9; digit++) {
-      actions[String(digit)] = () => tools.set("strength", digit === 0 ? 1 : digit / 10);
-    }
-    /** @type {import("./stage.js").Look} */
-    let look = "result";
-    listen(actions, (held, key) => {
-      if (key === " ") this.hand.spaceHeld = held;
-      else if (held && stage.look !== "before") {
-        look = stage.look;
-        stage.setLook("before");
-      } else if (!held) stage.setLook(look);
-    });
-  }
-
   // --- what happens ----------------------------------------------------------------------------
 
   #stroke() {
-    if (this.liveSwitch.checked) this.#render();
+    if (this.liveSwitch.checked) this.render();
   }
 
-  #render() {
+  render() {
     if (!this.desk.picture) {
       this.progress.notice("Open a picture first.");
       return;
@@ -212,13 +162,13 @@ export class Studio {
   }
 
   /** @param {() => void} act */
-  #undo(act) {
+  undo(act) {
     this.tools.abandon();
     act();
     this.#stroke();
   }
 
-  #escape() {
+  escape() {
     this.tools.abandon();
     this.live.stop();
   }
@@ -238,6 +188,7 @@ export class Studio {
       ...entryOf(result, blob, { picture, map, asked }), warnings: told.warnings,
     }));
     this.judge.batch = entries;
+    this.judge.candidates = told.candidates ?? [];
     for (const entry of entries) await this.history.add(entry);
     if (this.desk.picture === picture) this.desk.show(entries[0]);
   }
@@ -283,6 +234,15 @@ export class Studio {
     delete this.desk.settings.expand;
     await this.opening.show(entry.result, entry.name);
     this.progress.announce("The result is the picture now.");
+  }
+
+  /** Make a candidate's picture that was not finished. @param {import("../types.js").Candidate} candidate */
+  #finishAlone({ seed, strategy }) {
+    for (const name of ["candidates", "keep"]) this.desk.set(name, undefined);
+    this.desk.set("strategy", strategy);
+    this.desk.set("seed", seed ?? undefined);
+    this.settings.fill();
+    this.render();
   }
 
   #compare() {

@@ -20,7 +20,7 @@ import { canvasOf, pixels } from "./pictures.js";
  */
 
 /** Settings with which a session cannot render, so that a job of its own has to. */
-const ALONE = ["expand", "num_images"];
+const ALONE = ["expand", "num_images", "candidates"];
 
 /** Pixels of the largest picture that a stack is made of: ten of them are held. */
 const STACKED = 2048 * 2048;

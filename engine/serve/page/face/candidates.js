@@ -1,0 +1,56 @@
+// @ts-check
+/** All starts of an edit of which the best were kept: what each was worth, sortable. */
+
+import { canvasOf } from "../work/pictures.js";
+import { make, newId, number, thumbnail } from "./dom.js";
+import { words } from "./settings.js";
+
+/** @typedef {import("../types.js").Candidate} Candidate */
+
+/** The judge's terms of which more is better; of the others less is. */
+const MORE = new Set(["total", "prompt"]);
+
+/**
+ * @param {object} given
+ * @param {Candidate[]} given.candidates
+ * @param {import("../work/api.js").Api} given.api
+ * @param {number | null} given.seed of the one that is shown
+ * @param {(candidate: Candidate) => void} given.pick
+ * @returns {HTMLElement[]}
+ */
+export function candidatesOf({ candidates, api, seed, pick }) {
+  const terms = [...new Set(candidates.flatMap(({ scores }) => Object.keys(scores)))];
+  const several = new Set(candidates.map(({ strategy }) => strategy)).size > 1;
+  const box = make("div", { className: "thumbs" });
+  const buttons = new Map(candidates.map((one) => [one, button(one)]));
+  const id = newId();
+  const select = make("select", { id, onchange: () => sort() },
+    ...terms.map((name) => make("option", { value: name }, `by ${name === "total" ? "score" : words(name).toLowerCase()}`)));
+
+  function sort() {
+    const by = select.value;
+    const worth = (/** @type {Candidate} */ { scores }) => (scores[by] ?? NaN) * (MORE.has(by) ? -1 : 1);
+    const rank = (/** @type {Candidate} */ one) => (Number.isNaN(worth(one)) ? Infinity : worth(one));
+    // At the same share of the run only: a look on the way is no finished picture.
+    const sorted = [...candidates].sort((one, two) => (two.left_at ?? 1) - (one.left_at ?? 1) || rank(one) - rank(two));
+    for (const one of sorted) buttons.get(one)?.querySelector(".score")?.replaceChildren(number(one.scores[by]));
+    box.replaceChildren(...sorted.flatMap((one) => buttons.get(one) ?? []));
+  }
+
+  /** @param {Candidate} one */
+  function button(one) {
+    const left = one.left_at === null ? "" : `, left after ${Math.round(100 * one.left_at)}%`;
+    const name = several ? `${one.strategy} ${one.seed ?? ""}` : String(one.seed ?? "");
+    const told = Object.entries(one.scores).map(([term, value]) => `${words(term)} ${number(value)}`).join(", ");
+    const made = make("button", {
+      type: "button", className: left ? "left" : "", title: `${told}${left}${left && ": finish it"}`,
+      ariaLabel: `Candidate ${name}: ${told}${left}`, "aria-pressed": String(!left && one.seed === seed),
+      onclick: () => pick(one),
+    }, make("span", {}, name), make("span", { className: "score" }));
+    if (one.url) void api.blob(one.url).then(canvasOf).then((canvas) => made.prepend(thumbnail(canvas)), () => {});
+    return made;
+  }
+
+  sort();
+  return [make("div", { className: "pick" }, make("label", { htmlFor: id }, "Candidates"), select), box];
+}

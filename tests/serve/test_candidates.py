@@ -1,0 +1,71 @@
+"""Several starts of which the best are kept, asked of the server."""
+
+import numpy as np
+import pytest
+
+from tests.kit.serving import SETTINGS, edited, ended, form, pixels
+
+CHOICE = {"candidates": 4, "keep": 2, "num_inference_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def told(client, scene):
+    """The job once it is over; another ran beside it."""
+    job = client.post("/api/jobs", files=scene.files, data=form(**CHOICE)).json()["id"]
+    other = client.post("/api/jobs", files=scene.files, data=form()).json()["id"]
+    assert ended(client, other)["state"] == "finished"
+    return ended(client, job)
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return server.client
+
+
+def test_the_best_are_kept_as_the_engine_keeps_them(told, client, scene, pocket):
+    own = edited(pocket, **scene.arguments, **SETTINGS | CHOICE)
+    assert [each["seed"] for each in told["results"]] == own.seeds
+    for k, result in enumerate(told["results"]):
+        shown = pixels(client.get(result["url"]).content).astype(int)
+        # What shared the calls differs, and with it the last bits.
+        assert np.abs(shown - np.asarray(own.picture(k))).max() <= 1
+        assert {"seam", "colour_ring", "prompt"} <= result["figures"].keys()
+
+
+def test_everybody_who_was_tried_is_told_of_and_shown(told, client):
+    several = told["candidates"]
+    assert [each["number"] for each in several] == [0, 1, 2, 3]
+    kept = {each["seed"] for each in several if each["left_at"] is None}
+    assert kept == {each["seed"] for each in told["results"]}
+    for each in several:
+        assert 0 <= each["scores"]["total"] <= 1
+        assert each["judged_at"] == (1 if each["left_at"] is None else each["left_at"])
+        assert pixels(client.get(each["url"]).content).shape == (128, 128, 3)
+    assert client.get(several[0]["url"].replace("/0.", "/9.")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"candidates": 33}, "candidates is 33; this server takes at most 32"),
+        ({"candidates": 2, "keep": 3}, "keep"),
+        ({"candidates": 2, "num_images": 2}, "num_images"),
+        ({"candidates": 2, "judge": "/etc/passwd"}, "judge"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(client, scene, changes, words):
+    answer = client.post("/api/jobs", files=scene.files, data=form(**changes))
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
+def test_a_session_says_that_it_does_not_choose(client, scene):
+    data = form(candidates=2)
+    opened = client.post("/api/sessions", files={"picture": scene.picture}, data=data)
+    answer = opened
+    if opened.status_code < 400:
+        answer = client.post(
+            f"/api/sessions/{opened.json()['id']}/render", files={"map": scene.map}
+        )
+    assert answer.status_code == 400
+    assert "candidates" in answer.json()["error"]["message"]
