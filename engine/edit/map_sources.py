@@ -174,7 +174,8 @@ def _from_change(backbone: Backbone | None, wanted: Wanted) -> Map:
             total = apart if total is None else total + apart
     assert total is not None  # noqa: S101 - there are samples
     # One cell's noise is not yet a thing.
-    found = cv2.GaussianBlur(probe.grown(total), (0, 0), SMOOTH * probe.backbone.cell)
+    sigma = SMOOTH * probe.backbone.cell
+    found = np.asarray(cv2.GaussianBlur(probe.grown(total), (0, 0), sigma), np.float32)
     return _refined(probe, found / found.max(), wanted)
 
 

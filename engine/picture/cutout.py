@@ -54,7 +54,8 @@ def cut_out(rgb: Pixels, likely: Map) -> Map:
     kinds = np.where(guess > REACH, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
     kinds[found] = cv2.GC_PR_FGD
     kinds[guess >= SURE] = cv2.GC_FGD
-    return _grown_back(binary_fill_holes(_grabbed(small, kinds)), likely.shape)
+    filled = np.asarray(binary_fill_holes(_grabbed(small, kinds)), bool)
+    return _grown_back(filled, likely.shape)
 
 
 def cut_out_at(

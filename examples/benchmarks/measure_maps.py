@@ -9,6 +9,7 @@ Held-out scenes with things; the first is named (``words``), asked for in anothe
 from __future__ import annotations
 
 import argparse
+import re
 from statistics import fmean, median
 
 import numpy as np
@@ -18,6 +19,11 @@ from engine.pocket import world
 
 FIRST_SEED = 1_070_000
 SIZE = 128
+
+
+def says(words: str, caption: str) -> bool:
+    """Whether a caption has just these words."""
+    return re.search(rf"\b{words}\b", caption) is not None
 
 
 def main() -> None:
@@ -41,7 +47,7 @@ def main() -> None:
         caption, words = spec.caption, f"{thing.colour} {thing.kind}"
         # Some captions have other words for a thing: then these stand alone.
         wanted = {
-            "words": {"words": (words,), "prompt": caption if words in caption else ""},
+            "words": {"words": (words,), "prompt": caption if says(words, caption) else ""},
             "change": {"prompt": spec.recoloured(0, others[0]).caption, "was": caption},
             "click": {"inside": [(int(columns[middle]), int(rows[middle]))]},
         }
