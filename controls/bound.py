@@ -13,6 +13,7 @@ from engine.models.speed.forwards import replaced_forwards
 from engine.models.speed.text_projections import TextProjections
 
 if TYPE_CHECKING:
+    from controls.place import Place
     from engine.types import Conditioning, Step
 
 _ADDED = ("text_embeds", "time_ids")
@@ -24,7 +25,7 @@ class Branch:
     """One control image of a forward."""
 
     image: torch.Tensor
-    """B 3 H W, a row for each row of the network's batch."""
+    """B ..., a row for each row of the network's batch: as :meth:`BoundControl.hint` makes it."""
     weights: Sequence[float]
     """By the index of the model call; 0 is off."""
     mode: int | None
@@ -43,6 +44,7 @@ class BoundControl:
         guess_mode: read only the conditional rows, add nothing to the others, and weight the
             residuals from 0.1 (finest) to 1 (coarsest).
         always: run also where all weights are 0.
+        config: of the denoiser that it steers.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class BoundControl:
         guided: bool = False,
         guess_mode: bool = False,
         always: bool = False,
+        config: Any = None,
     ) -> None:
         self.net = net
         self.branches = branches
         self.guess_mode = guess_mode
         self.always = always
+        self.config = config
         self.half = guided and guess_mode
         self.rows = rows
         self.first = first
@@ -69,6 +73,16 @@ class BoundControl:
         self._projections = TextProjections(net)
         self._text: tuple[torch.Tensor, torch.Tensor] | None = None
         """The text as it comes, and the rows of it that are acted on."""
+
+    @staticmethod
+    def hint(
+        net: Any,
+        image: torch.Tensor,
+        rows: int,
+        place: Place,  # noqa: ARG004 - for those that read latents
+    ) -> torch.Tensor:
+        """A control image (1 3 H W in [0, 1]) as the network takes it, for ``rows`` rows."""
+        return image.to(next(net.parameters()).device, net.dtype).repeat(rows, 1, 1, 1)
 
     def residuals(
         self, scaled: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning, step: Step
@@ -144,6 +158,12 @@ class BoundControl:
             residual = residual * self._mask_at(shape).to(residual.dtype)
         if residual.shape[-2:] != shape:  # pooled (the shuffle ControlNets): one value per channel
             residual = residual.expand(-1, -1, *shape)
+        return self._for_all_rows(residual, scaled)
+
+    def _for_all_rows(self, residual: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+        """A residual (some of B rows) with zeros for the rows of ``scaled`` (B ...) that it is not
+        for.
+        """
         if residual.shape[0] < scaled.shape[0]:
             some, residual = residual, residual.new_zeros(scaled.shape[0], *residual.shape[1:])
             places = self._acted_on(residual)

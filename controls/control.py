@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -193,8 +193,9 @@ class Control:
         share = place - before
         return float((1 - share) * self.scale[before] + share * self.scale[after])
 
-    def union_mode(self, count: int) -> int:
-        """Its number in a ControlNet-Union network that knows ``count`` kinds of control images.
+    def union_mode(self, count: int, numbers: Mapping[str, int] | None = None) -> int:
+        """Its number in a ControlNet-Union network that knows ``count`` kinds of control images, by
+        the controls' names if it has ``numbers`` of its own.
 
         Raises:
             InputError: nothing tells the kind, or this network does not know it.
@@ -205,7 +206,7 @@ class Control:
             mode = next((n for n in names if isinstance(n, str) and n in list_controls()), None)
             if mode is None and isinstance(self.image, str):
                 mode = next((n for n in list_controls() if self._annotates(n)), None)
-        number = get_control(mode).union_mode if isinstance(mode, str) else mode
+        number = mode if not isinstance(mode, str) else _number(mode, numbers)
         if number is None:
             raise InputError(
                 f"{self}: a ControlNet-Union network must be told what its control image shows; "
@@ -297,3 +298,8 @@ def _is_place(text: str) -> bool:
 
 def _union_names() -> list[str]:
     return [name for name in list_controls() if get_control(name).union_mode is not None]
+
+
+def _number(name: str, numbers: Mapping[str, int] | None) -> int | None:
+    """Of the control ``name`` in ControlNet-Union networks, if they know it."""
+    return get_control(name).union_mode if numbers is None else numbers.get(name)

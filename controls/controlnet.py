@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from controls.bound import BoundControl, BoundUnion, Branch, shrunk
+from controls.bound import Branch, shrunk
 from controls.canvas import cut
 from controls.control import HOLES, Control
 from controls.lines import resized
-from controls.networks import network_of
+from controls.networks import kind_of, network_of
 from controls.place import Bound, Place
 from controls.windows import warn_of_empty_window, weights_of
 from engine.errors import InputError
@@ -57,6 +57,8 @@ class ControlStack:
     guess_mode: bool = False
     companions: int = 0
     """Rows that a job needs before the picture's own: see :mod:`engine.denoise.companions`."""
+    config: Any = None
+    """Of the model's denoiser."""
 
     @classmethod
     def of(
@@ -78,7 +80,7 @@ class ControlStack:
         entries = [
             _entry(control, net, canvas) for control, net in zip(controls, nets, strict=True)
         ]
-        return cls(entries, model.device, guess_mode)
+        return cls(entries, model.device, guess_mode, config=model.unet_config)
 
     def cut(self, box: Box, repainted: torch.Tensor, schedules: Sequence[Schedule]) -> ControlStack:
         """The controls of a cut-out, where it is seen what their masks ask of its jobs: nothing of
@@ -121,13 +123,15 @@ class ControlStack:
             warn_of_empty_window(entry.control, schedule)
             # Controls of one ControlNet-Union network share a forward, as it was trained; one with
             # a mask has its own, since its residuals must be told apart.
-            shares = entry.mode is not None and entry.mask is None
+            shares = kind_of(entry.net).fuses and entry.mask is None
             groups.setdefault(id(entry.net) if shares else -1 - number, []).append(entry)
         bound = []
         for group in groups.values():
             fused = len(group) > 1
             net, mask, first = group[0].net, group[0].mask, group[0].row
-            guess_mode = self.guess_mode or bool(net.config.global_pool_conditions)
+            kind = kind_of(net)
+            pools = getattr(net.config, "global_pool_conditions", False)
+            guess_mode = self.guess_mode or bool(pools)
             copies = 2 if place.guided and not guess_mode else 1
             branches = [
                 Branch(
@@ -141,9 +145,8 @@ class ControlStack:
             always = fused and schedule.parity
             if not always and not any(any(branch.weights) for branch in branches):
                 continue
-            kind = BoundControl if group[0].mode is None else BoundUnion
             bound.append(
-                kind(
+                kind.bound(
                     net,
                     branches,
                     mask=None if mask is None else mask.to(self.device),
@@ -152,6 +155,7 @@ class ControlStack:
                     guided=place.guided,
                     guess_mode=guess_mode,
                     always=always,
+                    config=self.config,
                 )
             )
         return Bound(residuals=bound)
@@ -161,17 +165,18 @@ class ControlStack:
         image = entry.images[place.picture % len(entry.images)]
         if place.size is not None:
             image = resized(image, place.size.shape)
-        return image.to(self.device, entry.net.dtype).repeat(rows, 1, 1, 1)
+        return kind_of(entry.net).bound.hint(entry.net, image, rows, place)
 
 
 # --- control images ------------------------------------------------------------------------------
 
 
 def _entry(control: Control, net: Any, canvas: Canvas) -> _Entry:
-    kinds = getattr(net.config, "num_control_type", None)
-    if kinds is None and control.mode is not None:
+    kind = kind_of(net)
+    count = getattr(net.config, kind.counts, None) if kind.counts else None
+    if count is None and control.mode is not None:
         raise InputError(f"{control}: mode is for ControlNet-Union networks; this is none.")
-    mode = None if kinds is None else control.union_mode(kinds)
+    mode = None if count is None else control.union_mode(count, kind.modes)
     images, covers = _images(control, canvas)
     mask = None if control.mask is None else canvas.place_mask(control.mask)
     if mask is None and not covers:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from controls.bound import BoundControl, BoundUnion
+from controls.flux import MODES, BoundFlux
 from engine.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -14,8 +18,26 @@ _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 """Text embedding width -> the family that has it."""
 
 _NAMES = {"sd2": "SD 2.x"}
-_OTHERS = {"ControlNetXSAdapter", "T2IAdapter", "MultiAdapter", "MultiControlNetModel"}
-"""diffusers' classes that steer in other ways."""
+
+
+@dataclass(frozen=True)
+class NetKind:
+    """A class of diffusers' ControlNets, as the engine runs it."""
+
+    bound: type[BoundControl]
+    check: Callable[[Control, Any, SteeredModel], None]
+    """Raises ``ModelError`` unless a network was made for models like this one."""
+    counts: str = ""
+    """What in its config says how many kinds of control images it tells apart, where it does."""
+    modes: Mapping[str, int] | None = None
+    """Their numbers by the controls' names; None is those in the registry."""
+    fuses: bool = False
+    """Several control images go into one forward."""
+
+
+def kind_of(net: Any) -> NetKind:
+    """How a ControlNet of a known class is run."""
+    return KINDS[type(net).__name__]
 
 
 def network_of(control: Control, model: SteeredModel) -> Any:
@@ -36,12 +58,20 @@ def network_of(control: Control, model: SteeredModel) -> Any:
     net = source
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         net = model.controlnet(source)
-    elif type(net).__name__ in _OTHERS or not hasattr(net, "controlnet_cond_embedding"):
+    known = [name for name in model.family.controlnets if name in KINDS]
+    if type(net).__name__ not in known:
+        needed = f"a diffusers {' or '.join(known)}" if known else "there are none for this family"
         raise InputError(
-            f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, a "
-            f"diffusers ControlNetModel or ControlNetUnionModel), not {type(net).__name__}."
+            f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, {needed}), "
+            f"not {type(net).__name__}."
         )
-    _check_fit(control, net, model)
+    kind_of(net).check(control, net, model)
+    where = next(net.parameters()).device
+    if where.type != model.device.type and not hasattr(net, "_hf_hook"):
+        raise ModelError(
+            f"{control} is on {where.type}, the model on {model.device.type}; "
+            f"move it there: controlnet.to({str(model.device)!r})."
+        )
     return net
 
 
@@ -53,8 +83,8 @@ def _base_of(model: SteeredModel) -> str:
     return "sd2" if wide else model.family.name
 
 
-def _check_fit(control: Control, net: Any, model: SteeredModel) -> None:
-    """Raise ``ModelError`` unless the network was made for models like this one."""
+def _check_unet(control: Control, net: Any, model: SteeredModel) -> None:
+    """Of a UNet's networks."""
     ours, theirs = model.unet_config, net.config
     width, needed = ours.cross_attention_dim, theirs.cross_attention_dim
     if width != needed:
@@ -63,25 +93,39 @@ def _check_fit(control: Control, net: Any, model: SteeredModel) -> None:
             f"dimensions, the model's have {_width(width)}."
         )
     stride = 2 ** (len(theirs.conditioning_embedding_out_channels) - 1)
-    for what, own, other in (
+    _check_alike(
+        control,
         ("channels per level", ours.block_out_channels, theirs.block_out_channels),
         ("layers per level", ours.layers_per_block, theirs.layers_per_block),
         ("added conditioning", ours.addition_embed_type, theirs.addition_embed_type),
         ("latent channels", ours.out_channels, theirs.in_channels),
         ("control image channels", 3, theirs.conditioning_channels),
         ("pixels per latent", model.cell, stride),
-    ):
+    )
+
+
+def _check_flux(control: Control, net: Any, model: SteeredModel) -> None:
+    """Of Flux' networks."""
+    ours, theirs = model.unet_config, net.config
+    _check_alike(
+        control,
+        ("text embeddings' dimensions", ours.joint_attention_dim, theirs.joint_attention_dim),
+        ("heads", ours.num_attention_heads, theirs.num_attention_heads),
+        ("dimensions per head", ours.attention_head_dim, theirs.attention_head_dim),
+        ("token channels", ours.out_channels or ours.in_channels, theirs.in_channels),
+    )
+    if theirs.guidance_embeds and not ours.guidance_embeds:
+        raise ModelError(f"{control} is for a model that is told the guidance, which this is not.")
+
+
+def _check_alike(control: Control, *facts: tuple[str, Any, Any]) -> None:
+    """Raise ``ModelError`` if one of the ``facts`` (what, the model's, the network's) differs."""
+    for what, own, other in facts:
         if _plain(own) != _plain(other):
             raise ModelError(
                 f"{control} does not fit the model: its {what} are {_plain(other)}, "
                 f"{_plain(own)} are needed."
             )
-    where = next(net.parameters()).device
-    if where.type != model.device.type and not hasattr(net, "_hf_hook"):
-        raise ModelError(
-            f"{control} is on {where.type}, the model on {model.device.type}; "
-            f"move it there: controlnet.to({str(model.device)!r})."
-        )
 
 
 def _width(dimensions: Any) -> str:
@@ -92,3 +136,11 @@ def _width(dimensions: Any) -> str:
 def _plain(value: Any) -> Any:
     """Configs hold the same values as lists and as tuples."""
     return tuple(value) if isinstance(value, list) else value
+
+
+KINDS = {
+    "ControlNetModel": NetKind(BoundControl, _check_unet),
+    "ControlNetUnionModel": NetKind(BoundUnion, _check_unet, counts="num_control_type", fuses=True),
+    "FluxControlNetModel": NetKind(BoundFlux, _check_flux, counts="num_mode", modes=MODES),
+}
+"""By diffusers' names of the classes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -61,6 +61,9 @@ class Place:
     """Of the job: its pictures, or a picture's companions and itself."""
     guided: bool = False
     """The job's batch is its unconditional rows, then its conditional ones."""
+    encode: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Latents (b c h w) of pixels (1 3 H W in [-1, 1]), as the job's pictures have them: a row, or
+    one for each of the job's."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.edit.advice import Advice, advise
 from engine.edit.map_sources import find_map
-from engine.edit.strategies import build_each
+from engine.edit.strategies import OF_A_STAGE, build_each
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
 from engine.models.formats.adapters import Adapters, Embedding, Lora, several
@@ -95,9 +95,9 @@ class InpaintEngine:
         SD 2.x and SDXL are part of this package.
 
         Args:
-            model: ``"pocket"`` (embedded, needs no download), a diffusers folder, a hub id, or a
-                single ``.safetensors`` or ``.gguf`` file: a whole checkpoint of SDXL, SD 1.x and
-                SD 2.x, the transformer alone of flow models.
+            model: ``"pocket"`` or ``"pocket-flow"`` (embedded, need no download), a diffusers
+                folder, a hub id, or a single ``.safetensors`` or ``.gguf`` file: a whole checkpoint
+                of SDXL, SD 1.x and SD 2.x, the transformer alone of flow models.
             inpaint_model: where the 9-channel inpainting UNet is, for the strategies that use it.
             dtype: a torch dtype or its name; if None float32 on the CPU, on a GPU float16, for flow
                 models bfloat16.
@@ -149,7 +149,8 @@ class InpaintEngine:
         """Share a loaded diffusers pipeline's modules; nothing in it is changed.
 
         Args:
-            pipe: an SDXL or SD pipeline (text-to-image, image-to-image or inpainting).
+            pipe: a pipeline of any family that is supported: text-to-image, image-to-image,
+                inpainting, or one that edits by instruction.
             inpaint_unet: a 9-channel ``UNet2DConditionModel`` of the same family. Where ``pipe``
                 has an IP-Adapter, it is lent that when it is used.
 
@@ -158,6 +159,30 @@ class InpaintEngine:
         """
         name = getattr(pipe.config, "_name_or_path", None) or type(pipe).__name__
         return cls(backbone_for(pipe, inpaint_unet), str(name))
+
+    def beside(self, name: str, other: InpaintEngine, **settings: Any) -> None:
+        """Let stages of an edit run on another model: one lays out, another paints the texture.
+
+        ``edit(strategy="staged", stages="blend,differential", models=",NAME")`` runs the first on
+        this engine's model and the second on ``other``'s, through pixels, with one map and one
+        seed.
+
+        Args:
+            name: what ``models`` calls it.
+            other: an engine with that model, of any family.
+            settings: of its stages, in place of that model's own: ``num_inference_steps``,
+                ``guidance_scale``, ``guidance_rescale``, ``scheduler``, ``instruct``.
+
+        Raises:
+            InputError: an empty name or one with a comma, this engine itself, or another setting.
+        """
+        if not name or "," in name or name != name.strip():
+            raise InputError(f"a model's name is text without commas, not {name!r}.")
+        if other.backbone is self.backbone:
+            raise InputError("a model stands beside another one, not beside itself.")
+        if strange := sorted(settings.keys() - set(OF_A_STAGE)):
+            raise InputError(f"{strange[0]} is the edit's, not a model's; {', '.join(OF_A_STAGE)}.")
+        self.backbone.others[name] = other.backbone, settings
 
     def strategies(self) -> list[str]:
         """Names of the registered strategies that the loaded networks can run and that are for any
@@ -309,8 +334,8 @@ class InpaintEngine:
     def load_lora(self, file: Any, weight: float | None = None, *, name: str | None = None) -> str:
         """Lay a LoRA over the model, the inpainting UNet beside it included.
 
-        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names. Loaded again under its
-        name it only gets another weight.
+        LoRA, LoCon, LoHa, LoKr and DoRA, with kohya's or diffusers' names; of flow models what
+        diffusers' own loaders read. Loaded again under its name it only gets another weight.
 
         Args:
             file: a ``.safetensors`` file (``"FILE[:WEIGHT]"``), a folder, or a hub id.

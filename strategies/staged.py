@@ -13,6 +13,7 @@ def staged(
     stages: str | Sequence[str] = ("blend", "differential"),
     strengths: str | Sequence[float] = (1.0, 0.5),
     scales: str | Sequence[float] = (1.0, 1.0),
+    models: str | Sequence[str] = "",
 ) -> StagedStrategy:
     """Run the ``stages`` in turn, each on the result of the one before.
 
@@ -26,21 +27,34 @@ def staged(
         strengths: in (0, 1], one for each stage.
         scales: side over full side, in (0, 1], one for each stage; the last is 1.
 
-    All three also as text with commas. Raises ``InputError`` if their lengths differ.
+        models: names of the models that run them, one for each stage: of those that
+            ``engine.beside`` has put beside the edit's own, or empty for that one. What one has
+            made goes to the next through pixels.
+
+    All also as text with commas. Raises ``InputError`` if their lengths differ.
     """
     names = _split(stages)
     numbers = {"strengths": _numbers("strengths", strengths), "scales": _numbers("scales", scales)}
     for what, values in numbers.items():
         if len(values) != len(names):
             raise InputError(f"{len(names)} stages, but {len(values)} {what}: one for each.")
+    places = _split(models) if models else [""] * len(names)
+    if len(places) != len(names):
+        raise InputError(f"{len(names)} stages, but {len(places)} models: one for each.")
     strategies = [single(name) for name in names]
     return StagedStrategy(
         "staged",
         tuple(
-            Stage(*each)
-            for each in zip(strategies, numbers["strengths"], numbers["scales"], strict=True)
+            Stage(strategy, strength, scale, model=model)
+            for strategy, strength, scale, model in zip(
+                strategies, numbers["strengths"], numbers["scales"], places, strict=True
+            )
         ),
-        {"stages": ",".join(names), **{k: ",".join(map(str, v)) for k, v in numbers.items()}},
+        {
+            "stages": ",".join(names),
+            **{k: ",".join(map(str, v)) for k, v in numbers.items()},
+            **({"models": ",".join(places)} if models else {}),
+        },
     )
 
 
@@ -48,6 +62,7 @@ staged.help = {  # type: ignore[attr-defined]
     "stages": "names of strategies, in order",
     "strengths": "strength of each stage, in (0, 1]",
     "scales": "size of each stage over the full size, in (0, 1]; the last is 1",
+    "models": "name of each stage's model, of those beside this one; empty for this one",
 }
 
 

@@ -54,7 +54,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summ
 Model = Annotated[
     str | None,
     typer.Option(
-        help="pocket, a diffusers folder, a hub id, or a .safetensors or .gguf file. "
+        help="pocket, pocket-flow, a diffusers folder, a hub id, or a .safetensors or .gguf file. "
         "[default: pocket]",
         rich_help_panel=MODEL,
     ),

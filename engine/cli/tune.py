@@ -121,7 +121,7 @@ def _counted(done: int, count: int) -> None:
 
 # Teaching -----------------------------------------------------------------------------------------
 
-TEACHING = "Recipe"
+WHAT, TEACHING = "What", "Recipe"
 LOADED = ("model", "inpaint_model", "vae", "prediction_type", "device", "dtype")
 """What of :data:`LOAD` a training takes: adapters laid over the model are none of it."""
 
@@ -189,7 +189,9 @@ def content(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A new .safetensors file.", metavar="FILE"),
+        typer.Option(
+            "--output", "-o", help="A new .safetensors file.", metavar="FILE", rich_help_panel=WHAT
+        ),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -198,17 +200,24 @@ def content(
             "-p",
             help="What they show; PHOTO.txt beside a photo is its own. [default with --reference: "
             "a photo of sks]",
+            metavar="TEXT",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     prior_prompt: Annotated[
         list[str] | None,
-        typer.Option(help="What is to be painted as before; may be repeated."),
+        typer.Option(
+            help="What is to be painted as before; may be repeated.",
+            metavar="TEXT",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     reference: Annotated[
         list[Path] | None,
         typer.Option(
             help="A photo of the same place, to fill the one PHOTO from; may be repeated.",
             metavar="FILE",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     mask: Annotated[
@@ -218,6 +227,7 @@ def content(
             "-m",
             help="With --reference: white is to be filled. [default: PHOTO's transparency]",
             metavar="FILE",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     network: Annotated[
@@ -225,6 +235,7 @@ def content(
         typer.Option(
             help="Which is taught: inpaint (9 channels) or base. [default: inpaint, if there]",
             metavar="inpaint|base",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     recipe: dict[str, Any],
@@ -241,7 +252,7 @@ def content(
       softpaint tune content lighthouses/ -p "a lighthouse" -o lighthouse.safetensors \\
         --prior-prompt "a red house" --prior-prompt "a green tree"
       softpaint edit photo.png -m mask.png -p "a lighthouse" --lora lighthouse.safetensors -o x.png
-      softpaint tune content square.png -m hole.png --reference a.jpg --reference b.jpg \
+      softpaint tune content square.png -m hole.png --reference a.jpg --reference b.jpg \\
         -o square.safetensors
     """
     from engine.tune.content import Teaching, teach

@@ -303,6 +303,8 @@ class Stage:
     """Side of the picture in this stage over its full side, in (0, 1]."""
     guidance: float = 1.0
     """In [0, 1]: how much of the edit's guidance above 1 this stage takes; 0 is unguided."""
+    model: str = ""
+    """Name of the model that runs it, of those beside the edit's own; empty for that one."""
 
     def __post_init__(self) -> None:
         for name in ("strength", "scale"):

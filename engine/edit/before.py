@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,11 @@ class PreparedEdit(Prepared):
         coupling: Coupling | None = None,
     ) -> None:
         super().__init__(shared.backbone, request)
+        if any(stage.model for stage in self.strategy.stages):
+            raise InputError("stages of several models are edits by themselves, without others.")
+        self.name = self.strategy.name
+        self.then: Callable[[View, Job], Job] | None = None
+        """Makes the job that follows the last stage's, on another model."""
         self.coupling = coupling
         self.shared = shared
         self.alone = alone
@@ -208,11 +213,20 @@ class PreparedEdit(Prepared):
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
         guided = any(name.partition(".")[0] == UNCOND for name in branches)
-        place = Place(Size.of(strength_map.shape), view.source, view.box, rows, guided)
+        place = Place(
+            Size.of(strength_map.shape),
+            view.source,
+            view.box,
+            rows,
+            guided,
+            self.shared.encode,
+        )
         bound = steering.bind(place, context.schedule)
-        follow = partial(self._follow, number, view, steering)
+        follow = self.then and partial(self.then, view)
+        if number + 1 < len(stages):
+            follow = partial(self._follow, number, view, steering)
         job = Job(
-            name=self.strategy.name,
+            name=self.name,
             network=network,
             schedule=context.schedule,
             strategy=parts,
@@ -224,11 +238,20 @@ class PreparedEdit(Prepared):
             controls=bound.residuals,
             observer=self.observer(own_row),
             output=output,
-            follow=follow if number + 1 < len(stages) else None,
+            follow=follow,
         )
         job.judged = self.judged
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
+
+    def taken_over(self, view: View, finished: Job, made: torch.Tensor) -> Job:
+        """The first stage's job for a view, from what another model's ``finished`` job has ``made``
+        of it: pixels, 1 3 H W in [-1, 1].
+        """
+        with self.clock.phase("encode"):
+            held = self.shared.received(view, made, self._stages_of(view)[0].scale)
+        steering = self._steering_of(view)
+        return self._job(0, finished.output, view, finished.generator, steering, held, held)
 
     def _told(
         self, network: Any, guidance: Guidance, size: Size, view: View | None, stage: Stage

@@ -112,6 +112,13 @@ class PreparedLikeDiffusers(Prepared):
         schedule = self.schedules(1.0, self.size)
         with self.clock.phase("text"):
             cond, uncond = self._conditioning(network, guidance)
+        place = Place(
+            self.size,
+            rows=count,
+            guided=uncond is not None,
+            encode=lambda pixels: self._drawn(pixels, cond.text.dtype),
+        )
+        bound = self.steering.bind(place, schedule)  # control images are drawn first
         with self.clock.phase("encode"):
             context = self._context(schedule, cond.text.dtype)
         x0, noise = context.init_latents, context.noise
@@ -127,8 +134,6 @@ class PreparedLikeDiffusers(Prepared):
             start = schedule.start_from_noise(noise)
         else:
             start = schedule.start(x0, noise)
-        place = Place(self.size, rows=request.num_images, guided=uncond is not None)
-        bound = self.steering.bind(place, schedule)
         return Job(
             name=strategy.name,
             network=network,
@@ -194,6 +199,11 @@ class PreparedLikeDiffusers(Prepared):
             masked_image_latents=masked_image_latents,
             map_pixels=lambda: self.mask.to(backbone.device, dtype),
         )
+
+    def _drawn(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A draw of the latents of one picture (1 3 H W) for each of those that are made."""
+        several = pixels.to(dtype=dtype).repeat(self.request.num_images, 1, 1, 1)
+        return self.backbone.encode(several, generator=self.generator, sample=True)
 
     def _draw(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         # Of several generators diffusers asks the first, since there is one picture.

@@ -9,6 +9,7 @@ from engine.edit.before import prepare_edits
 from engine.edit.memory import Memory
 from engine.edit.parity import PreparedLikeDiffusers
 from engine.edit.regional import PreparedRegions
+from engine.edit.relay import PreparedRelay, is_relay
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def prepare(
     if any(request.regions is not None for request in requests):
         own = memory or Memory()
         return [_of_regions(backbone, request, own) for request in requests]
+    if any(map(is_relay, requests)):
+        if len(requests) > 1:
+            raise InputError("stages of several models are no candidates of a comparison.")
+        return [PreparedRelay(backbone, requests[0], memory or Memory())]
     if not any(request.compat for request in requests):
         return prepare_edits(backbone, requests, memory)
     if len(requests) > 1 or memory is not None:

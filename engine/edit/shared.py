@@ -55,11 +55,17 @@ class Shared:
             been called by then, but an IP-Adapter's encoder.
     """
 
-    def __init__(self, backbone: Backbone, request: EditRequest, memory: Memory) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        request: EditRequest,
+        memory: Memory,
+        inputs: Inputs | None = None,
+    ) -> None:
         self.backbone = backbone
         self.request = request
         self.memory = memory
-        self.inputs = Inputs.of(request, backbone)
+        self.inputs = Inputs.of(request, backbone) if inputs is None else inputs
         self.schedules = ScheduleMaker(backbone, request)
         count = self.inputs.count * request.num_images
         self.seeds, self.generators = generators_of(request, count)
@@ -151,7 +157,7 @@ class Shared:
 
     def _original(self, view: View, scale: float) -> torch.Tensor:
         if self.inputs.latents is None:
-            return self._encode(self.pixels(view, scale))
+            return self.encode(self.pixels(view, scale))
         if scale != 1:
             raise InputError("stages of other scales need pixels; latents were given.")
         x0 = self.inputs.latents[view.source : view.source + 1]
@@ -165,19 +171,28 @@ class Shared:
 
     def _filled(self, name: str, view: View, scale: float) -> torch.Tensor:
         pixels = self.inputs.filled(view, find_prefill(name))
-        return self._encode(resize_pixels(pixels, self.size_at(view, scale)))
+        return self.encode(resize_pixels(pixels, self.size_at(view, scale)))
 
     def masked(self, view: View, scale: float, strength_map: NDArray[np.float32]) -> torch.Tensor:
         """Latents (1 c h w) of a view with mid grey where ``strength_map`` (H W) repaints."""
         if self.inputs.latents is not None:
             raise InputError("a 9-channel strategy needs pixels; latents were given as image.")
         keep = torch.from_numpy((strength_map == 0).astype(np.float32))
-        return self._encode(self.pixels(view, scale) * keep)
+        return self.encode(self.pixels(view, scale) * keep)
 
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Clean latents (1 c h w) of pixels (1 3 H W in [-1, 1])."""
         with self.backbone.codec.in_tiles(Size.of(pixels.shape[-2:]), self.backbone.native_size):
             return self.backbone.encode(pixels)
+
+    def received(self, view: View, made: torch.Tensor, scale: float) -> torch.Tensor:
+        """Latents (1 c h w) of what another model has made (1 3 H W in [-1, 1]) of a view, with the
+        original's own pixels where nothing is repainted.
+        """
+        target = self.pixels(view, scale)
+        changed = torch.from_numpy(self.map_at(view, scale) > 0)
+        resized = resize_pixels(made, Size.of(target.shape[-2:])).clamp(-1, 1)
+        return self._encode(resized.where(changed, target))
 
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's latents (b c h w) brought to another size, with the original's own pixels
@@ -188,7 +203,7 @@ class Shared:
         # One at a time: memory, and the same bits whatever else is in the request.
         decoded = [self.decode(row).float().cpu() for row in latents.split(1)]
         resized = [resize_pixels(row, Size.of(target.shape[-2:])).clamp(-1, 1) for row in decoded]
-        return torch.cat([self._encode(row.where(changed, target)) for row in resized])
+        return torch.cat([self.encode(row.where(changed, target)) for row in resized])
 
     # Pixels ------------------------------------------------------------------------------------
 

@@ -13,6 +13,15 @@ from engine.request.fields import check_settings
 from strategies import create_strategy, list_strategies, options_of
 from strategies.registry import STRATEGIES
 
+OF_A_STAGE = (
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_rescale",
+    "scheduler",
+    "instruct",
+)
+"""Settings that go with a stage's model: not the edit's where that is another one."""
+
 
 def build_strategy(
     strategy: Any, options: Mapping[str, Any], *, partial: bool = False

@@ -55,6 +55,8 @@ class Backbone:
         """What is known of the model under its name, if it was loaded by one."""
         self.defaults: Mapping[str, Any] = {}
         """Settings of an edit with this model, where it does not say."""
+        self.others: dict[str, tuple[Backbone, Mapping[str, Any]]] = {}
+        """Models that stages of an edit may name, with the settings of their stages."""
         self.notes: tuple[str, ...] = ()
         """What was found out or decided when it was loaded, for the user: a sentence each."""
         self.text = family.text(pipe)
@@ -153,8 +155,9 @@ class Backbone:
         from engine.models.formats.controlnets import load_controlnet
 
         if str(model) not in self._controlnets:
-            unet = self.main.module
-            self._controlnets[str(model)] = load_controlnet(model, unet, self.dtype, self.device)
+            self._controlnets[str(model)] = load_controlnet(
+                model, self.main.module, self.dtype, self.device, self.family.controlnets
+            )
         return self._controlnets[str(model)]
 
     @property
@@ -254,7 +257,8 @@ class Backbone:
             for network in others:
                 network.borrow(self.main)
             self._lent = own
-        return self.text.state(), self.codec.state(), own, *(each.state() for each in others)
+        beside = tuple(model.fingerprint() for model, _ in self.others.values())
+        return self.text.state(), self.codec.state(), own, *(e.state() for e in others), *beside
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:

@@ -87,6 +87,8 @@ class Family:
     """The type of its weights on a GPU, where the user says none."""
     inpaint_pipeline: str | None = None
     """The class of diffusers' own inpainting pipeline, which is evaluated beside the engine."""
+    controlnets: tuple[str, ...] = ()
+    """Diffusers' classes of its ControlNets."""
     peer: Peer = PEER
     """What it does in other ways than SD's does."""
 

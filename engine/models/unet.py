@@ -30,6 +30,8 @@ TEXT_MASK = "encoder_attention_mask"
 ADDED = ("text_embeds", "time_ids")
 """The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
 ``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
+UNET_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
+"""Diffusers' classes of ControlNets for UNets."""
 MAPS = 32
 """Maps of the first level's width that a UNet's forward holds at once, with a reserve: diffusers'
 SDXL holds 16, SD 1.5 26 (all tensors of a forward counted, attention without its scores)."""

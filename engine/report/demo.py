@@ -241,7 +241,8 @@ class _Progress:
 
 def describe_models() -> str:
     """The embedded model's parts and sizes, and how other models are given."""
-    from engine.pocket import controlnet_paths, inpaint_unet_path, model_path
+    from engine.models.family import FAMILIES
+    from engine.pocket import controlnet_paths, flow_folder, inpaint_unet_path, model_path
 
     try:
         folder = model_path()
@@ -252,18 +253,16 @@ def describe_models() -> str:
     if inpaint is not None:
         parts.append(inpaint)
     parts += controlnet_paths().values()
-    lines = ["pocket (embedded; used where no --model is given)"]
-    total = 0
-    for part in parts:
-        size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
-        total += size
-        lines.append(f"  {part.name:<18} {_class_of(part):<32} {size / 1e6:6.1f} MB")
-    lines += [
-        f"  {'total':<51} {total / 1e6:6.1f} MB",
+    flow = [part for part in sorted(flow_folder().glob("*")) if part.is_dir()]
+    lines = [
+        "pocket (embedded; used where no --model is given)",
+        *_sizes(parts),
         f"  folder: {folder}",
+        "pocket-flow (embedded too: a flow model in SD3's layout, with pocket's VAE)",
+        *_sizes(flow),
         "  A small painted world, 128 x 128 px: for tests, demos and first steps, not for photos.",
         "",
-        "Others, with --model (SDXL, SD 1.5 and SD 2 families):",
+        f"Others, with --model ({', '.join(each.description for each in FAMILIES)}):",
         "  a folder             --model ./sdxl-base   (what diffusers' save_pretrained writes)",
         "  a hub id             --model stabilityai/stable-diffusion-xl-base-1.0",
         "  a checkpoint file    --model sd_xl_base_1.0.safetensors",
@@ -274,6 +273,16 @@ def describe_models() -> str:
         "  your own             --control ./my-controlnet=canny:0.8   (a folder, hub id or file)",
     ]
     return "\n".join(lines)
+
+
+def _sizes(parts: Sequence[Path]) -> list[str]:
+    """A line for each part of a model, and one for all of them."""
+    sizes = [sum(file.stat().st_size for file in p.rglob("*") if file.is_file()) for p in parts]
+    lines = [
+        f"  {part.name:<18} {_class_of(part):<32} {size / 1e6:6.1f} MB"
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+    return [*lines, f"  {'total':<51} {sum(sizes) / 1e6:6.1f} MB"]
 
 
 def _controls_with_models() -> list[str]:

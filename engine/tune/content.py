@@ -210,6 +210,8 @@ def _teach(
     say: Callable[[str], object],
 ) -> Path:
     backbone, recipe, folder = engine.backbone, asked.recipe, asked.folder()
+    if backbone.device.type == "cpu" and "float16" in str(backbone.dtype).split("."):
+        raise InputError("float16 is not trained on the CPU; give dtype float32 or bfloat16.")
     kind = asked.network or ("inpaint" if "inpaint" in backbone.networks else "base")
     network = backbone.network(kind)
     noising = noising_of(engine.pipe.scheduler)

@@ -68,7 +68,7 @@ def memory_of(name: str, recipe: Recipe, *, inpaint: bool = False) -> Memory:
     layout = known[name]
     config = read_config(layout.configs, "unet")
     if inpaint:
-        config["in_channels"] = 2 * config["out_channels"] + 1
+        config["in_channels"] = 9
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(config).half()
     cells = (recipe.size or config["sample_size"] * 8) // 8

@@ -132,7 +132,7 @@ def main() -> None:
     """Teach, paint, count; or one stage of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("taught"))
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
     parser.add_argument("--stage", choices=["teach", "before", "after", "compare"])
     asked = parser.parse_args()

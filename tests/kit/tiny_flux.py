@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
+    FluxControlNetModel,
     FluxTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -17,13 +19,16 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
 )
 
-from tests.kit import tiny
+from tests.kit import tiny, tiny_qwen
 
 LATENTS = 4
+WIDTH = 16
 MARKS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -100,6 +105,30 @@ def transformer(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> 
     return model.eval()
 
 
+def controlnet(*, seed: int = 5, **changes: Any) -> Any:
+    """A ControlNet of Flux that has learnt something."""
+    torch.manual_seed(seed)
+    own: dict[str, Any] = {
+        "in_channels": 4 * LATENTS,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "axes_dims_rope": [4, 4, 8],
+        "guidance_embeds": True,
+    }
+    with warnings.catch_warnings():  # diffusers' own file uses what it will take away
+        warnings.simplefilter("ignore", FutureWarning)
+        model: Any = FluxControlNetModel(**{**own, **changes})
+    zeroed = (model.controlnet_blocks, model.controlnet_single_blocks, model.controlnet_x_embedder)
+    for each in zeroed:
+        for weight in each.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
 def modules(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> dict[str, Any]:
     """The components of Flux' pipelines, by diffusers' names."""
     torch.manual_seed(seed)
@@ -116,9 +145,26 @@ def modules(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> dict
     }
 
 
-def flux2_modules(*, guidance: bool = False, seed: int = 0) -> dict[str, Any]:
-    """The components of Flux.2's pipelines, by diffusers' names: Klein's, or dev's transformer. Its
-    language model is left out: prompts come embedded.
+def qwen3(width: int = WIDTH) -> Any:
+    """A language model as deep as Klein looks into it, so that its embeddings are three widths."""
+    tokens = tiny_qwen.tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokens),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+def flux2_modules(*, reads: bool = False, guidance: bool = False, seed: int = 0) -> dict[str, Any]:
+    """The components of Flux.2's pipelines, by diffusers' names: Klein's, or dev's transformer.
+
+    Without its language model (``reads``) prompts come embedded.
     """
     torch.manual_seed(seed)
     model: Any = AutoencoderKLFlux2(
@@ -136,20 +182,20 @@ def flux2_modules(*, guidance: bool = False, seed: int = 0) -> dict[str, Any]:
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=32,
+        joint_attention_dim=3 * WIDTH,
         timestep_guidance_channels=256,
         axes_dims_rope=[4, 4, 4, 4],
         guidance_embeds=guidance,
     )
     return {
         "vae": model.eval(),
-        "text_encoder": None,
-        "tokenizer": None,
+        "text_encoder": qwen3() if reads else None,
+        "tokenizer": tiny_qwen.tokenizer() if reads else None,
         "transformer": transformer.eval(),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     }
 
 
-def embedded(length: int = 12, width: int = 32, seed: int = 4) -> torch.Tensor:
-    """A prompt, embedded: 1 n d."""
-    return torch.randn(1, length, width, generator=torch.Generator().manual_seed(seed))
+def embedded(length: int = 12, seed: int = 4) -> torch.Tensor:
+    """A prompt, embedded for Klein: 1 n d."""
+    return torch.randn(1, length, 3 * WIDTH, generator=torch.Generator().manual_seed(seed))

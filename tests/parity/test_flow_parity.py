@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinInpaintPipeline, FluxFillPipeline, FluxInpaintPipeline
+from diffusers import (
+    Flux2KleinInpaintPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    FluxControlNetInpaintPipeline,
+    FluxFillPipeline,
+    FluxInpaintPipeline,
+)
 
-from tests.kit import tiny_flux
+from controls import Control
+from engine import InpaintEngine
+from tests.kit import tiny, tiny_flux
 from tests.kit.tiny import both, difference
 
 RUNS = ((1.0, 2), (0.6, 2), (0.3, 1))
@@ -57,6 +67,52 @@ def test_klein(guidance, strength, images):
         prompt_embeds=tiny_flux.embedded(),
         theirs={"negative_prompt_embeds": tiny_flux.embedded(seed=9)},
         ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
+    )
+    assert difference(pair) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Flux2Pipeline, True), (Flux2KleinPipeline, False)], ids=["dev", "klein"]
+)
+def test_an_instruction_for_all_of_the_picture(kind, told):
+    """Dev has no inpainting pipeline: its edit of the whole frame is a mask of all of it."""
+    pipe = kind(**tiny_flux.flux2_modules(guidance=told))
+    pipe.set_progress_bar_config(disable=True)
+    request = {
+        "image": tiny.picture(),
+        "prompt_embeds": tiny_flux.embedded(),
+        "num_inference_steps": 3,
+        "guidance_scale": 2.5 if told else 1.0,
+        "output_type": "np",
+    }
+    want = pipe(**request, generator=torch.Generator().manual_seed(3)).images
+    white = np.ones((tiny.SIZE, tiny.SIZE), np.float32)
+    got = InpaintEngine.from_pipe(pipe).edit(
+        **request, mask=white, strategy="blend", compat="diffusers", seed=3
+    )
+    assert difference((want, got.images)) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["latents", "pixels"])
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_flux_with_a_controlnet(kind, strength, images):
+    """Control images are drawn first, one for each picture; XLabs' kind reads their pixels."""
+    pixels = {"conditioning_embedding_channels": 4, "patch_size": 2} if kind == "pixels" else {}
+    net, hint = tiny_flux.controlnet(**pixels), tiny.picture(seed=7)
+    pair = both(
+        FluxControlNetInpaintPipeline,
+        tiny_flux.modules(),
+        "blend",
+        strength=strength,
+        num_images=images,
+        guidance_scale=3.5,
+        extra={"controlnet": net},
+        theirs={
+            "control_image": hint,
+            "controlnet_conditioning_scale": 0.7,
+            "control_guidance_end": 0.8,
+        },
+        ours={"controls": [Control(net, image=hint, scale=0.7, end=0.8)]},
     )
     assert difference(pair) == 0.0
 

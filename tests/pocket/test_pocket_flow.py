@@ -10,6 +10,7 @@ import torch
 
 from engine import InpaintEngine, pocket
 from engine.evaluate.peers import list_peers, peer_pipeline, run_peer
+from engine.evaluate.suites import patches
 from engine.picture.geometry import Size
 from engine.pocket import world
 from engine.pocket.classifier import prompt_score
@@ -96,6 +97,52 @@ def test_diffusers_own_pipeline_runs_beside_it(flow: InpaintEngine, scene: world
     )
     assert made.size == (128, 128)
     assert backbone.pipe.transformer.config.in_channels == 4
+
+
+def test_a_soft_map_has_nine_outcomes_where_the_pipeline_has_two(
+    flow: InpaintEngine, scene: world.Scene
+) -> None:
+    """How far latents end from the original's, by strength: more with each of ours; of the
+    pipeline's, which rounds the mask, not at all below a half.
+    """
+    from PIL import Image
+    from scipy.stats import spearmanr
+
+    backbone, steps = flow.backbone, 8
+    pixels = torch.from_numpy(np.array(scene.image)).movedim(-1, 0)[None] / 127.5 - 1
+    with torch.no_grad():
+        original = backbone.encode(pixels)
+    ours, theirs = np.zeros(9), np.zeros(9)
+    pipe = peer_pipeline(backbone, "diffusers-4ch", fresh_scheduler(None, backbone.pipe.scheduler))
+    for turn in (0, 3, 6):
+        strengths, which = patches(0, turn)
+        common = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "latent"}
+        soft = flow.edit(
+            image=scene.image,
+            strength_map=strengths,
+            prompt=PROMPTS[1],
+            strategy="differential",
+            prefill="original",
+            seed=1,
+            **common,
+        ).latents
+        hard = pipe(
+            image=Image.fromarray(scene.image),
+            mask_image=Image.fromarray(np.round(strengths * 255).astype(np.uint8)),
+            prompt=PROMPTS[1],
+            height=128,
+            width=128,
+            strength=1.0,
+            generator=torch.Generator().manual_seed(1),
+            **common,
+        ).images
+        for change, latents in ((ours, soft), (theirs, hard)):
+            moved = (latents - original).norm(dim=1)[0].numpy()
+            change += [moved[which == level].mean() for level in range(9)]
+    assert spearmanr(range(9), ours).statistic > 0.9, ours
+    # What is held is the pipeline's own draw from the VAE's distribution, not its mode.
+    assert theirs[:4].max() < 0.2 * theirs[4:].min(), theirs
+    assert ours[3] > 2 * theirs[3]
 
 
 def test_texts_of_any_length_share_a_call(flow: InpaintEngine) -> None:

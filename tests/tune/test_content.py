@@ -226,6 +226,13 @@ def test_prior_pictures_keep_what_the_network_answers(engine, tmp_path):
     assert len(list((tmp_path / "100.0.tune" / "prior").iterdir())) == 1
 
 
+def test_half_precision_on_a_cpu_is_refused(tmp_path):
+    pipe = StableDiffusionXLPipeline(**tiny.modules()).to(torch.float16)
+    with pytest.raises(InputError, match="float16 is not trained on the CPU"):
+        teach(InpaintEngine.from_pipe(pipe), lesson(tmp_path / "a.safetensors"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sheet_shows_what_is_painted(engine, tmp_path):
     teach(
         engine, lesson(tmp_path / "a.safetensors", recipe=replace(QUICK, steps=1, sample_every=1))

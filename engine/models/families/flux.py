@@ -209,6 +209,7 @@ FLUX = Family(
     may_have=_may_have,
     defaults=_defaults,
     solver_arguments=_solver_arguments,
+    controlnets=("FluxControlNetModel",),
     inpaint_pipeline="FluxInpaintPipeline",
     peer=PATCHED,
     transformers=(FILE,),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.models.family import Family
 from engine.models.layout import CONFIGS, Layout, Text
 from engine.models.text import ClipText, Prompt
-from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
+from engine.models.unet import TEXT, TEXT_MASK, UNET_CONTROLNETS, UNetNetwork
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
@@ -84,5 +84,6 @@ SD = Family(
     fits=_fits,
     may_have=_may_have,
     layouts=(SD2, SD1),
+    controlnets=UNET_CONTROLNETS,
     inpaint_pipeline="StableDiffusionInpaintPipeline",
 )

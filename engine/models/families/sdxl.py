@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.models.family import Family
 from engine.models.layout import CONFIGS, Layout, Text
 from engine.models.text import ClipText, Prompt
-from engine.models.unet import TEXT, TEXT_MASK, UNetNetwork
+from engine.models.unet import TEXT, TEXT_MASK, UNET_CONTROLNETS, UNetNetwork
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
@@ -107,5 +107,6 @@ SDXL = Family(
     fits=_fits,
     may_have=_may_have,
     layouts=(BASE, REFINER),
+    controlnets=UNET_CONTROLNETS,
     inpaint_pipeline="StableDiffusionXLInpaintPipeline",
 )

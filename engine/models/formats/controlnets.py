@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,19 +39,21 @@ _OTHERS: tuple[Kind, ...] = (
     *(each for each in KINDS if each.what not in {"a ControlNet", "a VAE"}),
 )
 """Files that are no ControlNet, or that would not act as one, by what they are."""
-_CLASSES = {"ControlNetModel", "ControlNetUnionModel"}
 
 
-def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device: Any) -> Any:
+def load_controlnet(
+    model: str | os.PathLike[str], unet: Any, dtype: Any, device: Any, classes: Collection[str]
+) -> Any:
     """A ControlNet or ControlNet-Union for models with this ``unet``.
 
-    ``model``: a folder, a hub id, a ``.safetensors`` file in diffusers' or the original layout, or
-    ``MODEL:CONTROL`` (a known model's own, such as ``pocket:canny``).
+    ``model``: a folder, a hub id, a ``.safetensors`` file in diffusers' or the original layout (of
+    UNets'), or ``MODEL:CONTROL`` (a known model's own, such as ``pocket:canny``). ``classes``:
+    diffusers' of the family's.
 
     Raises:
         ModelError: there is none, it cannot be read, or a file does not fit the ``unet``.
     """
-    from diffusers import ControlNetModel, ControlNetUnionModel
+    import diffusers
 
     source: Path | str
     owner, _, name = str(model).partition(":")
@@ -66,13 +68,16 @@ def load_controlnet(model: str | os.PathLike[str], unet: Any, dtype: Any, device
     else:
         source = locate(model, index="config.json")
     if isinstance(source, Path) and source.is_file():
+        if not hasattr(unet.config, "cross_attention_dim"):
+            raise ModelError(f"{source} is a file: give the folder of a ControlNet for this model.")
         net = _single_controlnet(source, unet)
     else:
         config = guarded(lambda: config_file(source).read_text(encoding="utf-8"), model)
         named = json.loads(config).get("_class_name", "ControlNetModel")
-        if named not in _CLASSES:
-            raise ModelError(f"{model} is a {named}, which nothing here runs: {NEEDED}.")
-        kind = ControlNetUnionModel if "Union" in named else ControlNetModel
+        if named not in classes:
+            needed = NEEDED if "ControlNetModel" in classes else f"{' or '.join(classes)} is needed"
+            raise ModelError(f"{model} is a {named}, which nothing here runs: {needed}.")
+        kind = getattr(diffusers, named)
         net = guarded(lambda: kind.from_pretrained(str(source), dtype=dtype), model)
     net = net.to(device).eval()
     return net if net.dtype == dtype else net.to(dtype)
