@@ -14,12 +14,14 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.batch.items import Item
 from engine.batch.listing import items_of
 from engine.batch.run import Survey
 from engine.batch.store import Store
+
+if TYPE_CHECKING:
+    from engine.batch.items import Item
 
 PROMPT = "a red house"
 
