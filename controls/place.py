@@ -89,12 +89,10 @@ class Bound:
         """A job's ``branches`` with what is told beside them, and the new ones. What ``cond`` is
         told, ``cond.1`` is too: the same branch of another region.
         """
-        told = {
-            name: text.adding(own)
-            if (own := self.conditioning.get(name.partition(".")[0]))
-            else text
-            for name, text in branches.items()
-        }
+        told = {}
+        for name, text in branches.items():
+            own = self.conditioning.get(name.partition(".")[0])
+            told[name] = text.adding(own) if own else text
         return {**told, **self.branches}
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.advice import Advice, advise
+from engine.edit.map_sources import find_map
 from engine.edit.strategies import OF_A_STAGE, build_each
 from engine.errors import InputError, SoftpaintError
 from engine.models import Backbone, backbone_for
@@ -28,6 +29,9 @@ from engine.runtime.session import SESSION_BYTES, Session
 from strategies import get_strategy, list_strategies
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from engine.denoise.strategy import AnyStrategy
 
 
@@ -233,6 +237,27 @@ class InpaintEngine:
         """
         request = EditRequest.read({"prompt": "", **arguments}, self.pipe, self.backbone.defaults)
         return advise(request.split()[0], self.backbone)
+
+    def map_from(self, how: str, *, image: Any, **wanted: Any) -> NDArray[np.float32]:
+        """A strength map from less than a mask, to be looked at and changed before it is used.
+
+        Args:
+            how: ``"change"``: where the predictions for ``prompt`` and for ``was``, what the
+                picture shows now, differ; ``"words"``: where the network looks for ``words``, a
+                tuple of texts that stand in ``prompt`` (or alone); ``"click"``: the thing that the
+                points ``inside`` ((x, y) in px) lie on and ``outside`` do not, by GrabCut or
+                the Segment Anything model ``segmenter``; ``"alpha"``: where it is transparent.
+            image: the picture, in any form.
+            **wanted: the above, ``seed``, and ``refine=False`` for a map as soft as it was found.
+
+        Returns:
+            float32 H W in [0, 1], 1 = repaint.
+
+        Raises:
+            InputError: an unknown ``how``, or what it needs is missing.
+            ModelError: there is no such segmenter.
+        """
+        return find_map(how, self.backbone, {"image": image, **wanted})
 
     def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.

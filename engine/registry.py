@@ -34,6 +34,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sdxl": "engine.models.families.sdxl:SDXL",
         "sd": "engine.models.families.sd:SD",
         "sd3": "engine.models.families.sd3:SD3",
+        "flux-kontext": "engine.models.families.flux:KONTEXT",
         "flux": "engine.models.families.flux:FLUX",
         "flux2": "engine.models.families.flux2:FLUX2",
         "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
@@ -77,6 +78,9 @@ class Drive(Protocol):
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are gone already are no error."""
+
+    def clear(self, folder: str) -> None:
+        """Remove a folder and all in it, where there is one."""
 
     def sweep(self) -> None:
         """Remove what a killed process has left half written."""
@@ -205,6 +209,9 @@ class Disk:
         for name in names:
             Path(self.path(name)).unlink(missing_ok=True)
 
+    def clear(self, folder: str) -> None:
+        shutil.rmtree(self.path(folder), ignore_errors=True)
+
     def sweep(self) -> None:
         for left in self.folder.rglob(TEMPORARY):
             left.unlink(missing_ok=True)
@@ -327,6 +334,10 @@ class Remote:
         for name in names:
             with suppress(FileNotFoundError):
                 self._fs.rm_file(self._at(name))
+
+    def clear(self, folder: str) -> None:
+        with suppress(FileNotFoundError):
+            self._fs.rm(self._at(folder), recursive=True)
 
     def sweep(self) -> None:
         if not self._whole:

@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from engine.batch.drive import joined
@@ -37,6 +36,8 @@ class Item:
     @property
     def own(self) -> str:
         """Its own settings as they are compared and kept."""
+        if not self.settings:  # most items of a folder, by the hundred thousand
+            return "{}"
         return json.dumps(self.settings, sort_keys=True, ensure_ascii=False, default=str)
 
     def line(self) -> str:
@@ -196,7 +197,9 @@ def output_name(relative: str) -> str:
     """
     from engine.picture.metadata import FORMATS
 
-    return relative if PurePosixPath(relative).suffix.lower() in FORMATS else f"{relative}.png"
+    stem, dot, suffix = relative.rpartition("/")[2].rpartition(".")
+    known = bool(dot and stem) and f".{suffix.lower()}" in FORMATS
+    return relative if known else f"{relative}.png"
 
 
 # --- all of them ---------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def run_batch(
         elif survey.count:
             outcomes = _here(left, plan, engine(), again, told)
         for outcome in outcomes:
-            say = partial(_say, store, outcome, again)
+            say = partial(say_of, store, outcome, again)
             when_there_is_room(say, store.drive.place, told)
             if isinstance(outcome, Done):
                 state.done += 1
@@ -115,7 +115,8 @@ def run_batch(
     return store
 
 
-def _say(store: Store, outcome: Outcome, again: Again) -> None:
+def say_of(store: Store, outcome: Outcome, again: Again) -> None:
+    """Write to a batch's folder what has become of an item."""
     if isinstance(outcome, Done):
         store.add(outcome.lines)
     else:
@@ -130,8 +131,13 @@ def _here(
     told: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """What becomes of the items in this process."""
-    feed = Feed(items)
     edits = Edits(engine, plan.settings, drive_at(plan.place), plan.together, told)
+    return edited(edits, items, again)
+
+
+def edited(edits: Edits, items: Iterable[Item], again: Again) -> Iterator[Outcome]:
+    """What becomes of the items in the end, in any order."""
+    feed = Feed(items)
     for outcome in edits.run(feed):
         if again(outcome):
             feed.put(outcome.item)

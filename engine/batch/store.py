@@ -265,7 +265,7 @@ class Store:
         """The lines of segments that are not settled yet, by the file that they belong to."""
         found: dict[str, list[bytes]] = {LINES: [], FAILURES: []}
         seen = set()
-        for line in self._in_segments(segments):
+        for line in self.in_segments(segments):
             key = _key(line)
             if settled.get(key) is None and key not in seen:
                 seen.add(key)
@@ -335,7 +335,7 @@ class Store:
             if names:
                 seen.add(key_of(_key(line)))
             yield line
-        for line in self._in_segments(names):
+        for line in self.in_segments(names):
             key = key_of(_key(line))
             if key not in seen:
                 seen.add(key)
@@ -345,7 +345,8 @@ class Store:
         for name in (LINES, FAILURES):
             yield from _lines(self.drive, name)
 
-    def _in_segments(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def in_segments(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The lines of segments, as they are."""
         for name in names:
             yield from _lines(self.drive, name)
 

@@ -68,6 +68,10 @@ class Again:
         self._counts[outcome.item.name] = self.count(outcome.item) + 1
         return not outcome.final and self.count(outcome.item) < self.tries
 
+    def give_up(self, item: Item, tries: int) -> None:
+        """Take over how often others have tried an item."""
+        self._counts[item.name] = tries
+
     def count(self, item: Item) -> int:
         """How often an item was tried and failed."""
         return self._counts.get(item.name, 0)

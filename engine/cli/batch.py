@@ -76,6 +76,24 @@ def batch(
     tries: Annotated[
         int, typer.Option(min=1, max=100, help="For what fails and might not the next time.")
     ] = 3,
+    runner: Annotated[
+        str, typer.Option("--engine", help="local, or ray: on a cluster.", metavar="NAME")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray's: auto, or ray://HOST:10001. [default: this machine]"),
+    ] = None,
+    min_workers: Annotated[
+        int, typer.Option(min=1, help="With ray: as many as that, and more as there is work.")
+    ] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="With ray: of each worker. [default: 1 where there are any]"),
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="With ray: of each worker.")] = 1.0,
+    part: Annotated[
+        int, typer.Option(min=1, help="With ray: edits that a lost worker costs at the most.")
+    ] = 64,
 ) -> None:
     """Edit many photos: a folder of them, or a manifest (.jsonl, .csv, .parquet) of
     edits.
@@ -89,11 +107,13 @@ def batch(
       softpaint batch photos/ --masks masks/ -p "a clean wall" -o out/
       softpaint batch photos/ --masks alpha -p "a meadow" --strategy inpaint9 -o out/ --workers 2
       softpaint batch edits.csv -o out/ --steps 20
+      softpaint batch s3://b/edits.parquet -o s3://b/out --engine ray --address auto --workers 8
       softpaint batch status out/       # how far it is, and what failed
       softpaint batch verify out/       # every picture's bytes
       softpaint batch retry out/        # let what failed be tried again
       softpaint batch export out/ set/  # Parquet or WebDataset
     """
+    from engine.batch.cluster import Cluster, run_on_cluster
     from engine.batch.listing import items_of
     from engine.batch.run import run_batch
     from engine.batch.workers import Plan
@@ -101,6 +121,8 @@ def batch(
     source, folder = needed(photo, "PHOTOS (a folder or a manifest)"), needed(output, "--output")
     if str(STREAM) in (source, folder):
         raise InputError("a batch is of folders and files; - is neither.")
+    if runner not in {"local", "ray"}:
+        raise InputError(f"--engine is local or ray, not {runner!r}.")
     _refuse_inside(source, folder)
     if asked.references:
         raise InputError("a batch takes no --ip-adapter.")
@@ -116,15 +138,16 @@ def batch(
     _check(items, settings)
     announce_models(Files(), asked.load)
     plan = Plan(folder, settings, asked.load, together)
-    store = run_batch(
-        items,
-        plan,
-        engine=lambda: load(asked.load),
-        workers=workers,
-        tries=tries,
-        told=lambda text: note(text, quiet=asked.quiet),
-        progress=_Shown(quiet=asked.quiet),
-    )
+    common: dict[str, Any] = {
+        "tries": tries,
+        "told": lambda text: note(text, quiet=asked.quiet),
+        "progress": _Shown(quiet=asked.quiet),
+    }
+    if runner == "ray":
+        cluster = Cluster(address, workers, min_workers, gpus, cpus, part)
+        store = run_on_cluster(items, plan, cluster, **common)
+    else:
+        store = run_batch(items, plan, engine=lambda: load(asked.load), workers=workers, **common)
     _report(store)
     note(_summary(store), quiet=asked.quiet)
     if store.failures:

@@ -10,10 +10,12 @@ import typer
 
 from engine.cli.app import app, note, say
 from engine.cli.files import STREAM, Files, save
-from engine.cli.options import Output, Quiet, needed
+from engine.cli.options import Device, Model, Output, Quiet, given, load, needed
 from engine.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -39,6 +41,52 @@ def map_(
     tolerance: Annotated[
         float, typer.Option(help="How far from it, in Delta-E 2000; 1 is just noticeable.")
     ] = 10.0,
+    from_change: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with what this text changes in the photo: the model's predictions for it "
+            "and for --was differ there.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    was: Annotated[
+        str, typer.Option(help="What the photo shows now, for --from-change.", metavar="TEXT")
+    ] = "",
+    from_words: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Begin with where the model sees these words in the photo; may be repeated.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="The sentence about the photo in which they stand. [default: they alone]",
+            metavar="TEXT",
+        ),
+    ] = "",
+    from_click: Annotated[
+        list[str] | None,
+        typer.Option(help="Begin with the thing at this point; may be repeated.", metavar="X,Y"),
+    ] = None,
+    not_click: Annotated[
+        list[str] | None,
+        typer.Option(help="A point that is on none of it; may be repeated.", metavar="X,Y"),
+    ] = None,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            help="A Segment Anything model that finds it: a folder or hub id. [default: GrabCut]"
+        ),
+    ] = None,
+    from_alpha: Annotated[
+        bool, typer.Option("--from-alpha", help="Begin with where the photo is transparent.")
+    ] = False,
+    soft: Annotated[
+        bool,
+        typer.Option("--soft", help="Of --from-change and --from-words: not cut along edges."),
+    ] = False,
     gradient: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +132,8 @@ def map_(
         typer.Option("--overlay", help="Write the photo with the map over it, to look at."),
     ] = False,
     quiet: Quiet = False,
+    model: Model = None,
+    device: Device = None,
 ) -> None:
     """Make or change a strength map; the options act in the order in which they are listed.
 
@@ -91,6 +141,9 @@ def map_(
     Example:
       softpaint map mask.png --grow 8 --feather 16 --outward -o map.png
       softpaint map --photo photo.png --select 90,140,220 --fill-holes -o sky.png
+      softpaint map --photo photo.png --from-words "red house" -o house.png
+      softpaint map --photo photo.png --from-change "a tent" --was "a house" -o there.png
+      softpaint map --photo photo.png --from-click 60,80 --grow 4 -o thing.png
       softpaint map sky.png --photo photo.png --overlay -o look.png
     """
     import numpy as np
@@ -108,7 +161,24 @@ def map_(
     begin = None if source is None else files.read("map", source)
     added = None if other is None else files.read("map", other)
     files.writes("--output", target)
-    strength = _begin(begin, picture, select, tolerance, gradient, painted=bool(paint))
+    sources: dict[str, dict[str, Any]] = {
+        "change": {"prompt": from_change, "was": was} if from_change is not None else {},
+        "words": {"words": tuple(from_words), "prompt": prompt} if from_words else {},
+        "click": {
+            "inside": [_point(each) for each in from_click],
+            "outside": [_point(each) for each in not_click or ()],
+            "segmenter": segmenter,
+        }
+        if from_click
+        else {},
+        "alpha": {"refine": False} if from_alpha else {},
+    }
+    asked = {how: {"refine": not soft, **wanted} for how, wanted in sources.items() if wanted}
+    if asked:
+        others = source is not None or bool(select) or gradient is not None
+        strength = _found(asked, picture, others=others, loads=given(model=model, device=device))
+    else:
+        strength = _begin(begin, picture, select, tolerance, gradient, painted=bool(paint))
     for each in paint or []:
         strength = map_tools.paint(strength, *_shape(each))
     if added is not None:
@@ -140,6 +210,28 @@ def map_(
         err=target == STREAM,
     )
     note(str(target), quiet=quiet)
+
+
+def _found(
+    asked: Mapping[str, Any], picture: Any, *, others: bool, loads: dict[str, Any]
+) -> NDArray[np.float32]:
+    """The map that one of the ``--from-...`` finds."""
+    if len(asked) > 1 or others:
+        raise InputError(
+            "begin with one of MAP, --select, --gradient and the --from-...; --with combines maps."
+        )
+    ((how, wanted),) = asked.items()
+    if picture is None:
+        raise InputError(f"--from-{how} needs --photo: the picture that it is found in.")
+    from engine.edit.map_sources import MAP_SOURCES, find_map
+
+    backbone = load(loads).backbone if MAP_SOURCES.get(how).needs_model else None
+    return find_map(how, backbone, {"image": picture, **wanted})
+
+
+def _point(text: str) -> tuple[float, float]:
+    x, y = _numbers(text, "--from-click", 2)
+    return x, y
 
 
 def _begin(

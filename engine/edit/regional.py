@@ -196,8 +196,11 @@ def _placed(request: EditRequest, pictures: Sequence[Any]) -> list[Placed]:
 def grouped(
     placed: Sequence[Placed], request: EditRequest, backbone: Backbone
 ) -> list[list[Placed]]:
-    """Which regions share a run: those that touch (come into the same latent cells), and those
-    whose common cut-out is no larger than theirs together, where nothing but their prompts differs.
+    """Which regions share a run: those that touch (come into the same latent cells).
+
+    Where the coupling is named, also those apart whose common cut-out is smaller than theirs
+    together and that differ in nothing but their prompts: that is less work, but a model that sees
+    several things in one picture may leave one out that it draws alone.
 
     Raises:
         InputError: regions touch that cannot share one.
@@ -212,6 +215,8 @@ def grouped(
     together = [[placed[number] for number in sorted(group)] for group in groups]
     for group in together:
         _check_group(group)
+    if request.coupling == "auto":
+        return sorted(together, key=lambda group: group[0].order)
     return _gathered(together, request, backbone)
 
 

@@ -192,7 +192,7 @@ class Shared:
         target = self.pixels(view, scale)
         changed = torch.from_numpy(self.map_at(view, scale) > 0)
         resized = resize_pixels(made, Size.of(target.shape[-2:])).clamp(-1, 1)
-        return self._encode(resized.where(changed, target))
+        return self.encode(resized.where(changed, target))
 
     def rescaled(self, view: View, latents: torch.Tensor, scale: float) -> torch.Tensor:
         """A stage's latents (b c h w) brought to another size, with the original's own pixels

@@ -152,8 +152,8 @@ class Fields:
             "A :class:`~engine.Region`, a mapping of its settings, or a list of such; what one "
             "leaves open is the edit's. Those that touch or overlap are made in one run, in which "
             "each prompt acts where its map is; those apart have runs of their own, in shared "
-            "model calls, but where one for both is no more work. With a mask or map beside them "
-            "the edit's own prompt is for the rest of that.",
+            "model calls. With a mask or map beside them the edit's own prompt is for the rest of "
+            "that.",
         ),
         _REGIONS,
     ] = None
@@ -164,7 +164,8 @@ class Fields:
             "How the prompts of regions share a run: attention, latents, or auto: as the model "
             "allows.",
             "``attention`` mixes what the cross-attentions say of each prompt, ``latents`` the "
-            "predictions, for one model call more for each prompt.",
+            "predictions, for one model call more for each prompt. Named, regions apart share a "
+            "run too where that is less work; a model may then leave out what it draws alone.",
         ),
         Option(metavar="HOW"),
         Recorded(),

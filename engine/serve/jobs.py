@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from engine.serve.errors import told
+from engine.serve.ids import NAMING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +108,7 @@ class Job:
     """A session's."""
     nbytes: int = 0
     """What its inputs take."""
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    id: str = field(default_factory=NAMING.new)
     state: JobState = JobState.QUEUED
     created: float = field(default_factory=time.time)
     began: float | None = None

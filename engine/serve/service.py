@@ -16,6 +16,7 @@ import numpy as np
 from engine.runtime.session import Session
 from engine.serve.errors import GoneError, LeavingError, NotFoundError, UnprocessableError
 from engine.serve.finisher import Finisher
+from engine.serve.ids import NAMING
 from engine.serve.jobs import Job, JobState, failure
 from engine.serve.limits import Limits
 from engine.serve.metering import Meters
@@ -153,6 +154,8 @@ class Service:
                 return self._jobs[name]
             if name in self._gone:
                 raise GoneError("this job ended, and its pictures had to make room for others'.")
+        if NAMING.is_elsewhere(name):
+            raise GoneError("this job's replica has ended, and its pictures with it.")
         raise NotFoundError("there is no such job.")
 
     async def cancel(self, job: Job) -> None:

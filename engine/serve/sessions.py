@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 
 from engine.errors import InputError
 from engine.serve.errors import GoneError, NotFoundError
+from engine.serve.ids import NAMING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Opened:
     """Of its picture, in px."""
     nbytes: int
     """Of its picture's file."""
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    id: str = field(default_factory=NAMING.new)
     strength_map: NDArray[np.float32] | None = None
     """H W in [0, 1], as the last render had it; None before the first."""
     job: Job | None = None
@@ -116,6 +116,8 @@ class Sessions:
             return self._open[name]
         if name in self._dropped:
             raise GoneError(f"this session was {self._dropped[name]}; open another one.")
+        if NAMING.is_elsewhere(name):
+            raise GoneError("this session's replica has ended; open another one.")
         raise NotFoundError("there is no such session.")
 
     def close(self, name: str) -> Opened:

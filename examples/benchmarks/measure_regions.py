@@ -30,6 +30,8 @@ from engine.pocket.classifier import predict
 
 FIRST_SEED = 1_060_000
 SIZE = 128
+GAP = 12
+"""Pixels between regions that have runs of their own."""
 
 
 @dataclass(frozen=True)
@@ -48,43 +50,53 @@ class Scene:
     prompts: Sequence[str]
 
 
-def scenes(count: int, things: int | None) -> Iterator[Scene]:
-    """Held-out scenes with room for as many things; two to five in turn if None."""
+def scenes(count: int, things: int | None, *, apart: bool = False) -> Iterator[Scene]:
+    """Held-out scenes with room for as many things; two to five in turn if None. ``apart``: with
+    regions that do not touch, which have runs of their own.
+    """
     seed, made = FIRST_SEED, 0
     while made < count:
-        scene = scene_of(seed, things or 2 + made % 4)
+        scene = scene_of(seed, things or 2 + made % 4, apart=apart)
         seed += 1
         if scene is not None:
             made += 1
             yield scene
 
 
-def scene_of(seed: int, count: int) -> Scene | None:
+def scene_of(seed: int, count: int, *, apart: bool = False) -> Scene | None:
     """An empty place, and boxes for ``count`` things of different kinds or colours."""
     spec = replace(world.sample_scene(seed), objects=())
     rng = np.random.default_rng([seed, 5])
-    after, taken = spec, []
+    after = spec
+    taken: list[tuple[str, str]] = []
+    boxes: list[Any] = []
     for _ in range(60):
         thing = world.fitting_object(after, rng)
-        if thing is not None and (thing.kind, thing.colour) not in taken:
-            after = after.with_object(thing)
-            taken.append((thing.kind, thing.colour))
+        if thing is None or (thing.kind, thing.colour) in taken:
+            continue
+        box = box_of(spec, thing)
+        if apart and any((world.grow(box, GAP) & each).any() for each in boxes):
+            continue
+        after = after.with_object(thing)
+        taken.append((thing.kind, thing.colour))
+        boxes.append(box)
         if len(taken) == count:
             break
     if len(taken) < count:
-        return None
-    truth = world.render(after, SIZE)
-    masks = [world.box_around(each, margin=1 / 32) for each in truth.masks]
-    if min(each.sum() for each in masks) < (SIZE / 8) ** 2:
         return None
     return Scene(
         seed,
         world.render(spec, SIZE).image,
         spec.caption,
-        [each.astype(np.float32) for each in masks],
+        [each.astype(np.float32) for each in boxes],
         [(thing.kind, thing.colour) for thing in after.objects],
         [replace(spec, objects=(thing,)).caption for thing in after.objects],
     )
+
+
+def box_of(spec: world.SceneSpec, thing: world.SceneObject) -> Any:
+    """The box (H W, bool) around a thing that is put into a place."""
+    return world.box_around(world.render(spec.with_object(thing), SIZE).masks[-1], margin=1 / 32)
 
 
 def together(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> Any:
@@ -170,7 +182,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def sheet(engine: InpaintEngine, asked: argparse.Namespace) -> Any:
     """Each scene: the picture, its regions, the edit."""
     rows = []
-    for scene in scenes(asked.count, asked.things):
+    for scene in scenes(asked.count, asked.things, apart=asked.apart):
         result = together(engine, scene, asked).images[0]
         union = np.maximum.reduce(list(scene.masks))
         told = ", ".join(f"{colour} {kind}" for kind, colour in scene.things)
@@ -194,6 +206,7 @@ def main() -> None:
     parser.add_argument("what", choices=["figures", "sheet"])
     parser.add_argument("--count", type=int, default=20, help="scenes")
     parser.add_argument("--things", type=int, help="regions in each; 2 to 5 in turn without")
+    parser.add_argument("--apart", action="store_true", help="regions that do not touch")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategy", default="differential")
     parser.add_argument("--coupling", default="auto")
@@ -204,7 +217,10 @@ def main() -> None:
     if asked.what == "sheet":
         save_image(sheet(engine, asked), asked.output)
         return
-    rows = [measured(engine, scene, asked) for scene in scenes(asked.count, asked.things)]
+    rows = [
+        measured(engine, scene, asked)
+        for scene in scenes(asked.count, asked.things, apart=asked.apart)
+    ]
     if asked.json is not None:
         asked.json.write_text(json.dumps(rows), encoding="utf-8")
     print(table(rows))

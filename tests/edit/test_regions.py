@@ -99,6 +99,16 @@ def test_the_order_does_not_matter(engine, photo):
         assert np.array_equal(several[0], other)
 
 
+def test_regions_apart_share_a_run_where_the_coupling_is_named(engine, photo):
+    """On a picture that the model sees whole, one run in place of two."""
+    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent")]
+    own, shared = (
+        edited(engine, photo, regions, coupling=how).settings["runs"]
+        for how in ("auto", "attention")
+    )
+    assert (own, shared) == ([[1], [2]], [[1, 2]])
+
+
 # --- together ------------------------------------------------------------------------------------
 
 
@@ -343,16 +353,6 @@ def test_schema_and_service_take_regions(files):
     for bad in ({"map": "/etc/passwd"}, {**told, "lora": "x"}, {**told, "controls": ["x.pt"]}):
         with pytest.raises(InputError):
             wire.settings({"regions": [bad]}, Limits())
-
-
-def test_a_manifest_has_regions(files):
-    from engine.batch.items import items_of
-
-    row = {"image": "photo.png", "regions": [{"map": "mask.png", "prompt": "a boat"}]}
-    manifest = files.folder / "edits.jsonl"
-    manifest.write_text(json.dumps(row) + "\n")
-    (item,) = items_of(manifest)
-    assert item.files["regions.0"] == str(files.mask)
 
 
 # --- the means -----------------------------------------------------------------------------------

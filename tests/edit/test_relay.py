@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def settings(**changes):
 
 @pytest.mark.filterwarnings("ignore::strategies.differential.FewStepsWarning")
 def test_one_lays_out_and_the_other_goes_on(both):
-    seen = []
+    seen: list[Any] = []
     made = both.edit(**settings(**STAGED, callback=seen.append))
     assert [shot.total for shot in seen] == [3, 3, 3, 2, 2]  # half of the other's own four
     assert [shot.latents.shape[1] for shot in seen] == [4, 4, 4, 16, 16]

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers import (
     Flux2KleinPipeline,
+    FluxKontextPipeline,
     FluxPipeline,
     QwenImageEditPlusPipeline,
     QwenImagePipeline,
@@ -22,6 +23,7 @@ TINY: dict[str, Callable[[], Any]] = {
     "sdxl": lambda: StableDiffusionXLPipeline(**tiny.modules()),
     "sd3": tiny_flow.sd3,
     "flux": lambda: FluxPipeline(**tiny_flux.modules()),
+    "flux-kontext": lambda: FluxKontextPipeline(**tiny_flux.modules()),
     "flux2": lambda: Flux2KleinPipeline(**tiny_flux.flux2_modules(reads=True)),
     "z-image": lambda: ZImagePipeline(**tiny_qwen.z_image()),
     "qwen-image": lambda: QwenImagePipeline(**tiny_qwen.qwen_image()),

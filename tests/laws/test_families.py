@@ -40,9 +40,9 @@ def halves(left: float, right: float) -> np.ndarray:
 
 def edited(model: InpaintEngine, **changes) -> torch.Tensor:
     """Latents, unguided where nothing else is said."""
-    return tiny.edited(
-        model, **{"num_inference_steps": STEPS, "guidance_scale": 1.0, **changes}
-    ).latents
+    run = {"num_inference_steps": STEPS, "guidance_scale": 1.0, **changes}
+    latents: torch.Tensor = tiny.edited(model, **run).latents
+    return latents
 
 
 @pytest.mark.parametrize("strategy", HOLDERS)

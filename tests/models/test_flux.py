@@ -10,6 +10,7 @@ from diffusers import (
     FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
+    FluxKontextPipeline,
     FluxPipeline,
 )
 
@@ -224,6 +225,16 @@ class TestInstructions:
         assert np.array_equal(pixels[outside], before[outside])
         assert not np.array_equal(pixels[~outside], before[~outside])
         assert result.settings["instruct"] is True
+
+    def test_kontext_is_known_by_its_pipeline_and_shown_the_picture(self):
+        model = InpaintEngine.from_pipe(FluxKontextPipeline(**tiny_flux.modules()))
+        assert model.backbone.family.name == "flux-kontext"
+        assert model.backbone.defaults["guidance_scale"] == 2.5
+        shown, other = (
+            edited(model, instruct=True, strategy="whole", image=tiny.picture(seed=seed))
+            for seed in (0, 5)
+        )
+        assert not torch.equal(shown.latents, other.latents)
 
     def test_others_take_none(self, dev):
         with pytest.raises(InputError, match=r"such as Flux\.2"):

@@ -161,7 +161,7 @@ def test_a_layered_model_is_refused():
 
 
 def edit_plus(**settings) -> Any:
-    pipe = QwenImageEditPlusPipeline(**tiny_qwen.qwen_edit(**settings))
+    pipe: Any = QwenImageEditPlusPipeline(**tiny_qwen.qwen_edit(**settings))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -185,9 +185,9 @@ def test_the_whole_picture_by_instruction_is_diffusers_edit_plus(monkeypatch, ze
     engine = InpaintEngine.from_pipe(pipe)
     assert engine.backbone.family.name == "qwen-image-edit"
     told = settings(prompt="make it red", negative_prompt="fog", guidance_scale=3.0)
-    got = engine.edit(strategy="whole", **told).latents
+    got: Any = engine.edit(strategy="whole", **told).latents
     assert torch.allclose(packed(got), want, atol=2e-5)
-    blind = engine.edit(strategy="whole", instruct=False, **told).latents
+    blind: Any = engine.edit(strategy="whole", instruct=False, **told).latents
     assert not torch.allclose(blind, got, atol=1e-2)
 
 
@@ -204,9 +204,11 @@ def test_an_instruction_with_a_map_changes_nothing_else():
 def test_pictures_are_part_of_what_is_remembered_of_a_text():
     engine = InpaintEngine.from_pipe(edit_plus())
     plain = settings(guidance_scale=1.0, num_inference_steps=2)
-    one = engine.edit(**plain).latents
-    other = engine.edit(**{**plain, "image": tiny.picture(seed=1)}).latents
-    fresh = InpaintEngine.from_pipe(engine.pipe).edit(**{**plain, "image": tiny.picture(seed=1)})
+    one: Any = engine.edit(**plain).latents
+    other: Any = engine.edit(**{**plain, "image": tiny.picture(seed=1)}).latents
+    fresh: Any = InpaintEngine.from_pipe(engine.pipe).edit(
+        **{**plain, "image": tiny.picture(seed=1)}
+    )
     assert torch.equal(other, fresh.latents)
     assert not torch.equal(one, other)
 

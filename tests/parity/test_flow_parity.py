@@ -17,6 +17,7 @@ from diffusers import (
     FluxControlNetInpaintPipeline,
     FluxFillPipeline,
     FluxInpaintPipeline,
+    FluxKontextInpaintPipeline,
 )
 
 from controls import Control
@@ -67,6 +68,20 @@ def test_klein(guidance, strength, images):
         prompt_embeds=tiny_flux.embedded(),
         theirs={"negative_prompt_embeds": tiny_flux.embedded(seed=9)},
         ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
+    )
+    assert difference(pair) == 0.0
+
+
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_kontext(strength, images):
+    pair = both(
+        FluxKontextInpaintPipeline,
+        tiny_flux.modules(),
+        "blend",
+        strength=strength,
+        num_images=images,
+        guidance_scale=2.5,
+        theirs={"_auto_resize": False},
     )
     assert difference(pair) == 0.0
 

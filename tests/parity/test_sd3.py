@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusion3InpaintPipeline
+from diffusers import StableDiffusion3InpaintPipeline, StableDiffusion3Pipeline
 
 from engine import InpaintEngine
 from tests.kit import tiny_flow
@@ -61,7 +61,7 @@ def test_what_the_pipeline_forgets_is_done_in_our_own_mode(peer):
     and ours are what the VAE makes of the picture.
     """
     modules = {**peer[1], "vae": tiny_flow.flow_vae(shift=2.0)}
-    engine = InpaintEngine.from_pipe(tiny_flow.StableDiffusion3Pipeline(**modules))
+    engine = InpaintEngine.from_pipe(StableDiffusion3Pipeline(**modules))
     pixels = torch.rand(1, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         latents = engine.backbone.encode(pixels)

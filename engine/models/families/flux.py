@@ -1,4 +1,4 @@
-"""Flux.1 of Black Forest Labs: dev, schnell and Fill.
+"""Flux.1 of Black Forest Labs: dev, schnell, Fill and Kontext.
 
 A transformer over tokens of two by two latents. It reads T5's embeddings of the prompt and CLIP's
 pooled one; dev and Fill are told the guidance scale, schnell knows none.
@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
+from engine.models.codec import KLCodec
 from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH, packed, places, unpacked
-from engine.models.peer import PATCHED
+from engine.models.peer import PATCHED, Peer
 from engine.models.text import PipelineText, Prompt
 from engine.solvers.shift import dynamic_shift, even_levels
 from engine.types import Conditioning
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 TEXT = "encoder_hidden_states"
 POOLED = "pooled_projections"
 GUIDANCE = "guidance"
+REFERENCE = "reference"
 MASK = 64
 """Pixels under a latent, which Fill's mask has a channel for each of."""
 NATIVE = 128
@@ -75,20 +77,45 @@ class FluxNetwork(Network):
         conditioning: Conditioning,
         residuals: Mapping[str, Any],
     ) -> torch.Tensor:
+        import torch
+
         height, width = sample.shape[-2:]
         tensors, text = conditioning.tensors, conditioning.text
-        tokens = self.module(
-            hidden_states=packed(sample),
+        tokens, ids = packed(sample), places(height // PATCH, width // PATCH, text)
+        if (shown := tensors.get(REFERENCE)) is not None:
+            tokens = torch.cat([tokens, packed(shown)], dim=1)
+            theirs = places(shown.shape[-2] // PATCH, shown.shape[-1] // PATCH, text)
+            theirs[:, 0] = 1
+            ids = torch.cat([ids, theirs])
+        predicted = self.module(
+            hidden_states=tokens,
             timestep=timesteps.to(sample.dtype) / 1000,
             guidance=tensors.get(GUIDANCE),
             pooled_projections=tensors[POOLED],
             encoder_hidden_states=text,
             txt_ids=text.new_zeros(text.shape[1], 3),
-            img_ids=places(height // PATCH, width // PATCH, text),
+            img_ids=ids,
             return_dict=False,
             **residuals,
         )[0]
-        return unpacked(tokens, height, width)
+        return unpacked(predicted[:, : height * width // PATCH**2], height, width)
+
+
+class KontextNetwork(FluxNetwork):
+    """Flux.1 Kontext: dev's layers, which were trained to be shown a picture."""
+
+    takes_reference = True
+
+    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
+        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
+
+
+class KontextCodec(KLCodec):
+    """Diffusers' pipelines of Kontext take the most likely latents and draw none."""
+
+    def _encoded(self, pixels: torch.Tensor, generator: Any, *, sample: bool) -> torch.Tensor:
+        latents: torch.Tensor = self.pipe.vae.encode(pixels).latent_dist.mode()
+        return latents
 
 
 class FluxText(PipelineText):
@@ -215,3 +242,18 @@ FLUX = Family(
     transformers=(FILE,),
     half="bfloat16",
 )
+KONTEXT = Family(
+    name="flux-kontext",
+    description="Flux.1 Kontext",
+    pipelines=("FluxKontextPipeline", "FluxKontextInpaintPipeline"),
+    denoiser="transformer",
+    network=KontextNetwork,
+    text=FluxText,
+    codec=KontextCodec,
+    defaults=lambda _: {"num_inference_steps": 28, "guidance_scale": 2.5},
+    solver_arguments=_solver_arguments,
+    inpaint_pipeline="FluxKontextInpaintPipeline",
+    peer=Peer(patch=PATCH, shows=True),
+    half="bfloat16",
+)
+"""Its transformer is as dev's is: only the pipeline's class tells."""

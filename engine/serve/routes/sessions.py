@@ -81,7 +81,7 @@ async def stack(request: Request, service: ServiceOf) -> Response:
     while there is nothing else to do.
     """
     form = await read_form(request, service.limits)
-    name = form.text("session")
+    name = form.text("session") or request.query_params.get("session")
     if name is None:
         raise InputError("session is missing.")
     return taken(await service.stack(name))

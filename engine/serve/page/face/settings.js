@@ -168,7 +168,7 @@ export class Settings {
    * @param {boolean} [row] label and input side by side
    * @param {HTMLElement} [help]
    */
-  #labelled(field, input, row = false, help = make("span", { className: "help" }, field.help ?? "")) {
+  #labelled(field, input, row = false, help = make("span", { className: "help" }, sentence(field.help))) {
     input.id = newId();
     help.id = newId();
     input.setAttribute("aria-describedby", help.id);
@@ -220,7 +220,7 @@ export class Settings {
   /** @param {SettingField} field */
   #check(field) {
     const box = make("input", { type: "checkbox", checked: Boolean(this.#value(field)) });
-    const help = make("span", { className: "help" }, field.help ?? "");
+    const help = make("span", { className: "help" }, sentence(field.help));
     help.id = newId();
     box.setAttribute("aria-describedby", help.id);
     const label = make("label", { className: "check" }, box, make("span", {}, words(field.name)));

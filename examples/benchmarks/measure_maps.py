@@ -1,0 +1,63 @@
+"""Measure maps from less than a mask against the pocket renderer's own masks.
+
+    python examples/benchmarks/measure_maps.py --count 200
+
+Held-out scenes with things; the first is named (``words``), asked for in another colour
+(``change``), or clicked at its middle. Prints the mean intersection over union of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from statistics import fmean, median
+
+import numpy as np
+
+from engine import InpaintEngine
+from engine.pocket import world
+
+FIRST_SEED = 1_070_000
+SIZE = 128
+
+
+def says(words: str, caption: str) -> bool:
+    """Whether a caption has just these words."""
+    return re.search(rf"\b{words}\b", caption) is not None
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=40, help="scenes")
+    count = parser.parse_args().count
+    engine = InpaintEngine.from_pretrained(device="cpu")
+    found: dict[str, list[float]] = {"words": [], "change": [], "click": []}
+    seed = FIRST_SEED
+    while len(found["click"]) < count:
+        spec = world.sample_scene(seed)
+        seed += 1
+        if not spec.objects:
+            continue
+        thing, scene = spec.objects[0], world.render(spec, SIZE)
+        truth = np.asarray(scene.masks[0])
+        others = [each for each in world.KIND_COLOURS[thing.kind] if each != thing.colour]
+        rows, columns = np.nonzero(truth)
+        middle = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
+        caption, words = spec.caption, f"{thing.colour} {thing.kind}"
+        # Some captions have other words for a thing: then these stand alone.
+        wanted = {
+            "words": {"words": (words,), "prompt": caption if says(words, caption) else ""},
+            "change": {"prompt": spec.recoloured(0, others[0]).caption, "was": caption},
+            "click": {"inside": [(int(columns[middle]), int(rows[middle]))]},
+        }
+        for how, own in wanted.items():
+            likely = engine.map_from(how, image=scene.image, **own) > 0.5
+            found[how].append(float((likely & truth).sum() / (likely | truth).sum()))
+    print("| map from | scenes | mean IoU | median |\n|---|---:|---:|---:|")
+    for how, values in found.items():
+        print(f"| {how} | {len(values)} | {fmean(values):.2f} | {median(values):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
