@@ -227,7 +227,8 @@ def test_prior_pictures_keep_what_the_network_answers(engine, tmp_path):
 
 
 def test_half_precision_on_a_cpu_is_refused(tmp_path):
-    pipe = StableDiffusionXLPipeline(**tiny.modules()).to(torch.float16)
+    pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
+    pipe.to(torch.float16)
     with pytest.raises(InputError, match="float16 is not trained on the CPU"):
         teach(InpaintEngine.from_pipe(pipe), lesson(tmp_path / "a.safetensors"))
     assert not list(tmp_path.iterdir())
