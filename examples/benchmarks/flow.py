@@ -102,7 +102,7 @@ class Bench:
 
 def reads_a_step(act: Callable[[int, int], None]) -> float:
     """Reads of tensors by the host in a step: a longer run's less a shorter one's."""
-    counts = []
+    counts: list[int] = []
     for steps in (2, 3, 6):
         with HostReads() as reads:
             act(1, steps)
@@ -114,12 +114,12 @@ def measured(bench: Bench) -> list[Row]:
     """All rows."""
     ours, theirs = bench.medians(bench.first, bench.diffusers)
     four, each = bench.medians(bench.shared, bench.apart)
-    reads = [reads_a_step(partial(act)) for act in (bench.first, bench.diffusers)]
+    first, peer = (reads_a_step(partial(act)) for act in (bench.first, bench.diffusers))
     none: dict[str, Any] = {"max_difference": None}
     return [
         row("flow-single-edit", ours, theirs, 1.0, unit=f"s, {STEPS} steps", **none),
         row("flow-shared-4", four, each, 0.7, unit="s, against four edits of our own", **none),
-        row("flow-host-reads", *reads, 0.0, of="softpaint", unit="reads a step", **none),
+        row("flow-host-reads", first, peer, 0.0, of="softpaint", unit="reads a step", **none),
     ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def main() -> None:
         middle = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
         caption, words = spec.caption, f"{thing.colour} {thing.kind}"
         # Some captions have other words for a thing: then these stand alone.
-        wanted = {
+        wanted: dict[str, dict[str, Any]] = {
             "words": {"words": (words,), "prompt": caption if says(words, caption) else ""},
             "change": {"prompt": spec.recoloured(0, others[0]).caption, "was": caption},
             "click": {"inside": [(int(columns[middle]), int(rows[middle]))]},

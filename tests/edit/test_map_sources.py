@@ -64,10 +64,11 @@ def test_the_model_finds_what_is_named(pocket, how):
     spec = world.SceneSpec(**{**vars_of(world.sample_scene(1_000_681)), "objects": ()})
     spec = spec.with_object(world.SceneObject("house", "red", 0.42, 0.88, 0.5))
     scene = world.render(spec, 128)
-    wanted = {
+    every: dict[str, dict[str, Any]] = {
         "words": {"words": ("red house",), "prompt": spec.caption},
         "change": {"prompt": spec.recoloured(0, "blue").caption, "was": spec.caption},
-    }[how]
+    }
+    wanted = every[how]
     found = pocket.map_from(how, image=scene.image, **wanted)
     assert overlap(found, np.asarray(scene.masks[0])) > 0.4
     assert np.array_equal(found, pocket.map_from(how, image=scene.image, **wanted))

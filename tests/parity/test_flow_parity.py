@@ -93,7 +93,7 @@ def test_an_instruction_for_all_of_the_picture(kind, told):
     """Dev has no inpainting pipeline: its edit of the whole frame is a mask of all of it."""
     pipe = kind(**tiny_flux.flux2_modules(guidance=told))
     pipe.set_progress_bar_config(disable=True)
-    request = {
+    request: dict[str, Any] = {
         "image": tiny.picture(),
         "prompt_embeds": tiny_flux.embedded(),
         "num_inference_steps": 3,

@@ -116,7 +116,11 @@ def test_a_soft_map_has_nine_outcomes_where_the_pipeline_has_two(
     pipe = peer_pipeline(backbone, "diffusers-4ch", fresh_scheduler(None, backbone.pipe.scheduler))
     for turn in (0, 3, 6):
         strengths, which = patches(0, turn)
-        common = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "latent"}
+        common: dict[str, Any] = {
+            "num_inference_steps": steps,
+            "guidance_scale": 1.0,
+            "output_type": "latent",
+        }
         soft = flow.edit(
             image=scene.image,
             strength_map=strengths,
@@ -126,6 +130,7 @@ def test_a_soft_map_has_nine_outcomes_where_the_pipeline_has_two(
             seed=1,
             **common,
         ).latents
+        assert soft is not None
         hard = pipe(
             image=Image.fromarray(scene.image),
             mask_image=Image.fromarray(np.round(strengths * 255).astype(np.uint8)),
