@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from engine.batch.drive import drive_at
 from engine.batch.edits import Done, Edits, Outcome, when_there_is_room
 from engine.batch.items import Item
-from engine.batch.store import Store, digest_of, mark_of
+from engine.batch.known import digest_of, mark_of
+from engine.batch.store import Store
 from engine.batch.workers import Again, Feed, Plan, Workers
 from engine.errors import InputError
 from engine.picture.source import is_address, is_own_alpha
