@@ -51,8 +51,6 @@ def _regions(asked: Asked, files: Files) -> dict[str, Any]:
                 changes[name] = files.read(f"region {number}'s {name}", Path(value))
         if region.controls is not None:
             changes["controls"] = [_opened(each, files) for each in region.controls]
-        if region.lora is not None:
-            _announce(files, f"region {number}'s lora", str(region.lora).rpartition(":")[0])
         opened_.append(replace(region, **changes))
     return {"regions": opened_} if opened_ else {}
 

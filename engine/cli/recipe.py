@@ -116,7 +116,6 @@ class Recipe:
                     if each.controls is None
                     else [self._control(control, files) for control in each.controls],
                     reference=None if found is None else Reference(found, each.reference_scale),
-                    lora=each.lora,
                     **each.settings,
                 )
             )
@@ -209,8 +208,6 @@ class Recipe:
             for control in region.controls or ():
                 if control.model not in list_controls():
                     yield f"a region's control {control.model}"
-            if region.lora is not None:
-                yield f"a region's LoRA {region.lora}"
         prefill = str(self.record.edit.get("prefill", ""))
         if ":" in prefill and "prefill" not in asked.settings:
             yield f"--prefill {prefill}"

@@ -89,8 +89,6 @@ class PreparedRegions(Prepared):
         pictures = load_pictures(request.image)
         placed = _placed(request, pictures)
         seed = draw_seed() if request.seed is None else request.seed
-        if any(each.region is not None and each.region.lora for each in placed):
-            raise InputError("a region's own LoRA is not supported: load it for the whole edit.")
         plain = replace(
             request,
             image=pictures,
@@ -279,7 +277,7 @@ def _gathered(
 
 def _plain(group: Sequence[Placed]) -> bool:
     """Nothing but maps and prompts tells the regions of a group from the edit."""
-    others = ("strategy", "strength", "seed", "controls", "reference", "lora")
+    others = ("strategy", "strength", "seed", "controls", "reference")
     return all(
         each.region is None or all(getattr(each.region, name) is None for name in others)
         for each in group

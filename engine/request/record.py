@@ -325,7 +325,6 @@ def _region(fields: Any) -> RecordedRegion:
         settings=settings,
         controls=None if controls is None else [_control(each) for each in _list(controls)],
         reference_scale=_number(fields["reference_scale"]),
-        lora=None if fields["lora"] is None else _text(fields["lora"]),
         **files,
     )
 

@@ -129,13 +129,11 @@ class RecordedRegion:
     """None where they were the edit's."""
     reference: InputFile | None
     reference_scale: float
-    lora: str | None
 
     @classmethod
     def of(cls, region: Region, *, beside: Path) -> RecordedRegion:
         """Describe a region for a result written to ``beside``."""
         told = region.describe()
-        lora = told.pop("lora", None)
         controls, reference = region.controls, region.reference
         several = controls if isinstance(controls, list | tuple) else [controls]
         picture = getattr(reference, "image", reference)
@@ -147,5 +145,4 @@ class RecordedRegion:
             else [RecordedControl.of(each, beside=beside) for each in several],
             reference=file_of(picture, beside=beside),
             reference_scale=float(getattr(reference, "scale", 1.0)),
-            lora=lora,
         )

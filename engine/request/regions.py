@@ -14,7 +14,7 @@ MOST: Final = 32
 """Regions of one edit."""
 
 SETTINGS: Final = ("prompt", "negative_prompt", "strategy", "options", "strength", "seed")
-"""What a region may set in the edit's place, beside its map, controls, reference and LoRA."""
+"""What a region may set in the edit's place, beside its map, controls and reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,6 @@ class Region:
         controls: what steers it, in place of the edit's controls.
         reference: what the loaded IP-Adapter reads for it: a picture or a
             :class:`~engine.Reference`.
-        lora: ``"FILE[:WEIGHT]"`` or a (file, weight) pair: a LoRA over the network in this region
-            only (its part for the text encoders is left out).
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
@@ -57,7 +55,6 @@ class Region:
     seed: int | None = None
     controls: Any = None
     reference: Any = None
-    lora: Any = None
 
     def __post_init__(self) -> None:
         if self.map is None:
@@ -87,8 +84,6 @@ class Region:
         own = self.given()
         if "strategy" in own and not isinstance(own["strategy"], str):
             own["strategy"] = getattr(own["strategy"], "name", type(own["strategy"]).__name__)
-        if self.lora is not None:
-            own["lora"] = str(self.lora)
         return own
 
 
