@@ -62,7 +62,7 @@ def map_(
     prompt: Annotated[
         str,
         typer.Option(
-            help="The sentence about the photo in which they stand. [default: they alone]",
+            help="The sentence about the photo in which they stand. [default: a picture of them]",
             metavar="TEXT",
         ),
     ] = "",

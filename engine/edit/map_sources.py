@@ -53,7 +53,7 @@ class Wanted:
 
     picture: Picture
     prompt: str = ""
-    """Of the picture as it is to be (``change``), or as it is (``words``; the words, if empty)."""
+    """Of the picture as it is to be (``change``), or as it is (``words``; "a picture of" them, if empty)."""
     was: str = ""
     """What the picture shows now."""
     words: tuple[str, ...] = ()
@@ -188,7 +188,9 @@ def _from_words(backbone: Backbone | None, wanted: Wanted) -> Map:
         raise InputError(
             "this model's network does not tell where it looks for words; 'change' does."
         )
-    prompt = wanted.prompt or ", ".join(wanted.words)
+    prompt = wanted.prompt
+    if not prompt or prompt in wanted.words:  # else there is nothing to compare the words with
+        prompt = f"a picture of {', '.join(wanted.words)}"
     text, total = probe.text(prompt), None
     tokens = [_tokens_of(probe.backbone, prompt, words) for words in wanted.words]
     with torch.no_grad():

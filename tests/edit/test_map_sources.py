@@ -163,3 +163,13 @@ def test_on_the_command_line(disc, tmp_path, capsys):
     ):
         assert run([*command, *more]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_words_without_a_caption_are_looked_for_too(pocket):
+    from engine.pocket import world
+
+    spec = world.SceneSpec(**{**vars_of(world.sample_scene(1_000_681)), "objects": ()})
+    scene = world.render(spec.with_object(world.SceneObject("house", "red", 0.42, 0.88, 0.5)), 128)
+    inside = np.asarray(scene.masks[0])
+    soft = pocket.map_from("words", image=scene.image, words=("red house",), refine=False)
+    assert soft[inside].mean() > 2 * soft[~inside].mean()
