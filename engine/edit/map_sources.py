@@ -53,7 +53,8 @@ class Wanted:
 
     picture: Picture
     prompt: str = ""
-    """Of the picture as it is to be (``change``), or as it is (``words``; "a picture of" them, if empty)."""
+    """Of the picture as it is to be (``change``), or as it is (``words``; if
+    empty, "a picture of" them)."""
     was: str = ""
     """What the picture shows now."""
     words: tuple[str, ...] = ()
