@@ -143,8 +143,8 @@ class Backbone:
 
     @property
     def unet_config(self) -> Any:
-        """The networks' configuration: the same but for the input channels."""
-        return self.main.module.config
+        """The networks' configuration, the same but for the input channels; None without one."""
+        return getattr(self.main.module, "config", None)
 
     def controlnet(self, model: str | os.PathLike[str]) -> Any:
         """The ControlNet in a folder, behind a hub id or in a file; loaded once.

@@ -420,7 +420,10 @@ BAD_USE = {
     "no photo": ("edit --mask mask.png --prompt house -o out.png", "PHOTO is missing"),
     "no prompt": ("edit photo.png --mask mask.png -o out.png", "--prompt is missing"),
     "no output": ("edit photo.png --mask mask.png --prompt house", "--output is missing"),
-    "no region": ("edit photo.png --prompt house -o out.png", "--mask, --strength-map or --expand"),
+    "no region": (
+        "edit photo.png --prompt house -o out.png",
+        "--mask, --strength-map, --region-edit or --expand",
+    ),
     "two regions": (EDIT + "--strength-map map.png", "not both"),
     "missing photo": (EDIT.replace("photo", "absent"), "absent.png.*does not exist"),
     "not an image": (EDIT.replace("photo", "text"), "text.png.*is not an image"),

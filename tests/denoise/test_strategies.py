@@ -338,7 +338,7 @@ class TestComposition:
         class Base(Part):
             network = "base"
 
-        with pytest.raises(InputError, match="4-channel and the 9-channel"):
+        with pytest.raises(InputError, match="parts for different networks"):
             Strategy("odd", (Base(), InpaintUNet()))
 
     def test_a_network_that_is_not_loaded_is_refused(self):

@@ -17,6 +17,7 @@ from controls.annotators import ANNOTATORS
 from controls.registry import CONTROLS
 from engine import InputError, UnknownNameError
 from engine.denoise.strategy import Strategy
+from engine.edit.map_sources import MAP_SOURCES
 from engine.models import FAMILIES
 from engine.models.checkpoints import CHECKPOINTS
 from engine.models.speed.optimise import OPTIMISATIONS
@@ -41,6 +42,7 @@ REGISTRIES: list[Registry[Any]] = [
     FILLS,
     GANS,
     JUDGES,
+    MAP_SOURCES,
     METRICS,
     OPTIMISATIONS,
     PARAMETERISATIONS,
@@ -72,7 +74,7 @@ def bring(monkeypatch, tmp_path):
 
     def go(registry, code: str) -> None:
         brought.append(forgetful(registry, monkeypatch))
-        module = f"their_{registry.kind.lower()}"
+        module = f"their_{registry.kind.lower().replace(' ', '_')}"
         (tmp_path / f"{module}.py").write_text(code)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, module, raising=False)

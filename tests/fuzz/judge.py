@@ -101,8 +101,12 @@ def _picture(case: Case, path: Path) -> list[str]:
     untouched = np.ones((height, width), bool)
     if case.region is not None:
         kind, file = case.region
-        read = load_mask if kind == "mask" else load_strength_map
-        untouched = read(file, photo.size, invert=case.invert) == 0
+        if kind == "mask":
+            grown = any(case.expand)
+            found = load_mask(file, photo.size, invert=case.invert, may_be_empty=grown)
+        else:
+            found = load_strength_map(file, photo.size, invert=case.invert)
+        untouched = found == 0
     if photo.alpha is not None:
         untouched &= photo.alpha > 0
     if not np.array_equal(inner[untouched], photo.rgb[untouched]):

@@ -129,7 +129,7 @@ def test_what_is_compiled_is_left_alone(network, how):
     else:
         network.unet.compile_repeated_blocks(backend="eager")
     assert layers(network) == []
-    changes = list(network._changes(sample, conditioning.text))
+    changes = list(network._changes(sample, conditioning.text, {}))
     assert (changes == []) == (how != "by the block")  # else the embeddings, which it leaves out
     got = predicted(network, sample, timesteps, conditioning)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)

@@ -234,13 +234,13 @@ def tensor_bytes() -> int:
 
 def test_variants_read_and_encode_once(runtime, monkeypatch):
     encoded = counted(monkeypatch, runtime.backbone, "encode")
-    several = [request(strategy=name) for name in ("blend", "differential", "soft-blend")]
-    tickets = runtime.add_variants(several)
+    names = ("blend", "differential", "soft-blend")
+    tickets = runtime.add_variants([request(strategy=name) for name in names])
     drained(runtime)
     assert len(encoded) == 2  # the original and the filled hole
     assert len({ticket.outcome().settings["strategy"] for ticket in tickets}) == 3
     with pytest.raises(InputError, match="one edit at a time"):
-        runtime.add_variants([request(strategy=name, compat="diffusers") for name in "ab"])
+        runtime.add_variants([request(strategy=name, compat="diffusers") for name in names])
 
 
 def test_the_bar_counts_to_its_end(runtime, capsys):
