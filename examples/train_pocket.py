@@ -82,8 +82,8 @@ ON_REQUEST = {"unpack": (stage_unpack, 0.0), "evaluate-flow": (stage_evaluate_fl
 """Stages that are no link of the chain."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run the stage."""
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Exits with 2 where no stage is named, or two."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -143,7 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.stage = options.named
     if options.named not in {None, options.stage}:
         parser.error(f"two stages are named, {options.stage} and {options.named}: give one")
+    options.named = None
     options.device = torch.device(options.device)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the stage that the command line names."""
+    options = parsed(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for stop in (signal.SIGINT, signal.SIGTERM):  # both save the checkpoint, in the background too
         signal.signal(stop, signal.default_int_handler)

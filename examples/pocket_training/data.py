@@ -47,7 +47,7 @@ def _render_block(first: int, count: int) -> ImageBatch:
 
 def stage_render(options: argparse.Namespace) -> None:
     """Paint the training scenes once: ``scenes.npy``, uint8, seeds 0 to ``--scenes`` - 1."""
-    path, block = options.out / "scenes.npy", 500
+    path, block = options.out / "scenes.npy", min(500, options.scenes)
     count = math.ceil(options.scenes / block) * block
     started = time.monotonic()
     part = path.with_suffix(".part")
