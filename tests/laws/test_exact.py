@@ -1,5 +1,5 @@
 """The same pixels for less work: shared calls, steps left out and steps gone on from. For every
-scheduler with three strategies, and so for every strategy with a third of the schedulers.
+scheduler with two strategies, and so for every strategy with a quarter of the schedulers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STRATEGIES = [*tiny.STRATEGIES, "inpaint9+differential"]
 SOME = [
     pytest.param(
         name,
-        [STRATEGIES[(3 * i + j) % len(STRATEGIES)] for j in range(3)],
+        [STRATEGIES[(2 * i + j) % len(STRATEGIES)] for j in range(2)],
         id=name,
         marks=[pytest.mark.processors] if name == "dpmpp-2m" else [],
     )
