@@ -30,7 +30,7 @@ QUICK = (
     "cli/test_doctor",
     *(f"controls/test_{name}" for name in ("forms", "lines", "steering")),
     *(f"denoise/test_{name}" for name in ("flow", "think")),
-    "edit/",
+    "edit/test_advice",
     *(f"engine/test_{name}" for name in ("conditioning", "registry")),
     *(f"evaluate/test_evaluate.py::test_{name}" for name in ("bad_use", "pocket_cases", "a_peer")),
     "examples/test_measure_controls",
@@ -47,6 +47,7 @@ QUICK = (
     *(f"serve/test_{name}" for name in ("page_arithmetic", "security")),
     "solvers/test_parameterisation",
     "test_imports",
+    "tune/test_convert",
 )
 """How the tests begin that are marked ``quick``: something of every room. Of the laws only
 Euler's.
