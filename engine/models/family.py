@@ -61,12 +61,14 @@ class Family:
     """Of a loaded pipeline."""
     codec: Callable[[Any], Codec] = codec_of
     """Of a loaded pipeline."""
+    module: str = ""
+    """The class of its denoiser, where that tells the family: a pipeline of a class that is not
+    among ``pipelines`` is of it all the same."""
     fits: Callable[[Any], bool] | None = None
-    """Whether a loaded pipeline of a class that is not among ``pipelines`` is of the family all the
-    same, from its parts and their configs."""
-    may_have: Callable[[Mapping[str, Any]], bool] = lambda _: False
-    """Whether a pipeline of a class that is not among ``pipelines`` is of the family all the same,
-    from its ``model_index.json``: before anything of it is loaded."""
+    """Whether a loaded pipeline is of the family by its parts and their configs: what decides where
+    there is no ``module``, and what must hold besides where there is one."""
+    may_have: Callable[[Mapping[str, Any]], bool] | None = None
+    """The same from a pipeline's ``model_index.json``, before anything of it is loaded."""
     layouts: tuple[Layout, ...] = ()
     """How its whole models stand in one file; the first that fits is taken."""
     defaults: Callable[[Any], Mapping[str, Any]] = lambda _: {}
@@ -95,7 +97,20 @@ class Family:
     def claims(self, pipe: Any) -> bool:
         """Whether ``pipe`` is of this family."""
         names = {kind.__name__ for kind in type(pipe).__mro__}
-        return not names.isdisjoint(self.pipelines) or bool(self.fits and self.fits(pipe))
+        kind = type(getattr(pipe, self.denoiser, None)).__name__
+        return not names.isdisjoint(self.pipelines) or self._is_of(kind, self.fits, pipe)
+
+    def lists(self, index: Mapping[str, Any]) -> bool:
+        """Whether the parts that a ``model_index.json`` lists are this family's."""
+        part = index.get(self.denoiser)
+        kind = str(part[-1]) if isinstance(part, list) and part else ""
+        return self._is_of(kind, self.may_have, index)
+
+    def _is_of(self, kind: str, told: Callable[[Any], bool] | None, whole: Any) -> bool:
+        """By the class of the denoiser, and by what is told of the ``whole``."""
+        if self.module:
+            return kind == self.module and (told is None or told(whole))
+        return told is not None and told(whole)
 
 
 FAMILIES = Registry("family", Family, "softpaint.families")

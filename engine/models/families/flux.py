@@ -164,16 +164,6 @@ def _defaults(pipe: Any) -> Mapping[str, Any]:
     return {"num_inference_steps": 28, "guidance_scale": 3.5}
 
 
-def _fits(pipe: Any) -> bool:
-    kind = type(getattr(pipe, "transformer", None)).__name__
-    return kind == "FluxTransformer2DModel"
-
-
-def _may_have(index: Mapping[str, Any]) -> bool:
-    part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == "FluxTransformer2DModel"
-
-
 def _fitted(shapes: Shapes) -> Mapping[str, Any]:
     original = "img_in.weight" in shapes
     embed, words, out = (
@@ -232,8 +222,7 @@ FLUX = Family(
     denoiser="transformer",
     network=FluxNetwork,
     text=FluxText,
-    fits=_fits,
-    may_have=_may_have,
+    module=FILE.module,
     defaults=_defaults,
     solver_arguments=_solver_arguments,
     controlnets=("FluxControlNetModel",),

@@ -203,16 +203,6 @@ def _defaults(pipe: Any) -> Mapping[str, Any]:
     return {"num_inference_steps": 50, "guidance_scale": 4.0}
 
 
-def _fits(pipe: Any) -> bool:
-    kind = type(getattr(pipe, "transformer", None)).__name__
-    return kind == "Flux2Transformer2DModel"
-
-
-def _may_have(index: Mapping[str, Any]) -> bool:
-    part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == "Flux2Transformer2DModel"
-
-
 def _fitted(shapes: Shapes) -> Mapping[str, Any]:
     original = "img_in.weight" in shapes
     embed, words = ("img_in", "txt_in") if original else ("x_embedder", "context_embedder")
@@ -261,8 +251,7 @@ FLUX2 = Family(
     network=Flux2Network,
     text=Flux2Text,
     codec=Flux2Codec,
-    fits=_fits,
-    may_have=_may_have,
+    module=FILE.module,
     defaults=_defaults,
     solver_arguments=_solver_arguments,
     transformers=(FILE,),

@@ -242,23 +242,20 @@ def _defaults(_: Any) -> Mapping[str, Any]:
     return {"num_inference_steps": 50, "guidance_scale": 4.0}
 
 
-def _may_have(index: Mapping[str, Any]) -> bool:
-    part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == FILE.module and "processor" not in index
-
-
-def _may_edit(index: Mapping[str, Any]) -> bool:
-    return "processor" in index and _may_have({"transformer": index.get("transformer")})
-
-
-def _fits(pipe: Any) -> bool:
-    kind = type(getattr(pipe, "transformer", None)).__name__
-    return kind == FILE.module and getattr(pipe, "processor", None) is None
+def _is_plain(pipe: Any) -> bool:
+    return getattr(pipe, "processor", None) is None
 
 
 def _edits(pipe: Any) -> bool:
-    kind = type(getattr(pipe, "transformer", None)).__name__
-    return kind == FILE.module and getattr(pipe, "processor", None) is not None
+    return not _is_plain(pipe)
+
+
+def _lists_plain(index: Mapping[str, Any]) -> bool:
+    return "processor" not in index
+
+
+def _lists_edits(index: Mapping[str, Any]) -> bool:
+    return "processor" in index
 
 
 def _edit_defaults(pipe: Any) -> Mapping[str, Any]:
@@ -273,8 +270,9 @@ QWEN_IMAGE = Family(
     network=QwenNetwork,
     text=QwenText,
     codec=QwenCodec,
-    fits=_fits,
-    may_have=_may_have,
+    module=FILE.module,
+    fits=_is_plain,
+    may_have=_lists_plain,
     defaults=_defaults,
     solver_arguments=_levels,
     guidance=QwenGuidance,
@@ -295,8 +293,9 @@ QWEN_EDIT = Family(
     network=QwenEditNetwork,
     text=QwenEditText,
     codec=QwenCodec,
+    module=FILE.module,
     fits=_edits,
-    may_have=_may_edit,
+    may_have=_lists_edits,
     defaults=_edit_defaults,
     solver_arguments=_levels,
     guidance=QwenGuidance,

@@ -154,15 +154,6 @@ def _tokens_shift(scheduler: Any, latents: Size, _: int) -> Mapping[str, Any]:
     return dynamic_shift(scheduler, latents.width // 2 * (latents.height // 2))
 
 
-def _may_have(index: Mapping[str, Any]) -> bool:
-    part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == "SD3Transformer2DModel"
-
-
-def _fits(pipe: Any) -> bool:
-    return type(getattr(pipe, "transformer", None)).__name__ == "SD3Transformer2DModel"
-
-
 def _defaults(pipe: Any) -> Mapping[str, Any]:
     # Distilled to few steps: SD3.5 Large Turbo. Nothing in its configs but its name tells.
     if "turbo" in str(pipe.config.get("_name_or_path", "")).lower():
@@ -220,8 +211,7 @@ SD3 = Family(
     network=SD3Network,
     text=SD3Text,
     codec=SD3Codec,
-    fits=_fits,
-    may_have=_may_have,
+    module=FILE.module,
     defaults=_defaults,
     solver_arguments=_tokens_shift,
     inpaint_pipeline="StableDiffusion3InpaintPipeline",

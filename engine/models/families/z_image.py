@@ -158,15 +158,6 @@ FILE = TransformerFile(
 )
 
 
-def _may_have(index: Mapping[str, Any]) -> bool:
-    part = index.get("transformer")
-    return isinstance(part, list) and part[-1] == "ZImageTransformer2DModel"
-
-
-def _fits(pipe: Any) -> bool:
-    return type(getattr(pipe, "transformer", None)).__name__ == "ZImageTransformer2DModel"
-
-
 Z_IMAGE = Family(
     name="z-image",
     description="Z-Image",
@@ -174,8 +165,7 @@ Z_IMAGE = Family(
     denoiser="transformer",
     network=ZImageNetwork,
     text=ZImageText,
-    fits=_fits,
-    may_have=_may_have,
+    module=FILE.module,
     defaults=_defaults,
     solver_arguments=_levels,
     guidance=ZImageGuidance,

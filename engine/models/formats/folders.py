@@ -149,7 +149,7 @@ def _family_of(model: Any, index: Mapping[str, Any]) -> Family:
     name = str(index.get("_class_name"))
     named = (family for family in FAMILIES if name in family.pipelines)
     # Community pipelines of a known family have names of their own.
-    alike = (family for family in FAMILIES if family.may_have(index))
+    alike = (family for family in FAMILIES if family.lists(index))
     found = next(named, None) or next(alike, None)
     if found is None:
         raise ModelError(unsupported(f"{model} ({name})"))
