@@ -6,6 +6,7 @@ pooled one; dev and Fill are told the guidance scale, schnell knows none.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,40 @@ WORDS, SCHNELL_WORDS = 512, 256
 not trained with."""
 
 
-class FluxNetwork(Network):
+class TellsGuidance(Network):
+    """Told the guidance scale where its config has a place for it."""
+
+    @property
+    def embeds_guidance(self) -> bool:  # type: ignore[override]  # some are told
+        return bool(self.module.config.guidance_embeds)
+
+    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
+        import torch
+
+        rows, device = conditioning.rows, conditioning.text.device
+        told = torch.full((rows,), scale, dtype=torch.float32, device=device)
+        return conditioning.adding({GUIDANCE: told})
+
+
+class ReadsApart(PipelineText):
+    """The prompt and the negative one, read one after the other by :meth:`_told`."""
+
+    def encode(
+        self, prompt: Prompt, device: torch.device
+    ) -> tuple[Conditioning, Conditioning | None]:
+        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
+        cond = self._told(prompt, prompt.positive, "", device)
+        if not prompt.guided:
+            return cond, None
+        return cond, self._told(prompt, prompt.negative or "", "negative_", device)
+
+    @abstractmethod
+    def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
+        """What ``text`` says; ``sign`` is ``"negative_"`` for the negative prompt's embeddings."""
+
+
+class FluxNetwork(TellsGuidance):
     """Diffusers' ``FluxTransformer2DModel``.
 
     Raises:
@@ -58,17 +92,6 @@ class FluxNetwork(Network):
                 f"{2 * own + PATCH**2 * MASK} (Fill) are supported, not Flux' control models."
             )
         self.kind = kinds[given]
-
-    @property
-    def embeds_guidance(self) -> bool:  # type: ignore[override]  # dev's do, schnell's not
-        return bool(self.module.config.guidance_embeds)
-
-    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
-        import torch
-
-        rows, device = conditioning.rows, conditioning.text.device
-        told = torch.full((rows,), scale, dtype=torch.float32, device=device)
-        return conditioning.adding({GUIDANCE: told})
 
     def predict(
         self,
@@ -118,21 +141,11 @@ class KontextCodec(KLCodec):
         return latents
 
 
-class FluxText(PipelineText):
+class FluxText(ReadsApart):
     """T5's embeddings of the prompt, and CLIP's pooled one."""
 
     needed = ("text_encoder", "text_encoder_2")
     pooled = True
-
-    def encode(
-        self, prompt: Prompt, device: torch.device
-    ) -> tuple[Conditioning, Conditioning | None]:
-        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
-        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
-        cond = self._told(prompt, prompt.positive, "", device)
-        if not prompt.guided:
-            return cond, None
-        return cond, self._told(prompt, prompt.negative or "", "negative_", device)
 
     def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
         given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}

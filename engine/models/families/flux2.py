@@ -12,24 +12,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.models.codec import KLCodec
+from engine.models.families.flux import GUIDANCE, ReadsApart, TellsGuidance
 from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
-from engine.models.network import Network
 from engine.models.packing import PATCH, packed, patched, places, unpacked, unpatched
 from engine.models.peer import Peer
 from engine.models.state import weights_state
-from engine.models.text import PipelineText, Prompt
 from engine.solvers.shift import even_levels, is_dynamic
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
     import torch
 
+    from engine.models.text import Prompt
     from engine.picture.geometry import Size
 
 
 TEXT = "encoder_hidden_states"
-GUIDANCE = "guidance"
 REFERENCE = "reference"
 NATIVE = 128
 """Latents a side of the pictures that it was trained on; no config tells."""
@@ -39,23 +38,12 @@ MANY = 4300
 """Tokens from which on the shift goes by the size alone."""
 
 
-class Flux2Network(Network):
+class Flux2Network(TellsGuidance):
     """Diffusers' ``Flux2Transformer2DModel``."""
 
     down_factor = PATCH
     sample_size = NATIVE
     takes_reference = True
-
-    @property
-    def embeds_guidance(self) -> bool:  # type: ignore[override]  # dev's do, Klein's not
-        return bool(self.module.config.guidance_embeds)
-
-    def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
-        import torch
-
-        rows, device = conditioning.rows, conditioning.text.device
-        told = torch.full((rows,), scale, dtype=torch.float32, device=device)
-        return conditioning.adding({GUIDANCE: told})
 
     def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
         return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
@@ -101,18 +89,8 @@ def _ids(latents: torch.Tensor, time: int) -> torch.Tensor:
     return ids
 
 
-class Flux2Text(PipelineText):
+class Flux2Text(ReadsApart):
     """Hidden states of a language model, from a quarter, half and three quarters of its depth."""
-
-    def encode(
-        self, prompt: Prompt, device: torch.device
-    ) -> tuple[Conditioning, Conditioning | None]:
-        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
-        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
-        cond = self._told(prompt, prompt.positive, "", device)
-        if not prompt.guided:
-            return cond, None
-        return cond, self._told(prompt, prompt.negative or "", "negative_", device)
 
     def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
         given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}
