@@ -259,7 +259,7 @@ class Store:
     def _read(self) -> None:
         self.known, self.pictures = Known(), 0
         failures: dict[str, dict[str, Any]] = {}
-        last = None
+        last, read = None, json.JSONDecoder().raw_decode
         for line in self._told():
             if "error" in line:
                 failures[line["item"]] = line
@@ -267,7 +267,7 @@ class Store:
             self.pictures += 1
             if line["item"] != last:  # an item's pictures stand together
                 last = line["item"]
-                self.known.add(last, mark_of(line["own"], json.loads(line["inputs"])))
+                self.known.add(last, mark_of(line["own"], read(line["inputs"])[0]))
         self.known.settle()
         self.failures = {
             name: line for name, line in failures.items() if self.known.get(name) is None
@@ -357,10 +357,11 @@ def _lines(drive: Drive, name: str) -> Iterator[dict[str, Any]]:
         file = drive.open(name)
     except FileNotFoundError:
         return
+    read = json.JSONDecoder().raw_decode  # what loads() does beside it takes a third of its time
     with file:
         for line in file:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                yield read(line.decode())[0]
 
 
 def _is_torn(line: Mapping[str, Any]) -> bool:
