@@ -97,6 +97,7 @@ class Edits:
         drive: the batch's folder.
         together: how many edits share the loop.
         told: is called with a line where somebody should know of something.
+        check: is called before a picture is written; raises ``OutputError`` where none may be.
     """
 
     engine: InpaintEngine
@@ -104,6 +105,7 @@ class Edits:
     drive: Drive
     together: int = TOGETHER
     told: Callable[[str], None] = lambda _: None
+    check: Callable[[], None] = lambda: None
     _running: dict[Ticket, Ready] = field(default_factory=dict)
     _reading: dict[Future[Ready], Item] = field(default_factory=dict)
     _writing: dict[Future[Done], Item] = field(default_factory=dict)
@@ -234,6 +236,7 @@ class Edits:
         lines = []
         for index, name in enumerate(names):
             data = self._encoded(result, index, name)
+            self.check()
             when_there_is_room(partial(self.drive.write, name, data), self.drive.place, self.told)
             told = self._line(ready, result, index, name)
             told |= {"sha256": hashlib.sha256(data).hexdigest()}

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from engine import InpaintEngine
+from engine.batch.items import output_name
 from engine.batch.store import LINES, Store
 from engine.cli import run
 from engine.pocket.world import demo_scenes
@@ -82,7 +83,7 @@ def break_some(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
     files[4].mkdir()
     # Of another size than its photo's: no one can know where it lies.
     Image.new("L", (33, 17), 255).save(folder / rows[places[-1]]["mask"])
-    return sorted(rows[place]["image"] for place in places)
+    return [rows[place]["image"] for place in places]
 
 
 def main() -> int:
@@ -108,8 +109,9 @@ def main() -> int:
             wrong.append(f"exit codes {codes}, or the second start did something")
         store = Store.existing(out)
         wrong += store.verify().broken
-        if sorted(store.failures) != broken:
-            wrong.append(f"failures differ: {sorted(set(store.failures) ^ set(broken))}")
+        names = {output_name(each) for each in broken}  # their results' names
+        if names != set(store.failures):
+            wrong.append(f"failures differ: {sorted(names ^ set(store.failures))}")
         for failure in store.failures.values():
             print(f"  {failure['item']}: {failure['error']} ({failure['tries']} tries)")
         done = {line["file_name"]: line for line in store.lines()}
@@ -131,8 +133,8 @@ def compared(
     engine = InpaintEngine.from_pretrained()
     wrong, found = [], Counter[int]()
     for row in rows:
-        name = row["image"]
-        settings = {**row, "image": folder / name, "mask": folder / row["mask"]}
+        name = output_name(row["image"])
+        settings = {**row, "image": folder / row["image"], "mask": folder / row["mask"]}
         result = engine.edit(**settings, num_inference_steps=STEPS, seed=done[name]["seed"])
         alone = folder / f"alone{Path(name).suffix}"
         alone.unlink(missing_ok=True)
