@@ -21,13 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from engine.batch.drive import Drive, Held, drive_at
 from engine.batch.known import Known, Tally, digest_of, mark_of
 from engine.errors import InputError, OutputError
+from engine.picture.metadata import FORMATS
+from engine.picture.metadata import OWN as RECORD
 
 LINES: Final = "metadata.jsonl"
 FAILURES: Final = "failed.jsonl"
@@ -117,13 +119,15 @@ class Store:
         else:
             text = json.dumps(known, ensure_ascii=False, indent=1)
             self.drive.write(_PLAN, text.encode())
-        if self.drive.exists(_WORKING):  # whoever worked here was killed
+        if killed := self.drive.exists(_WORKING):  # whoever worked here
             self.drive.sweep()
         self.drive.write(_WORKING, b"")
         if self.drive.appends:
             for name in (LINES, FAILURES):
                 self._cut_torn_lines(name)
         self._read()
+        if killed and self.drive.appends:
+            self._drop_lineless()
         self._gather()
 
     def take(self) -> None:
@@ -261,6 +265,31 @@ class Store:
             yield _encoded(line)
         for some in _several(segments, 256):
             yield from self._sorted(some, settled)[name]
+
+    def _drop_lineless(self) -> None:
+        """Remove pictures of ours that got their places and no line: the edit may be asked for no
+        more. Such as are asked for are made again.
+        """
+        found = (
+            f"{folder}/{each}" if folder else each
+            for folder, some in self.drive.walk()
+            for each in some
+        )
+        doubtful = {
+            name
+            for name in found
+            if self.known.get(name) is None and PurePosixPath(name).suffix.lower() in FORMATS
+        }
+        if doubtful:
+            doubtful -= {
+                line["file_name"] for line in self.lines() if line["file_name"] in doubtful
+            }
+        self.drive.remove(name for name in doubtful if self._is_ours(name))
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file holds the record of an edit."""
+        with self.drive.open(name) as file:
+            return RECORD.encode() in file.read()
 
     def _cut_torn_lines(self, name: str) -> None:
         """Take off what a crash has torn: half a line, and an item's lines without its last one."""

@@ -216,3 +216,16 @@ def test_nothing_broken_is_exported(tmp_path, capsys):
     with pytest.raises(InputError, match=r"00000.png was changed since it was written"):
         export(store, str(tmp_path / "set"), "webdataset")
     assert not (tmp_path / "set").exists() or not list((tmp_path / "set").iterdir())
+
+
+def test_a_picture_without_a_line_that_is_not_asked_for_any_more_goes(tmp_path):
+    """What a killed run has left; other people's files stay."""
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+        for number, data in enumerate((b"softpaint:", b"softpaint:", b"-")):
+            store.drive.write(f"{number:05}.png", data)
+        store.add([line(0)])
+    (tmp_path / "out" / OWN / "working").touch()
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+        assert store.drive.names("") == ["00000.png", "00002.png", LINES]
