@@ -287,8 +287,12 @@ class PartEditor:
         """Write no more when the batch was begun anew by a driver, whose actors have other parts:
         this one's driver was killed, and Ray may not know it yet.
         """
-        if not self.drive.names(f"{_PARTS}/{name}"):
-            raise OutputError(f"another run goes on with the batch in {self.plan.place!r}.")
+        try:
+            with self.drive.open(f"{_PARTS}/{name}/items.jsonl") as file:
+                file.read(1)  # a bucket's listing may be remembered; what it gives is not
+        except FileNotFoundError:
+            place = self.plan.place
+            raise OutputError(f"another run goes on with the batch in {place!r}.") from None
 
     # What an actor leaves for the one after it -------------------------------------------------
 
