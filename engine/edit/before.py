@@ -24,6 +24,7 @@ from engine.edit.prepared import Prepared
 from engine.edit.seeds import divide
 from engine.edit.shared import Shared
 from engine.errors import InputError
+from engine.models.unheard import PromptWarning
 from engine.picture.fill import choose_prefill
 from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
@@ -94,6 +95,15 @@ class PreparedEdit(Prepared):
             warnings.warn(
                 f"strength {request.strength:g} of {request.num_inference_steps} steps is less "
                 "than one step: one is run. More steps make such a strength finer.",
+                stacklevel=2,
+            )
+        if request.negative_text and not self._reads_both():
+            told = "is told the guidance scale" if self.backbone.main.embeds_guidance else ""
+            why = told or f"is not guided by a scale of {request.guidance_scale:g}"
+            warnings.warn(
+                PromptWarning(
+                    f"the negative prompt has no effect: {self.backbone.family.description} {why}"
+                ),
                 stacklevel=2,
             )
         for view in shared.inputs.views:
