@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from engine.edit.views import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
+    from engine.solvers.schedule import Schedule
     from engine.types import Conditioning
 
 
@@ -206,13 +207,16 @@ class PreparedEdit(Prepared):
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
             branches, guide = self._told(network, guidance, size, None if refining else view, stage)
+        if not refining:
+            branches, guide = parts.told(state, branches, guide)
         if self.request.instruct and not refining:
             shown = self.shared.original(view, stage.scale)
             branches = {k: network.with_reference(each, shown) for k, each in branches.items()}
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-        guided = any(name.partition(".")[0] == UNCOND for name in branches)
+        asked = {name for at in _progress(context.schedule) for name in guide.at(at).branches}
+        guided = any(name.partition(".")[0] == UNCOND for name in asked)
         place = Place(
             Size.of(strength_map.shape),
             view.source,
@@ -390,6 +394,11 @@ class PreparedEdit(Prepared):
         first = self.strategy.stages[0]
         task = self.request.task if first.strategy.network == "base" else "auto"
         return choose_prefill(inputs.maps, self.request.strength * first.strength, task)
+
+
+def _progress(schedule: Schedule) -> set[float]:
+    """The share of a run that lies before each of its steps."""
+    return {step.position / schedule.num_steps for step in schedule.steps}
 
 
 def _check_reach(backbone: Backbone, size: Size) -> None:

@@ -90,11 +90,11 @@ def choose(
     """
     if variants is None:
         infos = [get_strategy(name) for name in list_strategies()]
-        able = [each for each in infos if each.network in engine.backbone.networks]
+        able = [each for each in infos if each.runs_on(engine.backbone.networks)]
         variants = [Variant(each.name, each.name, only=each.only) for each in able]
     for variant in variants:
         for stage in variant.build().stages:
-            engine.backbone.network(stage.strategy.network)
+            stage.strategy.check_runs_on(engine.backbone.network(stage.strategy.network))
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise InputError("strategies must not be named twice.")
