@@ -38,6 +38,7 @@ ORDER: Final[Mapping[str, tuple[str, ...]]] = {
     "remove": ("remove", "inpaint9", "fill", "erase", "differential"),
     "add": ("inpaint9", "fill", "think", "differential"),
     "replace": ("inpaint9", "fill", "think", "differential"),
+    "recolour": ("inpaint9", "fill", "differential"),
     "restyle": ("differential", "soft-blend", "inpaint9+differential", "fill+differential"),
     "extend": ("inpaint9", "fill", "differential"),
 }
