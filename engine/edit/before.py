@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 
 RECOLOURING = 0.6
-"""Share of a run that a 4-channel network takes where something is to have another colour: its start
-still shows the shape (``examples/choosing.md`` has the measurements)."""
+"""Share of a run that a 4-channel network takes where something is to have another colour: its
+start still shows the shape (``examples/choosing.md`` has the measurements)."""
 REFINING = 0.2
 """Strength at which a large region, laid out at a size that the model can draw, is gone over: with
 more, tiles put small copies of the scene into it. For the same reason the prompt does not guide."""
