@@ -51,7 +51,7 @@ class InpaintEngine(LoadedModel):
         kind of edit.
         """
         infos = [get_strategy(name) for name in list_strategies()]
-        able = (each for each in infos if each.network in self.backbone.networks)
+        able = (each for each in infos if each.runs_on(self.backbone.networks))
         return [each.name for each in able if not each.only]
 
     def read(self, arguments: Mapping[str, Any]) -> EditRequest:

@@ -56,7 +56,7 @@ class PreparedLikeDiffusers(Prepared):
 
     def __init__(self, backbone: Backbone, request: EditRequest) -> None:
         super().__init__(backbone, request)
-        if not isinstance(self.strategy, Strategy):
+        if not isinstance(self.strategy, Strategy) or self.strategy.redirects:
             raise InputError(
                 f'strategy {self.strategy.name!r} has no counterpart for compat="diffusers".'
             )
