@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ import numpy as np
 
 from controls import check_controls, check_references
 from engine.denoise.resume import alike
-from engine.edit.after import delivered, empty_canvas, latents_of
+from engine.edit.after import delivered, empty_canvas, latents_of, painted
 from engine.edit.before import PreparedEdit
 from engine.edit.coupling import Coupling, Share
 from engine.edit.inputs import load_base, load_pictures
@@ -134,21 +134,31 @@ class PreparedRegions(Prepared):
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         """Each run's picture is made over the original, and what it repaints is taken from it: no
         run's seam sees another's, so their order does not matter.
         """
-        queue, first = iter(chains), self.parts[0].shared
-        canvases = [
-            empty_canvas(first, output // self.request.num_images).copy()
-            for output in range(len(self.seeds))
+        queue, first, latents = iter(chains), self.parts[0].shared, latents_of(chains)
+        made = [
+            (part, part.decoded([next(queue) for _ in range(count)]))
+            for part, count in zip(self.parts, self._counts, strict=True)
         ]
-        for part, count in zip(self.parts, self._counts, strict=True):
-            own = part.painted([next(queue) for _ in range(count)])
-            where = part.strength_map > 0
-            for canvas, painting in zip(canvases, own, strict=True):
-                canvas[where] = painting[where]
-        return delivered(first, canvases, lambda _: self.strength_map), latents_of(chains)
+
+        def finish() -> tuple[Any, torch.Tensor | None]:
+            canvases = [
+                empty_canvas(first, output // self.request.num_images).copy()
+                for output in range(len(self.seeds))
+            ]
+            for part, decoded in made:
+                where = part.strength_map > 0
+                own = painted(part.shared, decoded, self.clock)
+                for canvas, painting in zip(canvases, own, strict=True):
+                    canvas[where] = painting[where]
+            return delivered(first, canvases, lambda _: self.strength_map), latents
+
+        return finish
 
     def _settings(self, job: Job, model: str) -> dict[str, Any]:
         prefills = {part.prefilled for part in self.parts}
