@@ -44,6 +44,10 @@ picture's latents, one below the other; ``"fill"`` latents, the masked picture's
 channel for each pixel under a latent."""
 
 
+REFERENCE = "reference"
+"""The name in a conditioning of the latents (b c h w) of a picture that is shown."""
+
+
 class Network(ABC):
     """A family's adapter of its denoiser. Jobs with the same network and shapes share one call.
 
@@ -61,6 +65,9 @@ class Network(ABC):
     couples = False
     """It can follow several prompts in one call, each where its region is: a conditioning of
     :func:`engine.models.coupled.coupled`."""
+    redirects = False
+    """Its self-attention can be kept from looking at some places, in some rows of a call: a
+    conditioning of :func:`engine.models.redirected.hiding`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
     takes_reference = False
@@ -112,7 +119,12 @@ class Network(ABC):
         """``conditioning`` that shows the picture of clean ``latents`` (1 c h w or b c h w) to a
         network that :attr:`takes_reference`.
         """
-        raise NotImplementedError
+        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
+
+    @property
+    def latent_channels(self) -> int | None:
+        """Of the latents that it denoises, where its config tells."""
+        return None
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

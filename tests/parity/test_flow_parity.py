@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    ChromaInpaintPipeline,
     Flux2KleinInpaintPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -53,6 +54,27 @@ def test_flux(flux, strength, images):
     assert difference(both(**flux, strength=strength, num_images=images)) == 0.0
 
 
+@pytest.mark.parametrize("kind", [FluxInpaintPipeline, FluxFillPipeline])
+def test_schnell_is_not_guided_whatever_the_scale(kind):
+    fill = kind is FluxFillPipeline
+    parts = tiny_flux.modules(guidance=False, fill=fill)
+    assert difference(both(kind, parts, "fill" if fill else "blend", guidance_scale=6.0)) == 0.0
+
+
+def test_a_distilled_klein_is_not_guided_whatever_the_scale():
+    pair = both(
+        Flux2KleinInpaintPipeline,
+        tiny_flux.flux2_modules(),
+        "blend",
+        guidance_scale=4.0,
+        prompt=None,
+        prompt_embeds=tiny_flux.embedded(),
+        extra={"is_distilled": True},
+        ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)},
+    )
+    assert difference(pair) == 0.0
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize(("strength", "images"), RUNS)
 def test_klein(guidance, strength, images):
@@ -70,6 +92,15 @@ def test_klein(guidance, strength, images):
         ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
     )
     assert difference(pair) == 0.0
+
+
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_chroma(strength, images):
+    """Guided, with and without a negative prompt, and not: its scale is one of true guidance."""
+    peer = ChromaInpaintPipeline, tiny_flux.chroma_modules(), "blend"
+    changes = {"strength": strength, "num_images": images}
+    for more in ({"guidance_scale": 1.0}, {"guidance_scale": 4.0}, {"negative_prompt": "fog"}):
+        assert difference(both(*peer, **changes, **more)) == 0.0
 
 
 @pytest.mark.parametrize(("strength", "images"), RUNS)

@@ -44,6 +44,21 @@ def _vae_alone(header: Header) -> bool:
     return header.has(*coder) and not header.has(UNET)
 
 
+def _scaled_by_block(header: Header) -> bool:
+    """DeepSeek's form, and MXFP8, whose scales are powers of two in a byte each."""
+    return any(
+        name.endswith("weight_scale_inv") or (name.endswith(".weight_scale") and kind == "U8")
+        for name, kind in header.types.items()
+    )
+
+
+def _whole_numbers(header: Header) -> bool:
+    """Such as quanto's, torchao's and bitsandbytes' of 8 bits."""
+    return any(
+        n.endswith((".weight", "._data")) and kind == "I8" for n, kind in header.types.items()
+    )
+
+
 def _unet_alone(header: Header) -> bool:
     return header.has("input_blocks.0.0.", "down_blocks.0.", UNET)
 
@@ -79,7 +94,6 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
-    Kind("Chroma", _begins("distilled_guidance_layer.")),
     Kind("AuraFlow", _begins("double_layers.")),
     Kind("HiDream", _begins("double_stream_blocks.")),
     Kind("Qwen-Image 2.1", _begins("txt_in.text_norm.")),
@@ -93,6 +107,8 @@ KINDS: tuple[Kind, ...] = (
         "weights in SVDQuant's 4 bits (Nunchaku)", _inside(".wscales", ".smooth_factor"), UNPACKED
     ),
     Kind("weights in NVFP4's 4 bits", _inside(".weight_scale_2"), UNPACKED),
+    Kind("weights in float8 with a scale for each block", _scaled_by_block, UNPACKED),
+    Kind("weights in whole numbers of 8 bits", _whole_numbers, UNPACKED),
     Kind("an upscaler", _begins("conv_first.", "model.0.weight", "body.0.rdb1.")),
     Kind("SD 2.1 unCLIP", _begins("noise_augmentor.", "embedder.model.visual.")),
     Kind(
@@ -106,6 +122,7 @@ KINDS: tuple[Kind, ...] = (
 )
 UNREGISTERED: tuple[Kind, ...] = (
     Kind("Flux.2", _begins("single_stream_modulation.", "early_stream_modulations.")),
+    Kind("Chroma", _begins("distilled_guidance_layer.")),
     Kind("Flux.1", _begins("double_blocks.", "single_transformer_blocks.")),
     Kind("Stable Diffusion 3", _begins("joint_blocks.")),
     Kind("Qwen-Image", _begins("txt_norm.")),
