@@ -13,7 +13,6 @@ over into those two files when the batch is next begun or ends.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,15 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from engine.batch.drive import Drive, Held, drive_at
 from engine.batch.known import Known, Tally, digest_of, mark_of
+from engine.batch.mend import cut_torn_lines, drop_lineless
 from engine.errors import InputError, OutputError
-from engine.picture.metadata import FORMATS
-from engine.picture.metadata import OWN as RECORD
 
 LINES: Final = "metadata.jsonl"
 FAILURES: Final = "failed.jsonl"
@@ -44,8 +42,6 @@ _FORMAT: Final = 2
 HELD: Final = 5.0
 """Seconds for which lines wait for others to share their segment; and so many lines at most."""
 _SEGMENT: Final = 256
-_TAIL: Final = 1 << 22
-"""Bytes of a file's end that are looked at: more than the lines of one item."""
 _T = TypeVar("_T")
 
 
@@ -124,15 +120,24 @@ class Store:
         self.drive.write(_WORKING, b"")
         if self.drive.appends:
             for name in (LINES, FAILURES):
-                self._cut_torn_lines(name)
+                cut_torn_lines(Path(self.drive.path(name)))
         self._read()
         if killed and self.drive.appends:
-            self._drop_lineless()
+            drop_lineless(self.drive, self.known, self.lines)
         self._gather()
 
     def take(self) -> None:
         """Take the folder for this process; errors as of :meth:`begin`."""
         self._held = self.drive.take(f"{OWN}/lock")
+
+    def report(self, page: str) -> None:
+        """Write the report of a batch that has ended; left alone where another process has begun
+        it anew, which writes its own. Raises as :meth:`add`.
+        """
+        with suppress(InputError), self:
+            self.take()
+            self.drive.write(_WORKING, b"")  # a kill from here on is one of a run
+            self.drive.write(REPORT, page.encode())
 
     def __enter__(self) -> Self:
         return self
@@ -266,46 +271,6 @@ class Store:
         for some in _several(segments, 256):
             yield from self._sorted(some, settled)[name]
 
-    def _drop_lineless(self) -> None:
-        """Remove pictures of ours that got their places and no line: the edit may be asked for no
-        more. Such as are asked for are made again.
-        """
-        found = (
-            f"{folder}/{each}" if folder else each
-            for folder, some in self.drive.walk()
-            for each in some
-        )
-        doubtful = {
-            name
-            for name in found
-            if self.known.get(name) is None and PurePosixPath(name).suffix.lower() in FORMATS
-        }
-        if doubtful:
-            doubtful -= {
-                line["file_name"] for line in self.lines() if line["file_name"] in doubtful
-            }
-        self.drive.remove(name for name in doubtful if self._is_ours(name))
-
-    def _is_ours(self, name: str) -> bool:
-        """Whether a file holds the record of an edit."""
-        with self.drive.open(name) as file:
-            return RECORD.encode() in file.read()
-
-    def _cut_torn_lines(self, name: str) -> None:
-        """Take off what a crash has torn: half a line, and an item's lines without its last one."""
-        path = Path(self.drive.path(name))
-        if not path.exists():
-            return
-        with path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, end - _TAIL))
-            lines = file.read().splitlines(keepends=True)[start > 0 :]
-            torn = []
-            while lines and (not lines[-1].endswith(b"\n") or _is_torn(json.loads(lines[-1]))):
-                torn.append(lines.pop())
-            if torn:
-                file.truncate(end - sum(map(len, torn)))
-
     # Reading -----------------------------------------------------------------------------------
 
     def _read(self) -> None:
@@ -411,11 +376,6 @@ def _lines(drive: Drive, name: str) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith(b"\n"):
                 yield read(line.decode())[0]
-
-
-def _is_torn(line: Mapping[str, Any]) -> bool:
-    """Whether lines of the same item should follow."""
-    return bool(line.get("picture", 1) < line.get("pictures", 1))
 
 
 def _several(things: Iterable[_T], count: int) -> Iterator[tuple[_T, ...]]:

@@ -15,7 +15,7 @@ from engine.batch import drive as drives
 from engine.batch.export import export
 from engine.batch.listing import items_of
 from engine.batch.run import run_batch
-from engine.batch.store import FAILURES, LINES, OWN, SEGMENTS, Store
+from engine.batch.store import FAILURES, LINES, OWN, REPORT, SEGMENTS, Store
 from engine.batch.workers import Plan
 from engine.cli import run
 from engine.errors import InputError
@@ -229,3 +229,26 @@ def test_a_picture_without_a_line_that_is_not_asked_for_any_more_goes(tmp_path):
     with Store(tmp_path / "out") as store:
         store.begin({})
         assert store.drive.names("") == ["00000.png", "00002.png", LINES]
+
+
+def test_a_kill_while_the_report_is_written_leaves_nothing_for_ever(tmp_path, monkeypatch):
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+
+    def torn(self, name, data):
+        if name == REPORT:
+            (self.folder / ".softpaint-1.tmp").touch()
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    write = drives.Disk.write
+    with monkeypatch.context() as patched:
+        patched.setattr(drives.Disk, "write", torn)
+        with pytest.raises(KeyboardInterrupt):
+            store.report("page")
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+    store.report("page")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert (tmp_path / "out" / REPORT).read_text() == "page"
+    assert not store.drive.exists(f"{OWN}/working")
