@@ -36,6 +36,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "sd3": "engine.models.families.sd3:SD3",
         "flux-kontext": "engine.models.families.flux:KONTEXT",
         "flux": "engine.models.families.flux:FLUX",
+        "chroma": "engine.models.families.chroma:CHROMA",
         "flux2": "engine.models.families.flux2:FLUX2",
         "qwen-image": "engine.models.families.qwen_image:QWEN_IMAGE",
         "qwen-image-edit": "engine.models.families.qwen_image:QWEN_EDIT",

@@ -29,6 +29,10 @@ To add a network to the shipped family, start from the shipped weights instead o
     python examples/train_pocket.py latents
     python examples/train_pocket.py inpaint9 --minutes 60
 
+To go on with the shipped UNet, the parts beside it left as they are::
+
+    python examples/train_pocket.py unet --again --keep-text --lr 6e-4 --minutes 100
+
 The stages themselves are in ``examples/pocket_training``.
 """
 
@@ -118,6 +122,15 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--sheet", type=Path, default=Path(__file__).with_name("pocket_samples.png")
+    )
+    parser.add_argument(
+        "--keep-text",
+        action="store_true",
+        help="train the UNet alone: the 9-channel UNet, the ControlNets and the flow model, which "
+        "read the same text encoders, stay right",
+    )
+    parser.add_argument(
+        "--lr", type=float, help="peak learning rate of the UNet; 1e-3 if not given"
     )
     parser.add_argument("--batch", type=int, default=48, help="samples in one step of the UNet")
     parser.add_argument(

@@ -4,7 +4,7 @@ Nothing heavy is imported before a command needs it, so ``softpaint --help`` sta
 """
 
 from engine.cli import demo, edit, batch, compare, evaluate  # isort: skip - the order of --help
-from engine.cli import advise, annotate, mapping, info, tune, serve, doctor  # isort: skip
+from engine.cli import advise, annotate, mapping, info, tune, teach, serve, doctor  # isort: skip
 from engine.cli.app import app, main, run
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "mapping",
     "run",
     "serve",
+    "teach",
     "tune",
 ]

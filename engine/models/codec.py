@@ -115,6 +115,11 @@ class KLCodec(Codec):
             own = self._unscaled_by_pipelines if parity else self._unscaled
             return self._decoded(own(latents.to(dtype)), parity=parity)
 
+    def learning(self, latents: torch.Tensor) -> torch.Tensor:
+        """As :meth:`decode`, by diffusers' own layers alone: gradients reach their weights."""
+        with self.precision() as dtype:
+            return self._decoded(self._unscaled(latents.to(dtype)), parity=True)
+
     def _decoded(self, latents: torch.Tensor, *, parity: bool) -> torch.Tensor:
         """Pixels of the VAE's own latents."""
         quick = latents.device.type == "cpu" and not parity

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engine.models.state import dtype_of
-from engine.models.text import PipelineText
+from engine.models.text import ReadsApart
 from engine.models.unheard import unheard
 from engine.types import Conditioning
 
@@ -24,16 +24,8 @@ LONGEST = 512
 """Tokens of a text that diffusers' pipelines read."""
 
 
-class LanguageText(PipelineText):
+class LanguageText(ReadsApart):
     """Hidden states of a language model, as many as the prompt has tokens."""
-
-    empty = ""
-    """What is read where there is no negative prompt."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Of a token's hidden state, as the denoiser takes it."""
 
     @property
     @abstractmethod
@@ -44,31 +36,15 @@ class LanguageText(PipelineText):
     def read(self, text: str, device: torch.device, shown: Shown | None) -> torch.Tensor:
         """The hidden states (1 n d) of a text, and of the picture that it is read with."""
 
-    def encode(
-        self, prompt: Prompt, device: torch.device
-    ) -> tuple[Conditioning, Conditioning | None]:
-        given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}
-        self.check_embeds(given, self.width)
-
-        def told(text: str, name: str) -> Conditioning:
-            states = (
-                given[name].to(device)
-                if name in given
-                else self.read(text, device, prompt.reading.shown)
-            )
-            return self._told(states).repeat(prompt.images)
-
-        cond = told(prompt.positive, "prompt_embeds")
-        if not prompt.guided:
-            return cond, None
-        return cond, told(prompt.negative or self.empty, "negative_prompt_embeds")
-
-    def _told(self, states: torch.Tensor) -> Conditioning:
+    def told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
         import torch
 
-        states = states.to(dtype_of(self.pipe.transformer))
+        states = prompt.reading.given.get(f"{sign}prompt_embeds")
+        if states is None:
+            states = self.read(text, device, prompt.reading.shown)
+        states = states.to(device, dtype_of(self.pipe.transformer))
         tensors = {TEXT: states, LENGTHS: torch.tensor([states.shape[1]])}
-        return Conditioning(tensors, {TEXT: MASK})
+        return Conditioning(tensors, {TEXT: MASK}).repeat(prompt.images)
 
     def unheard(
         self, texts: Mapping[str, str | None], syntax: str

@@ -44,6 +44,10 @@ picture's latents, one below the other; ``"fill"`` latents, the masked picture's
 channel for each pixel under a latent."""
 
 
+REFERENCE = "reference"
+"""The name in a conditioning of the latents (b c h w) of a picture that is shown."""
+
+
 class Network(ABC):
     """A family's adapter of its denoiser. Jobs with the same network and shapes share one call.
 
@@ -112,7 +116,7 @@ class Network(ABC):
         """``conditioning`` that shows the picture of clean ``latents`` (1 c h w or b c h w) to a
         network that :attr:`takes_reference`.
         """
-        raise NotImplementedError
+        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.solvers.shift import dynamic_shift, even_levels
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.picture.geometry import Size
 
 PATCH = 2
 """Latents a side of a token."""
@@ -37,6 +42,14 @@ def places(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
     ids[..., 1] = torch.arange(height, device=like.device)[:, None]
     ids[..., 2] = torch.arange(width, device=like.device)[None, :]
     return ids.reshape(-1, 3).to(like.dtype)
+
+
+def levels_by_tokens(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
+    """What ``set_timesteps`` is told of ``steps`` for a picture of ``latents`` (height, width): the
+    levels, and their shift where the scheduler's goes by the number of tokens.
+    """
+    tokens = latents.width // PATCH * (latents.height // PATCH)
+    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
 
 
 def patched(latents: torch.Tensor) -> torch.Tensor:

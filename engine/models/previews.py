@@ -51,36 +51,42 @@ class Previewer:
             decoded: torch.Tensor = self.vae.decode(scaled, return_dict=False)[0]
             return decoded
         if self._weights is None:
-            self._weights = self._fitted()
-        cells = _with_ones(latents.float().cpu()).movedim(1, -1)
-        return (cells @ self._weights).movedim(-1, 1)
+            self._weights = colour_map(self.backbone)
+        return mean_colours(latents.float().cpu(), self._weights)
 
     def forget(self) -> None:
         """Fit the projection anew when it is needed."""
         self._weights = None
 
-    def _fitted(self) -> torch.Tensor:
-        """The affine map (c+1 3) from a latent to its cell's mean colour, by least squares over
-        charts of random colours in patches of one to eight cells.
-        """
-        import torch
-        from torch.nn import functional
 
-        generator = torch.Generator().manual_seed(0)
-        cell = self.backbone.cell
-        sides = [_CHART >> number for number in range(_CHARTS)]
-        noise = [torch.rand(1, 3, side, side, generator=generator) * 2 - 1 for side in sides]
-        size = (_CHART * cell, _CHART * cell)
-        charts = [
-            functional.interpolate(each, size=size, mode="bicubic").clamp(-1, 1) for each in noise
-        ]
-        latents = torch.cat([self.backbone.encode(each).double().cpu() for each in charts])
-        colours = functional.avg_pool2d(torch.cat(charts).double(), cell)
-        given, wanted = (
-            each.movedim(1, -1).flatten(0, 2) for each in (_with_ones(latents), colours)
-        )
-        solution: torch.Tensor = torch.linalg.lstsq(given, wanted).solution
-        return solution.float()
+def colour_map(backbone: Backbone) -> torch.Tensor:
+    """The affine map (c+1 3) from a latent to its cell's mean colour in [-1, 1], by least squares
+    over charts of random colours in patches of one to eight cells.
+    """
+    import torch
+    from torch.nn import functional
+
+    generator = torch.Generator().manual_seed(0)
+    cell = backbone.cell
+    sides = [_CHART >> number for number in range(_CHARTS)]
+    noise = [torch.rand(1, 3, side, side, generator=generator) * 2 - 1 for side in sides]
+    size = (_CHART * cell, _CHART * cell)
+    charts = [
+        functional.interpolate(each, size=size, mode="bicubic").clamp(-1, 1) for each in noise
+    ]
+    with torch.no_grad():
+        latents = torch.cat([backbone.encode(each).double().cpu() for each in charts])
+    colours = functional.avg_pool2d(torch.cat(charts).double(), cell)
+    given, wanted = (each.movedim(1, -1).flatten(0, 2) for each in (_with_ones(latents), colours))
+    solution: torch.Tensor = torch.linalg.lstsq(given, wanted).solution
+    return solution.float()
+
+
+def mean_colours(latents: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The mean colours (b 3 h w in about [-1, 1]) of the cells of ``latents`` (b c h w), by a
+    :func:`colour_map`.
+    """
+    return (_with_ones(latents).movedim(1, -1) @ weights).movedim(-1, 1)
 
 
 def _with_ones(latents: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,11 @@ class Reading:
     shown: Shown | None = None
     """For a text encoder that :attr:`TextEncoder.reads_pictures`."""
 
+    @property
+    def given(self) -> dict[str, torch.Tensor]:
+        """The embedded prompts, by diffusers' names."""
+        return dict(self.embeds.tensors) if self.embeds else {}
+
 
 PLAIN = Reading()
 
@@ -146,7 +151,7 @@ class PipelineText(TextEncoder):
         Raises:
             InputError: embeddings of other sizes than the model's, or without their pooled ones.
         """
-        given: dict[str, Any] = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        given = prompt.reading.given
         self.check_embeds(given, width)
         known = "prompt_embeds" in given
         negative = None if "negative_prompt_embeds" in given else prompt.negative
@@ -191,6 +196,33 @@ class PipelineText(TextEncoder):
         return *map(len, tokens), *settings, *map(weights_state, encoders)
 
 
+class ReadsApart(PipelineText):
+    """The prompt and the negative one, read one after the other by :meth:`told`."""
+
+    empty = ""
+    """What is read where there is no negative prompt."""
+
+    @property
+    def width(self) -> int:
+        """Of a token's embedding, as the denoiser takes it."""
+        return int(self.pipe.transformer.config.joint_attention_dim)
+
+    def encode(
+        self, prompt: Prompt, device: torch.device
+    ) -> tuple[Conditioning, Conditioning | None]:
+        self.check_embeds(prompt.reading.given, self.width)
+        cond = self.told(prompt, prompt.positive, "", device)
+        if not prompt.guided:
+            return cond, None
+        return cond, self.told(prompt, prompt.negative or self.empty, "negative_", device)
+
+    @abstractmethod
+    def told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
+        """What ``text`` says, ``prompt.images`` rows; ``sign`` stands before the names of
+        embeddings that are given in its place: ``""`` or ``"negative_"``.
+        """
+
+
 class ClipText(PipelineText):
     """CLIP's embeddings, of one encoder or of several side by side.
 
@@ -220,7 +252,7 @@ class ClipText(PipelineText):
                 "negative_prompt": prompt.negative,
                 "clip_skip": prompt.reading.clip_skip,
             }
-        given: dict[str, Any] = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
+        given = prompt.reading.given
         self.check_embeds(given, self.pipe.unet.config.cross_attention_dim)
         texts: dict[str, str] = {}
         if "prompt_embeds" not in given:

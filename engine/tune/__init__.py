@@ -1,1 +1,1 @@
-"""Models taught and converted: what :mod:`engine.cli.tune` offers."""
+"""Models taught and converted: what ``softpaint tune`` offers."""

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import InputError, StoppedError
+from engine.models.previews import colour_map
 from engine.solvers.parameterisation import parameterisation_of
+from engine.tune.colours import LatentColours
 from engine.tune.layers import Taught, at_rest, checkpointed, taught
 from engine.tune.lessons import Lesson, lessons_of
 from engine.tune.lora_files import write_lora
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from engine.engine import InpaintEngine
     from engine.models.network import Network
     from engine.solvers.parameterisation import Parameterisation
+    from engine.tune.noising import Drawn
     from engine.tune.photos import Photo
 
 
@@ -50,6 +53,7 @@ class Lessons:
         noising: at which levels.
         photos, own: pictures to learn, and those of the network's own.
         recipe: batch, seed, caption dropout, weight of the network's own.
+        colours: counts them too, where colours are taught.
     """
 
     network: Network
@@ -59,6 +63,7 @@ class Lessons:
     photos: Sequence[Lesson]
     own: Sequence[Lesson]
     recipe: Recipe
+    colours: LatentColours | None = None
 
     def losses(self, step: int) -> Iterator[torch.Tensor]:
         """The parts of the loss of a step: of the pictures, and of the network's own."""
@@ -76,20 +81,17 @@ class Lessons:
         levels = self.noising.draw(len(rows), generator)
         clean = torch.cat([each.latents for each in rows])
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        noisy = torch.cat(
-            [
-                drawn.level.noise_to(each.latents.float(), noise[i : i + 1])
-                for i, (each, drawn) in enumerate(zip(rows, levels, strict=True))
-            ]
-        )
         told = Conditioning.join(
             [each.untold if rng.random() < self.recipe.dropout else each.told for each in rows]
         )
-        given = [noisy.to(clean)]
-        if rows[0].holes is not None:
-            picks = [each.holes[int(rng.integers(len(each.holes)))][None] for each in rows]  # type: ignore[index, arg-type]  # all have them or none
-            given.append(torch.cat(picks))
-        sample = torch.cat(given, dim=1)
+        shown, holes = _shown(rows, rng)
+        noisy = torch.cat(
+            [
+                drawn.level.noise_to(each.float(), noise[i : i + 1])
+                for i, (each, drawn) in enumerate(zip(shown, levels, strict=True))
+            ]
+        )
+        sample = torch.cat([noisy.to(clean), *([] if holes is None else [holes])], dim=1)
         timesteps = torch.tensor([each.timestep for each in levels], device=clean.device)
         answer = self._asked(sample, timesteps, told)
         if rows[0].own:
@@ -107,8 +109,34 @@ class Lessons:
             [self.noising.weight(each.level, self.kind, self.recipe.weighting) for each in levels]
         )
         squared = (answer - wanted).square() * known
-        each_row = squared.sum((1, 2, 3)) / known.sum((1, 2, 3))
-        return (each_row * weights.to(each_row)).mean()
+        each_row = squared.sum((1, 2, 3)) / known.sum((1, 2, 3)) * weights.to(squared)
+        if self.colours is not None and holes is not None and not rows[0].own:
+            each_row = each_row + self._colours_off(answer, noisy, levels, clean, holes, known)
+        return each_row.mean()
+
+    def _colours_off(
+        self,
+        answer: torch.Tensor,
+        noisy: torch.Tensor,
+        levels: Sequence[Drawn],
+        clean: torch.Tensor,
+        holes: torch.Tensor,
+        known: torch.Tensor,
+    ) -> torch.Tensor:
+        """Of each row's clean latents, as the answer tells them; the noisier, the less it counts:
+        there nobody can know more than the mean of what may be there.
+        """
+        import torch
+
+        assert self.colours is not None  # noqa: S101 - asked before
+        denoised = torch.cat(
+            [
+                self.kind.denoised(answer[i : i + 1], noisy[i : i + 1], drawn.level)
+                for i, drawn in enumerate(levels)
+            ]
+        )
+        off = self.colours.loss(denoised, clean, holes[:, :1].float(), known[:, :1])
+        return off * torch.tensor([float(each.level.alpha) ** 2 for each in levels]).to(off)
 
     def _asked(
         self, sample: torch.Tensor, timesteps: torch.Tensor, told: Conditioning
@@ -119,6 +147,25 @@ class Lessons:
         with torch.autocast(sample.device.type, sample.dtype, enabled=mixed):
             answer = self.network.like_diffusers.predict(sample, timesteps, told, {})
         return answer.float()
+
+
+def _shown(
+    rows: Sequence[Lesson], rng: np.random.Generator
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """What of each row is noised (1 c h w), with other colours in half of those that have them; and
+    the rows' holes.
+    """
+    import torch
+
+    shown, holes = [each.latents for each in rows], []
+    for i, each in enumerate(rows):
+        if each.holes is None:
+            continue
+        pick = int(rng.integers(len(each.holes)))
+        holes.append(each.holes[pick][None])
+        if each.moved is not None and rng.random() < 0.5:
+            shown[i] = each.moved[pick][None]
+    return shown, torch.cat(holes) if holes else None
 
 
 def _drawn(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> list[Lesson]:
@@ -149,6 +196,8 @@ class Teaching:
     """``"base"`` or ``"inpaint"``; the inpainting network if None and there is one."""
     prior_prompts: Sequence[str] = ()
     """What the network is to paint as before."""
+    part: str = "network"
+    """``"network"``, of which a LoRA is taught, or the VAE's ``"decoder"``."""
     load: Mapping[str, Any] | None = None
     """The arguments that load the model, which stand in the run's settings."""
 
@@ -156,8 +205,10 @@ class Teaching:
         if not self.photos:
             raise InputError("no pictures are given to learn from.")
         check_output(self.output)
-        if self.output.suffix != SUFFIX:
+        if self.part == "network" and self.output.suffix != SUFFIX:
             raise InputError(f"a LoRA is written to a {SUFFIX} file, not {self.output}.")
+        if self.part == "decoder" and self.output.suffix:
+            raise InputError(f"a VAE is written to a folder, not {self.output}.")
         check_optimiser(self.recipe)
 
     def folder(self) -> RunFolder:
@@ -168,6 +219,7 @@ class Teaching:
         """
         settings = {
             **self.recipe.described(),
+            "part": self.part,
             "network": self.network,
             "prior_prompts": list(self.prior_prompts),
             "photos": [each.digest for each in self.photos],
@@ -223,9 +275,13 @@ def _teach(
     own = draw_prior(engine, kind, asked.prior_prompts, side, recipe, folder, say)
     say(f"{len(photos)} pictures are encoded ...")
     learnt, kept = (
-        lessons_of(each, backbone, inpaint=kind == "inpaint", seed=recipe.seed)
+        lessons_of(each, backbone, inpaint=kind == "inpaint", seed=recipe.seed, drift=recipe.drift)
         for each in (photos, own)
     )
+    colours = None
+    if recipe.colour:
+        fitted = colour_map(backbone).to(backbone.device)
+        colours = LatentColours(fitted, recipe.colour)
     with (
         taught(
             network.module, rank=recipe.rank, ends=LAYERS[recipe.layers], seed=recipe.seed
@@ -236,10 +292,11 @@ def _teach(
 
         def sample(step: int) -> None:
             with awake():
-                folder.sheet(step, sample_sheet(engine, kind, photos, recipe.seed))
+                sheet = sample_sheet(engine, kind, photos, recipe.seed, raw=recipe.colour > 0)
+                folder.sheet(step, sheet)
 
         predicts = parameterisation_of(engine.pipe.scheduler)
-        lessons = Lessons(network, layers, predicts, noising, learnt, kept, recipe)
+        lessons = Lessons(network, layers, predicts, noising, learnt, kept, recipe, colours)
         trainer = Trainer(layers, recipe, folder, backbone.device, backbone.dtype)
         count = sum(each.numel() for each in layers.parameters.values())
         say(f"{count / 1e6:.2f} M parameters of {network.kind} are taught")

@@ -1,4 +1,6 @@
-"""LoRA layers in a network, for as long as it is taught (peft's, under a name of their own)."""
+"""What is trained of a model, while it is taught: LoRA layers in a network (peft's, under a
+name of their own), or a part itself.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,34 @@ if TYPE_CHECKING:
 NAME = "softpaint_tuned"
 
 
-class Taught:
-    """A network with LoRA layers that are trained; all else of it is frozen.
-
-    Args:
-        module: the denoiser, with the layers in it.
-    """
+class Weights:
+    """The weights of a module that are trained: those that require gradients."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.parameters: dict[str, torch.nn.Parameter] = {
             name: each for name, each in module.named_parameters() if each.requires_grad
         }
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The trained tensors, by name."""
+        return {name: each.detach().cpu().clone() for name, each in self.parameters.items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Bring the trained tensors to a :meth:`state`."""
+        import torch
+
+        with torch.no_grad():
+            for name, each in self.parameters.items():
+                each.copy_(state[name])
+
+
+class Taught(Weights):
+    """A network with LoRA layers that are trained; all else of it is frozen.
+
+    Args:
+        module: the denoiser, with the layers in it.
+    """
 
     @contextmanager
     def absent(self) -> Iterator[None]:
@@ -50,18 +68,6 @@ class Taught:
             for name, each in state.items()
             if name.endswith(down)
         }
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """The trained tensors, by name."""
-        return {name: each.detach().cpu().clone() for name, each in self.parameters.items()}
-
-    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Bring the trained tensors to a :meth:`state`."""
-        import torch
-
-        with torch.no_grad():
-            for name, each in self.parameters.items():
-                each.copy_(state[name])
 
 
 @contextmanager
@@ -108,6 +114,39 @@ def taught(module: Any, *, rank: int, ends: tuple[str, ...], seed: int) -> Itera
                 module.unload_lora()
         for each in frozen:
             each.requires_grad_(requires_grad=True)
+
+
+@contextmanager
+def trained_itself(module: Any, part: str) -> Iterator[Weights]:
+    """``module`` in float32, with the weights of its ``part`` to be trained and all else frozen;
+    afterwards it is what it was, to the bit.
+    """
+    import torch
+
+    dtype, training = next(module.parameters()).dtype, module.training
+    asked = [(each, each.requires_grad) for each in module.parameters()]
+    before = {
+        name: each.detach().clone() for name, each in getattr(module, part).named_parameters()
+    }
+    module.requires_grad_(requires_grad=False)
+    cast(module, torch.float32)
+    getattr(module, part).requires_grad_(requires_grad=True)
+    try:
+        yield Weights(module)
+    finally:
+        cast(module, dtype)
+        with torch.no_grad():
+            for name, each in getattr(module, part).named_parameters():
+                each.copy_(before[name])
+        for each, wanted in asked:
+            each.requires_grad_(requires_grad=wanted)
+        module.train(training)
+
+
+def cast(module: Any, dtype: torch.dtype) -> None:
+    """Bring a module's weights to ``dtype``, without what diffusers' ``to`` says to it."""
+    for each in module.parameters():
+        each.data = each.data.to(dtype)
 
 
 @contextmanager

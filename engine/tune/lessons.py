@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
+from engine.tune.drift import drifted
 from engine.tune.masks import random_mask
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 MASKS = 32
 """Drawn for each picture of an inpainting network; their masked pictures are encoded once."""
+FEWEST, ALL = 4, 1024
+"""Of many pictures each has fewer masks, that they are not more than :data:`ALL` together; but so
+many at least.
+"""
 GREY = 128
 TOGETHER = 8
 """Pictures that are encoded at a time."""
@@ -43,15 +48,32 @@ class Lesson:
     the network takes latents alone."""
     own: bool
     """The network's own: it is to answer as it did."""
+    moved: torch.Tensor | None = None
+    """n c h w, as ``holes``: the picture with other colours in each hole; None: they are not
+    moved.
+    """
+
+
+def masks_each(pictures: int) -> int:
+    """How many masks are drawn for each of so many pictures."""
+    return min(MASKS, max(FEWEST, ALL // max(1, pictures)))
 
 
 def lessons_of(
-    photos: Sequence[Photo], backbone: Backbone, *, inpaint: bool, seed: int
+    photos: Sequence[Photo], backbone: Backbone, *, inpaint: bool, seed: int, drift: float = 0.0
 ) -> list[Lesson]:
-    """What ``photos`` are to a model: pixels encoded (the mode), captions too."""
+    """What ``photos`` are to a model: pixels encoded (the mode), captions too.
+
+    Args:
+        photos: the pictures.
+        backbone: the model.
+        inpaint: for its inpainting network.
+        seed: of masks, and of how colours are moved.
+        drift: how far colours are moved in holes, as a share of the range.
+    """
     import torch
 
-    lessons = []
+    lessons, masks = [], masks_each(len(photos))
     with torch.no_grad():
         for number, photo in enumerate(photos):
             size = Size.of(photo.pixels.shape[:2])
@@ -60,14 +82,18 @@ def lessons_of(
             unknown = to_latent_grid(photo.unknown.astype(np.float32), backbone.cell)
             known = torch.from_numpy(1 - unknown)[None, None]
             rng = np.random.default_rng([seed, number, 77])
+            holes = moved = None
+            if inpaint:
+                holes, moved = _holes(photo, backbone, rng, masks, drift)
             lessons.append(
                 Lesson(
                     latents[None],
                     (known if known.any() else torch.ones_like(known)).to(latents.device),
                     told,
                     untold,
-                    _holes(photo, backbone, rng) if inpaint else None,
+                    holes,
                     photo.own,
+                    moved,
                 )
             )
     return lessons
@@ -82,16 +108,33 @@ def _conditioning(backbone: Backbone, caption: str, size: Size) -> tuple[Any, An
     return told, untold
 
 
-def _holes(photo: Photo, backbone: Backbone, rng: np.random.Generator) -> torch.Tensor:
+def _holes(
+    photo: Photo, backbone: Backbone, rng: np.random.Generator, count: int, drift: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     import torch
 
-    height, width = photo.unknown.shape
-    masks = [random_mask(rng, height, width) | photo.unknown for _ in range(MASKS)]
+    masks = masks_of(photo, rng, count)
     pictures = [np.where(mask[..., None], np.uint8(GREY), photo.pixels) for mask in masks]
     latents = encoded(pictures, backbone)
+    grid = on_grid(masks, backbone).to(latents)
+    moved = None
+    if drift and not photo.own:
+        moved = encoded([drifted(photo.pixels, each, rng, drift) for each in masks], backbone)
+    return torch.cat([grid, latents], dim=1), moved
+
+
+def masks_of(photo: Photo, rng: np.random.Generator, count: int) -> list[NDArray[np.bool_]]:
+    """Random masks (H W, 1 = repaint) of a picture; what is unknown is in all of them."""
+    height, width = photo.unknown.shape
+    return [random_mask(rng, height, width) | photo.unknown for _ in range(count)]
+
+
+def on_grid(masks: Sequence[NDArray[np.bool_]], backbone: Backbone) -> torch.Tensor:
+    """Masks (H W, one size) on the latents' grid: n 1 h w, 1 where any pixel of a cell is."""
+    import torch
+
     grids = [to_latent_grid(mask.astype(np.float32), backbone.cell) for mask in masks]
-    grid = torch.from_numpy(np.stack(grids))[:, None].to(latents)
-    return torch.cat([grid, latents], dim=1)
+    return torch.from_numpy(np.stack(grids))[:, None]
 
 
 def encoded(pictures: Sequence[NDArray[np.uint8]], backbone: Backbone) -> torch.Tensor:

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -226,10 +227,19 @@ def _write_folder(
 
     config = {**like.unet.config, "in_channels": channels}
     unet = assembled(UNet2DConditionModel.from_config, config, dict(tensors), "the UNet")
+    with new_folder(output) as made:
+        unet.save_pretrained(made)
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Where a folder is made that is at ``output`` when the block ends well, and nowhere else."""
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".softpaint-") as folder:
         made = Path(folder) / output.name
-        unet.save_pretrained(made)
+        yield made
         made.chmod(0o777 & ~_umask())
+        for each in made.iterdir():  # safetensors' are for their owner alone
+            each.chmod(0o666 & ~_umask())
         made.rename(output)
 
 

@@ -86,16 +86,23 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
     return found
 
 
-def read_photos(places: Sequence[Path], prompt: str | None) -> list[Photo]:
+def read_photos(
+    places: Sequence[Path], prompt: str | None, *, captioned: bool = True
+) -> list[Photo]:
     """Pictures with their captions: of a text file of a picture's name, else ``prompt``.
 
+    Args:
+        places: of the pictures.
+        prompt: of those without a caption of their own.
+        captioned: every one needs a caption.
+
     Raises:
-        InputError: one cannot be read, or has no caption.
+        InputError: one cannot be read, or has no caption and needs one.
     """
-    return [_read(path, prompt) for path in places]
+    return [_read(path, prompt, captioned=captioned) for path in places]
 
 
-def _read(path: Path, prompt: str | None) -> Photo:
+def _read(path: Path, prompt: str | None, *, captioned: bool) -> Photo:
     text = path.with_suffix(".txt")
     caption = prompt
     if text.is_file():
@@ -103,11 +110,11 @@ def _read(path: Path, prompt: str | None) -> Photo:
             caption = text.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the caption {str(text)!r} cannot be read: {error}.") from error
-    if not caption:
+    if captioned and not caption:
         raise InputError(f"{str(path)!r} has no caption: give --prompt, or write {text.name}.")
     picture = load_image(path)
     height, width = picture.rgb.shape[:2]
     clear = np.zeros((height, width), bool) if picture.alpha is None else picture.alpha < 128
     if clear.all():
         raise InputError(f"{str(path)!r} is wholly transparent: there is nothing to learn.")
-    return Photo(str(path), picture.rgb, caption, clear)
+    return Photo(str(path), picture.rgb, caption or "", clear)

@@ -68,6 +68,16 @@ class Recipe:
     prior_pictures: Annotated[
         int, Help("Drawn for each --prior-prompt before it begins."), Range(1, 10_000)
     ] = 4
+    colour: Annotated[
+        float,
+        Help("Weight of the colours around a hole, against all else that is learnt."),
+        Range(0, 100),
+    ] = 0.0
+    drift: Annotated[
+        float,
+        Help("How far a hole's colours are moved before they are shown; 1: the whole range."),
+        Range(0, 1),
+    ] = 0.0
     optimiser: Annotated[
         str, Help("adamw, or adamw8bit (needs bitsandbytes)."), OneOf(OPTIMISERS)
     ] = "adamw"
@@ -93,6 +103,15 @@ class Recipe:
 REALFILL: Mapping[str, Any] = MappingProxyType({"steps": 2000, "rate": 2e-4, "rank": 8, "batch": 1})
 """Tang et al. 2023, "RealFill": what differs from :class:`Recipe` where a picture is filled from
 others of the same place. (The paper's batch is 16, and it teaches the text encoder too.)"""
+
+
+COLOUR: Mapping[str, Any] = MappingProxyType(
+    {"batch": 4, "layers": "all", "colour": 1.0, "drift": 0.1, "dropout": 0.5}
+)
+"""What differs from :class:`Recipe` where colours are taught."""
+CONTENT_ONLY = ("prior", "prior_pictures")
+COLOUR_ONLY = ("colour", "drift")
+"""Settings that one of the two commands has."""
 
 
 @dataclass(frozen=True)

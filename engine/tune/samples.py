@@ -72,9 +72,9 @@ def draw_prior(
 
 
 def sample_sheet(
-    engine: InpaintEngine, kind: str, photos: Sequence[Photo], seed: int
+    engine: InpaintEngine, kind: str, photos: Sequence[Photo], seed: int, *, raw: bool = False
 ) -> Image.Image:
-    """Photos, holes, and what the model paints there."""
+    """Photos, holes, and what the model paints there; ``raw``: with its colours as they come."""
     rows: list[list[tuple[Image.Image | None, str]]] = []
     some = photos[:SHOWN]
     masks = [_hole(each) for each in some]
@@ -85,6 +85,7 @@ def sample_sheet(
             "prompt": photo.caption,
             "seed": seed,
             "strategy": STRATEGIES[kind],
+            **({"colour": "none"} if raw else {}),
         }
         for photo, mask in zip(some, masks, strict=True)
     ]

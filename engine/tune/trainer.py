@@ -104,7 +104,9 @@ class Trainer:
     ) -> None:
         self.trained, self.recipe, self.folder = trained, recipe, folder
         self.device, self.dtype = device, dtype
-        self.step = 0
+        self.step = self._kept = 0
+        self._whole = True
+        """No step of the optimiser is half done."""
 
     def run(
         self,
@@ -137,6 +139,8 @@ class Trainer:
                     if self.step % self.recipe.save_every == 0 or last:
                         self._keep(accelerator, optimiser)
             except KeyboardInterrupt:
+                if self._whole and self.step > self._kept:
+                    self._keep(accelerator, optimiser)
                 raise StoppedError(
                     f"stopped; {self.folder.path} is at step {self._kept} of {self.recipe.steps}, "
                     "and the same command goes on there."
@@ -155,6 +159,7 @@ class Trainer:
                 accelerator.backward(loss)
                 total += float(loss.detach())
             accelerator.clip_grad_norm_(weights, LONGEST)
+            self._whole = False
             optimiser.step()
             optimiser.zero_grad()
             if not math.isfinite(total) and self.dtype_is_full:
@@ -162,6 +167,7 @@ class Trainer:
                     f"the loss is no number any more at step {self.step}: a lower --rate may help."
                 )
             self.step += 1
+            self._whole = True
             mean = total if math.isnan(mean) else 0.95 * mean + 0.05 * total
             seconds = monotonic() - begun
             progress = Progress(self.step, self.recipe.steps, mean, rate, seconds)
@@ -177,7 +183,6 @@ class Trainer:
 
     def _resume(self, accelerator: Any, optimiser: Any) -> None:
         state = self.folder.load()
-        self._kept = 0
         if state is None:
             self.folder.open()
             return

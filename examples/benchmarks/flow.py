@@ -43,7 +43,7 @@ class Bench:
         self.peer = peer_pipeline(
             backbone, "diffusers-4ch", fresh_scheduler(None, backbone.pipe.scheduler)
         )
-        scene = world.demo_scenes()[0]
+        scene = world.sample_edits()[0]
         self.prompt = scene.prompt
         self.image, self.mask = (Image.fromarray(each) for each in (scene.image, scene.mask))
         alone = torch.get_num_threads() == 1

@@ -30,7 +30,7 @@ import numpy as np
 from fastapi import FastAPI, File, Form, Response
 from PIL import Image
 
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
 STRATEGIES = ("differential", "blend", "soft-blend")
 STEPS = (6, 8, 10, 12)
@@ -106,7 +106,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def edits(kinds: int = KINDS, steps: Sequence[int] = STEPS) -> list[Edit]:
     """Different edits of the pocket's scenes."""
-    scenes, dice = demo_scenes(128), random.Random(0)
+    scenes, dice = sample_edits(128), random.Random(0)
     several = []
     for kind in range(kinds):
         scene = scenes[kind % len(scenes)]

@@ -38,15 +38,25 @@ HELD_OUT_PHOTOGRAPHS = ("coffee",)
 """The one that only measures."""
 
 
-def _render_block(first: int, count: int) -> ImageBatch:
+def _render_block(first: int, count: int) -> tuple[ImageBatch, ImageBatch]:
     cv2.setNumThreads(1)
-    return np.stack(
-        [world.render(world.sample_scene(seed), SIZE).image for seed in range(first, first + count)]
-    )
+    painted = [world.render(world.sample_scene(seed), SIZE) for seed in range(first, first + count)]
+    return np.stack([scene.image for scene in painted]), np.stack(list(map(_covered, painted)))
+
+
+def _covered(scene: world.Scene) -> npt.NDArray[np.uint8]:
+    """How much of each of the latents' cells things cover, 16 16, 255 is all of it."""
+    union = np.zeros((SIZE, SIZE), np.float32)
+    for mask in scene.masks:
+        union[mask.astype(bool)] = 255
+    cells = cv2.resize(union, (SIZE // 8, SIZE // 8), interpolation=cv2.INTER_AREA)
+    return cells.round().astype(np.uint8)
 
 
 def stage_render(options: argparse.Namespace) -> None:
-    """Paint the training scenes once: ``scenes.npy``, uint8, seeds 0 to ``--scenes`` - 1."""
+    """Paint the training scenes once: ``scenes.npy``, uint8, seeds 0 to ``--scenes`` - 1, and
+    ``things.npy``, uint8 N 16 16: how much of each of the latents' cells things cover.
+    """
     path, block = options.out / "scenes.npy", min(500, options.scenes)
     count = math.ceil(options.scenes / block) * block
     started = time.monotonic()
@@ -54,13 +64,16 @@ def stage_render(options: argparse.Namespace) -> None:
     pictures = np.lib.format.open_memmap(
         part, mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3)
     )
+    things = np.empty((count, SIZE // 8, SIZE // 8), np.uint8)
     with ProcessPoolExecutor(options.threads) as pool:
         firsts = range(0, count, block)
-        for first, images in zip(
+        for first, (images, covered) in zip(
             firsts, pool.map(_render_block, firsts, [block] * len(firsts)), strict=True
         ):
             pictures[first : first + block] = images
+            things[first : first + block] = covered
     pictures.flush()
+    np.save(options.out / "things.npy", things)
     part.replace(path)
     print(f"{count} scenes in {time.monotonic() - started:.0f} s -> {path}")
 

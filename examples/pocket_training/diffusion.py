@@ -24,6 +24,10 @@ from examples.pocket_training.text import (
 )
 from examples.pocket_training.vae import finished_vae
 
+THINGS = 4.0
+"""How much more a cell that things cover counts: they fill a tenth of a scene, and most of what its
+caption asks."""
+
 
 def new_unet(in_channels: int = 4) -> Any:
     """SDXL's UNet in small: text_time conditioning, no attention at the first level, then self- and
@@ -99,11 +103,20 @@ class Diffusion:
         return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, noise, timesteps
 
     def loss(
-        self, predicted: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+        self,
+        predicted: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        cells: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The weighted loss and the plain one."""
-        each = (predicted.float() - noise).square().mean((1, 2, 3))
-        return (each * self.weights[timesteps]).mean(), each.mean()
+        """The weighted loss and the plain one. ``cells`` (b 1 16 16) weighs the latents' cells too:
+        where each cell's best answer stands alone, that changes what is learnt first, not what is
+        right.
+        """
+        squared = (predicted.float() - noise).square()
+        each = squared.mean((1, 2, 3))
+        counted = each if cells is None else (squared * cells).mean((1, 2, 3))
+        return (counted * self.weights[timesteps]).mean(), each.mean()
 
 
 class CaptionedLatents:
@@ -113,6 +126,7 @@ class CaptionedLatents:
 
     def __init__(self, options: argparse.Namespace, seed: int, photo_share: float = 0.06) -> None:
         self.path, self.drawn = options.out / "latents.npy", 0
+        self.things = np.load(options.out / "things.npy")
         self.photo_latents = np.load(options.out / "photo_latents.npy")
         self.photo_names: list[str] = json.loads((options.out / "photo_names.json").read_text())
         self.rng, self.photo_share, self.device = (
@@ -122,26 +136,32 @@ class CaptionedLatents:
         )
         self.specs: dict[int, world.SceneSpec] = {}
 
-    def batch(self, count: int) -> tuple[torch.Tensor, list[str]]:
-        """Latents b 4 16 16 and captions."""
+    def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """Latents b 4 16 16, how much of each cell things cover (b 1 16 16, 0 to 1), captions."""
         if self.drawn % 200 == 0:
             self.latents = np.load(self.path)
         self.drawn += 1
-        rows, captions = [], []
+        rows, covered, captions = [], [], []
         for _ in range(count):
             if self.rng.random() < self.photo_share:
                 index = int(self.rng.integers(len(self.photo_latents)))
                 rows.append(self.photo_latents[index])
+                covered.append(np.zeros_like(self.things[0]))
                 captions.append(PHOTO_CAPTIONS[self.photo_names[index]])
                 continue
             index = int(self.rng.integers(len(self.latents)))
             rows.append(self.latents[index])
+            covered.append(self.things[index])
             if index not in self.specs:
                 self.specs[index] = world.sample_scene(index)
             captions.append(
                 with_noise(world.training_caption(self.specs[index], self.rng), self.rng)
             )
-        return torch.from_numpy(np.stack(rows)).float().to(self.device), captions
+        return (
+            torch.from_numpy(np.stack(rows)).float().to(self.device),
+            torch.from_numpy(np.stack(covered)).float().div(255)[:, None].to(self.device),
+            captions,
+        )
 
 
 def sizes_for(count: int, rng: np.random.Generator) -> torch.Tensor:
@@ -220,13 +240,18 @@ class TextToImage:
 
 
 def stage_unet(options: argparse.Namespace) -> None:
-    """Train the UNet together with both text encoders on cached latents."""
+    """Train the UNet together with both text encoders on cached latents, or the UNet alone where
+    ``--keep-text`` leaves the encoders to the networks that share them.
+    """
     model = TextToImage(options)
+    if options.keep_text:
+        for encoder in (model.first, model.second):
+            encoder.requires_grad_(False)
     data = CaptionedLatents(options, seed=int(time.time()))
-    run = Run("unet", model.models, options, lr=1e-3, final=0.01, ema=0.998)
+    run = Run("unet", model.models, options, lr=options.lr or 1e-3, final=0.01, ema=0.998)
     diffusion, batch = Diffusion(options.device), options.batch
     for _ in run.reporting(900, lambda: _report_samples(model, run, options)):
-        latents, captions = data.batch(batch)
+        latents, things, captions = data.batch(batch)
         captions = ["" if data.rng.random() < 0.05 else caption for caption in captions]
         noisy, noise, timesteps = diffusion.noisy(latents)
         with autocast(options), quick_attention(options):
@@ -234,7 +259,7 @@ def stage_unet(options: argparse.Namespace) -> None:
             predicted = model.unet(
                 noisy, timesteps, embeddings, added_cond_kwargs=conditions
             ).sample
-        loss, plain = diffusion.loss(predicted, noise, timesteps)
+        loss, plain = diffusion.loss(predicted, noise, timesteps, 1 + THINGS * things)
         run.step(loss, plain=plain)
 
 

@@ -26,7 +26,7 @@ from examples.pocket_training.diffusion import (
     new_unet,
 )
 from examples.pocket_training.flow import finished_flow, shipped_vae
-from examples.pocket_training.run import restore, save_checkpoint
+from examples.pocket_training.run import restore, save_checkpoint, trained
 from examples.pocket_training.text import build_vocabulary
 from examples.pocket_training.vae import finished_vae, vae_psnr
 
@@ -51,23 +51,22 @@ def stage_unpack(options: argparse.Namespace) -> None:
     ):
         shipped = kind.from_pretrained(folder / name, torch_dtype=torch.float32)
         part.load_state_dict(shipped.state_dict())
-    parameters = [p for m in model.models.values() for p in m.parameters() if p.requires_grad]
-    state = {
-        "models": {key: module.state_dict() for key, module in model.models.items()},
-        "averaged": [p.detach().clone() for p in parameters],
-        "steps": 0,
-        "spent": 0.0,
-    }
-    save_checkpoint(state, options.out / "unet.pt")
+    save_checkpoint(_start(model.models), options.out / "unet.pt")
     gan = load_gan().requires_grad_(True)
-    state = {
-        "models": {"gan": gan.state_dict()},
-        "averaged": [p.detach().clone() for p in gan.parameters()],
+    save_checkpoint(_start({"gan": gan}), options.out / "gan.pt")
+    print(f"{options.model_dir} unpacked to {options.out}")
+
+
+def _start(models: dict[str, torch.nn.Module]) -> dict[str, Any]:
+    """The checkpoint of a stage that has not begun."""
+    names, parameters = trained(models)
+    averaged = [parameter.detach().clone() for parameter in parameters]
+    return {
+        "models": {key: module.state_dict() for key, module in models.items()},
+        "averaged": dict(zip(names, averaged, strict=True)),
         "steps": 0,
         "spent": 0.0,
     }
-    save_checkpoint(state, options.out / "gan.pt")
-    print(f"{options.model_dir} unpacked to {options.out}")
 
 
 # --------------------------------------------------------------------------------------------------

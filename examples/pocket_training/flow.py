@@ -190,7 +190,7 @@ def stage_flow(options: argparse.Namespace) -> None:
     run = Run("flow", {"transformer": model.transformer}, options, lr=1.5e-3, final=0.01, ema=0.999)
     vae = shipped_vae().to(options.device)
     for _ in run.reporting(1200, lambda: _report(model, vae, run, options)):
-        latents, captions = data.batch(options.batch)
+        latents, _, captions = data.batch(options.batch)
         captions = ["" if data.rng.random() < DROPPED else caption for caption in captions]
         words, pooled = model.condition(captions)
         inputs, wanted, times = noisy(latents)

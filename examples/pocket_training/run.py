@@ -15,6 +15,17 @@ import torch
 from torch import nn
 
 
+def trained(models: dict[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:
+    """The parameters that learn, and what each is called, ``unet.conv_in.weight`` for one."""
+    named = {
+        f"{key}.{name}": parameter
+        for key, model in models.items()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    return list(named), list(named.values())
+
+
 class Run:
     """One stage's budget, learning rate, averaged weights, checkpoint and log.
 
@@ -38,11 +49,9 @@ class Run:
         self.name, self.models, self.options = name, models, options
         self.budget = float(options.minutes) * 60
         self.peak, self.final, self.decay = lr, final, ema
-        self.parameters = [
-            p for model in models.values() for p in model.parameters() if p.requires_grad
-        ]
+        self.names, self.parameters = trained(models)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay
+            self.parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
         )
         self.averaged = [p.detach().clone() for p in self.parameters]
         self.path = options.out / f"{name}.pt"
@@ -134,7 +143,7 @@ class Run:
         state = {
             "models": {key: model.state_dict() for key, model in self.models.items()},
             "optimizer": self.optimizer.state_dict(),
-            "averaged": self.averaged,
+            "averaged": dict(zip(self.names, self.averaged, strict=True)),
             "steps": self.steps,
             "spent": self.spent,
         }
@@ -146,7 +155,7 @@ class Run:
             model.load_state_dict(state["models"][key])
         if "optimizer" in state:  # unpacked weights have none
             self.optimizer.load_state_dict(state["optimizer"])
-        self.averaged = state["averaged"]
+        self.averaged = [state["averaged"][name] for name in self.names]
         self.steps, self.spent = state["steps"], state["spent"]
 
     def swap(self) -> None:
@@ -193,13 +202,15 @@ def _progress_bar(name: str, budget: float) -> Callable[[float | None, dict[str,
 
 
 def restore(models: dict[str, nn.Module], path: Path, device: torch.device) -> None:
-    """Load a stage's averaged weights into its models (same names, order and frozen parts as in the
-    stage).
-    """
+    """Load a stage's weights into its models, the averaged ones where the stage trained them."""
     state = torch.load(path, map_location=device, weights_only=True)
     for key, model in models.items():
         model.load_state_dict(state["models"][key])
-    parameters = [p for model in models.values() for p in model.parameters() if p.requires_grad]
+    learnt = {
+        f"{key}.{name}": parameter
+        for key, model in models.items()
+        for name, parameter in model.named_parameters()
+    }
     with torch.no_grad():
-        for parameter, average in zip(parameters, state["averaged"], strict=True):
-            parameter.copy_(average)
+        for name, average in state["averaged"].items():
+            learnt[name].copy_(average)

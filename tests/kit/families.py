@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffusers import (
+    ChromaPipeline,
     Flux2KleinPipeline,
     FluxKontextPipeline,
     FluxPipeline,
@@ -24,6 +25,7 @@ TINY: dict[str, Callable[[], Any]] = {
     "sd3": tiny_flow.sd3,
     "flux": lambda: FluxPipeline(**tiny_flux.modules()),
     "flux-kontext": lambda: FluxKontextPipeline(**tiny_flux.modules()),
+    "chroma": lambda: ChromaPipeline(**tiny_flux.chroma_modules()),
     "flux2": lambda: Flux2KleinPipeline(**tiny_flux.flux2_modules(reads=True)),
     "z-image": lambda: ZImagePipeline(**tiny_qwen.z_image()),
     "qwen-image": lambda: QwenImagePipeline(**tiny_qwen.qwen_image()),

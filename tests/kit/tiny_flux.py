@@ -9,6 +9,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
     FluxControlNetModel,
@@ -142,6 +143,31 @@ def modules(*, guidance: bool = True, fill: bool = False, seed: int = 0) -> dict
         "scheduler": FlowMatchEulerDiscreteScheduler(
             shift=3.0 if guidance else 1.0, use_dynamic_shifting=guidance
         ),
+    }
+
+
+def chroma_modules(*, seed: int = 0) -> dict[str, Any]:
+    """The components of Chroma's pipelines, by diffusers' names."""
+    torch.manual_seed(seed)
+    model: Any = ChromaTransformer2DModel(
+        in_channels=4 * LATENTS,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=[4, 4, 8],
+        approximator_num_channels=8,
+        approximator_hidden_dim=32,
+        approximator_layers=2,
+    )
+    model.register_to_config(guidance_embeds=False)  # as its makers' config, which diffusers reads
+    return {
+        "vae": vae(),
+        "text_encoder": t5(),
+        "tokenizer": t5_tokenizer(),
+        "transformer": model.eval(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     }
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    ChromaImg2ImgPipeline,
+    ChromaInpaintPipeline,
+    ChromaPipeline,
     Flux2KleinPipeline,
     FluxFillPipeline,
     FluxImg2ImgPipeline,
@@ -36,6 +39,11 @@ def dev():
 @pytest.fixture(scope="module")
 def fill():
     return InpaintEngine.from_pipe(FluxFillPipeline(**tiny_flux.modules(fill=True)))
+
+
+@pytest.fixture(scope="module")
+def chroma():
+    return InpaintEngine.from_pipe(ChromaPipeline(**tiny_flux.chroma_modules()))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +168,36 @@ class TestEdits:
             edited(dev, prompt=None, prompt_embeds=hidden)
         with pytest.raises(InputError, match="1 n 32"):
             edited(dev, **{**given, "prompt_embeds": hidden[..., :8]})
+
+
+class TestChroma:
+    @pytest.mark.parametrize("kind", [ChromaPipeline, ChromaImg2ImgPipeline, ChromaInpaintPipeline])
+    def test_pipelines_by_class_and_by_parts(self, chroma, kind):
+        pipe = kind(**chroma.pipe.components)
+        assert family_of(pipe).name == "chroma"
+        assert family_of(type("Community", (), dict(pipe.components))()).name == "chroma"
+        assert InpaintEngine.from_pipe(pipe).backbone.defaults["guidance_scale"] == 5.0
+
+    def test_a_text_is_its_words_their_end_and_one_token_more(self, chroma):
+        """And what follows makes no difference, though diffusers' mask lets some of it through."""
+        (cond, _), (longer, _) = (
+            chroma.backbone.encode_prompt(text, None, guided=False, size=(64, 64))
+            for text in ("abc", "a longer text")
+        )
+        assert cond.text.shape[1] == 3 + 2
+        network, sample = chroma.backbone.main, torch.randn(1, 4, 8, 8)
+        time = torch.full((1,), 500.0)
+        with torch.no_grad():
+            alone = network.predict(sample, time, cond, {})
+            both = cond.join([cond, longer])
+            shared = network.predict(sample.repeat(2, 1, 1, 1), time.repeat(2), both, {})
+        assert both.tensors["attention_mask"].sum(dim=1).tolist() == [5, 11 + 2]
+        torch.testing.assert_close(shared[:1], alone, atol=1e-5, rtol=0)
+
+    def test_it_is_guided_by_the_negative_prompt(self, chroma):
+        run = {"guidance_scale": 4.0, "num_inference_steps": 2}
+        fog, none = (edited(chroma, **run, negative_prompt=each).latents for each in ("fog", None))
+        assert not torch.equal(fog, none)
 
 
 class TestFill:

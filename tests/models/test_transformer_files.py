@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +17,20 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from engine import InpaintEngine
 from engine.errors import InputError, ModelError
 from engine.models import FAMILIES
+from engine.models.families.chroma import FILE as CHROMA_FILE
 from engine.models.families.flux import FILE as FLUX_FILE
+from engine.models.family import transformer_of
 from engine.models.formats.devices import resolve_dtype
 from engine.models.formats.folders import load_pipeline
 from engine.models.formats.kinds import KINDS, UNREGISTERED
+from engine.models.header import Header
 from tests.kit import ldm, tiny, tiny_flow, tiny_flux, tiny_qwen
 
 MAKERS: dict[str, Any] = {
     "z-image": (diffusers.ZImagePipeline, tiny_qwen.z_image),
     "qwen-image": (diffusers.QwenImagePipeline, tiny_qwen.qwen_image),
     "flux": (diffusers.FluxPipeline, tiny_flux.modules),
+    "chroma": (diffusers.ChromaPipeline, tiny_flux.chroma_modules),
     "flux2": (diffusers.Flux2KleinPipeline, tiny_flux.flux2_modules),
     "sd3": (diffusers.StableDiffusion3Pipeline, tiny_flow.sd3_modules),
 }
@@ -275,44 +280,74 @@ def test_no_layout_is_refused_by_name():
     assert {kind.what for kind in UNREGISTERED}.isdisjoint(kind.what for kind in KINDS)
 
 
-def test_flux_in_its_own_names_at_its_own_width():
-    """Shapes only: diffusers' converter knows one width. Names as Black Forest Labs' code has
-    them.
-    """
-    width, head, text, pooled = 3072, 128, 4096, 768
+WIDTH, HEAD = 3072, 128
+"""Of the models' own: diffusers' converters know one width."""
+
+
+def linear(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Of weights and biases of layers by those of their weights."""
+    made = {f"{name}.weight": shape for name, shape in shapes.items()}
+    return made | {f"{name}.bias": shape[:1] for name, shape in shapes.items()}
+
+
+def blocks_of_flux() -> dict[str, tuple[int, ...]]:
+    """Shapes of what Flux and Chroma have both, a block of each kind."""
     shapes: dict[str, tuple[int, ...]] = {
-        "img_in": (width, 64),
-        "txt_in": (width, text),
-        **{f"{part}.in_layer": (width, 256) for part in ("time_in", "guidance_in")},
-        "vector_in.in_layer": (width, pooled),
-        **{f"{part}_in.out_layer": (width, width) for part in ("time", "guidance", "vector")},
-        "final_layer.linear": (64, width),
-        "final_layer.adaLN_modulation.1": (2 * width, width),
-        "single_blocks.0.linear1": (7 * width, width),
-        "single_blocks.0.linear2": (width, 5 * width),
-        "single_blocks.0.modulation.lin": (3 * width, width),
+        "img_in": (WIDTH, 64),
+        "txt_in": (WIDTH, 4096),
+        "final_layer.linear": (64, WIDTH),
+        "single_blocks.0.linear1": (7 * WIDTH, WIDTH),
+        "single_blocks.0.linear2": (WIDTH, 5 * WIDTH),
     }
-    for stream in ("img", "txt"):
-        block = f"double_blocks.0.{stream}_"
+    for block in ("double_blocks.0.img_", "double_blocks.0.txt_"):
         shapes |= {
-            f"{block}mod.lin": (6 * width, width),
-            f"{block}attn.qkv": (3 * width, width),
-            f"{block}attn.proj": (width, width),
-            f"{block}mlp.0": (4 * width, width),
-            f"{block}mlp.2": (width, 4 * width),
+            f"{block}attn.qkv": (3 * WIDTH, WIDTH),
+            f"{block}attn.proj": (WIDTH, WIDTH),
+            f"{block}mlp.0": (4 * WIDTH, WIDTH),
+            f"{block}mlp.2": (WIDTH, 4 * WIDTH),
         }
-    tensors = {f"{name}.weight": shape for name, shape in shapes.items()}
-    tensors |= {f"{name}.bias": shape[:1] for name, shape in shapes.items()}
+    tensors = linear(shapes)
     for norm in ("query_norm", "key_norm"):
         for place in ("double_blocks.0.img_attn", "double_blocks.0.txt_attn", "single_blocks.0"):
-            tensors[f"{place}.norm.{norm}.scale"] = (head,)
-    config = FLUX_FILE.fit(tensors)
+            tensors[f"{place}.norm.{norm}.scale"] = (HEAD,)
+    return tensors
+
+
+def only_flux() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        **{f"{part}.in_layer": (WIDTH, 256) for part in ("time_in", "guidance_in")},
+        "vector_in.in_layer": (WIDTH, 768),
+        **{f"{part}_in.out_layer": (WIDTH, WIDTH) for part in ("time", "guidance", "vector")},
+        "final_layer.adaLN_modulation.1": (2 * WIDTH, WIDTH),
+        "single_blocks.0.modulation.lin": (3 * WIDTH, WIDTH),
+        **{f"double_blocks.0.{each}_mod.lin": (6 * WIDTH, WIDTH) for each in ("img", "txt")},
+    }
+    return linear(shapes)
+
+
+def only_chroma() -> dict[str, tuple[int, ...]]:
+    inner, part = 5120, "distilled_guidance_layer."
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{part}in_proj": (inner, 64),
+        f"{part}out_proj": (WIDTH, inner),
+        **{f"{part}layers.0.{side}_layer": (inner, inner) for side in ("in", "out")},
+    }
+    return linear(shapes) | {f"{part}norms.0.scale": (inner,)}
+
+
+@pytest.mark.parametrize(("file", "own"), [(FLUX_FILE, only_flux), (CHROMA_FILE, only_chroma)])
+def test_files_in_their_makers_names_at_their_own_width(file, own):
+    """Shapes only. Names as Black Forest Labs' code and Chroma's have them."""
+    tensors = blocks_of_flux() | own()
+    config = file.fit(tensors)
     assert (config["num_layers"], config["num_attention_heads"]) == (1, 24)
-    assert config["guidance_embeds"]
+    assert config.get("guidance_embeds", True)
     with init_empty_weights():
-        want = diffusers.FluxTransformer2DModel.from_config(dict(config)).state_dict()
+        want = getattr(diffusers, file.module).from_config(dict(config)).state_dict()
     known: Any = SINGLE_FILE_LOADABLE_CLASSES
-    convert = known["FluxTransformer2DModel"]["checkpoint_mapping_fn"]
+    convert = known[file.module]["checkpoint_mapping_fn"]
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
     got = convert(checkpoint=empty, config=config)
     assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in want.items()}
+    header = Header(Path("x"), tensors, {}, {})
+    assert transformer_of(header) == (FAMILIES.get(file.name), file)

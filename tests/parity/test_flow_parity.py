@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    ChromaInpaintPipeline,
     Flux2KleinInpaintPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -70,6 +71,15 @@ def test_klein(guidance, strength, images):
         ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)} if guidance > 1 else {},
     )
     assert difference(pair) == 0.0
+
+
+@pytest.mark.parametrize(("strength", "images"), RUNS)
+def test_chroma(strength, images):
+    """Guided, with and without a negative prompt, and not: its scale is one of true guidance."""
+    peer = ChromaInpaintPipeline, tiny_flux.chroma_modules(), "blend"
+    changes = {"strength": strength, "num_images": images}
+    for more in ({"guidance_scale": 1.0}, {"guidance_scale": 4.0}, {"negative_prompt": "fog"}):
+        assert difference(both(*peer, **changes, **more)) == 0.0
 
 
 @pytest.mark.parametrize(("strength", "images"), RUNS)

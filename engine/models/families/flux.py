@@ -14,22 +14,20 @@ from engine.errors import ModelError
 from engine.models.codec import KLCodec
 from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
-from engine.models.network import Network
-from engine.models.packing import PATCH, packed, places, unpacked
+from engine.models.network import REFERENCE, Network
+from engine.models.packing import PATCH, levels_by_tokens, packed, places, unpacked
 from engine.models.peer import PATCHED, Peer
-from engine.models.text import PipelineText, Prompt
-from engine.solvers.shift import dynamic_shift, even_levels
+from engine.models.text import ReadsApart
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
     import torch
 
-    from engine.picture.geometry import Size
+    from engine.models.text import Prompt
 
 TEXT = "encoder_hidden_states"
 POOLED = "pooled_projections"
 GUIDANCE = "guidance"
-REFERENCE = "reference"
 MASK = 64
 """Pixels under a latent, which Fill's mask has a channel for each of."""
 NATIVE = 128
@@ -54,44 +52,15 @@ class TellsGuidance(Network):
         return conditioning.adding({GUIDANCE: told})
 
 
-class ReadsApart(PipelineText):
-    """The prompt and the negative one, read one after the other by :meth:`_told`."""
-
-    def encode(
-        self, prompt: Prompt, device: torch.device
-    ) -> tuple[Conditioning, Conditioning | None]:
-        given = dict(prompt.reading.embeds.tensors) if prompt.reading.embeds else {}
-        self.check_embeds(given, self.pipe.transformer.config.joint_attention_dim)
-        cond = self._told(prompt, prompt.positive, "", device)
-        if not prompt.guided:
-            return cond, None
-        return cond, self._told(prompt, prompt.negative or "", "negative_", device)
-
-    @abstractmethod
-    def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
-        """What ``text`` says; ``sign`` is ``"negative_"`` for the negative prompt's embeddings."""
-
-
-class FluxNetwork(TellsGuidance):
-    """Diffusers' ``FluxTransformer2DModel``.
-
-    Raises:
-        ModelError: it takes neither latents alone nor Fill's layout.
-    """
+class FluxTokens(Network):
+    """Tokens of the picture behind those of the text, and of one that is shown behind both."""
 
     down_factor = PATCH
     sample_size = NATIVE
 
-    def __init__(self, module: Any) -> None:
-        super().__init__(module)
-        given, own = int(module.config.in_channels), int(module.out_channels)
-        kinds = {own: "base", 2 * own + PATCH**2 * MASK: "fill"}
-        if given not in kinds:
-            raise ModelError(
-                f"the transformer has {given} input channels; {own} (text to image) or "
-                f"{2 * own + PATCH**2 * MASK} (Fill) are supported, not Flux' control models."
-            )
-        self.kind = kinds[given]
+    @abstractmethod
+    def told(self, conditioning: Conditioning, tokens: int) -> Mapping[str, Any]:
+        """What its module is told beside the text, for so many ``tokens`` of pictures."""
 
     def predict(
         self,
@@ -113,24 +82,43 @@ class FluxNetwork(TellsGuidance):
         predicted = self.module(
             hidden_states=tokens,
             timestep=timesteps.to(sample.dtype) / 1000,
-            guidance=tensors.get(GUIDANCE),
-            pooled_projections=tensors[POOLED],
             encoder_hidden_states=text,
             txt_ids=text.new_zeros(text.shape[1], 3),
             img_ids=ids,
             return_dict=False,
+            **self.told(conditioning, tokens.shape[1]),
             **residuals,
         )[0]
         return unpacked(predicted[:, : height * width // PATCH**2], height, width)
+
+
+class FluxNetwork(FluxTokens, TellsGuidance):
+    """Diffusers' ``FluxTransformer2DModel``.
+
+    Raises:
+        ModelError: it takes neither latents alone nor Fill's layout.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        given, own = int(module.config.in_channels), int(module.out_channels)
+        kinds = {own: "base", 2 * own + PATCH**2 * MASK: "fill"}
+        if given not in kinds:
+            raise ModelError(
+                f"the transformer has {given} input channels; {own} (text to image) or "
+                f"{2 * own + PATCH**2 * MASK} (Fill) are supported, not Flux' control models."
+            )
+        self.kind = kinds[given]
+
+    def told(self, conditioning: Conditioning, tokens: int) -> Mapping[str, Any]:
+        own = conditioning.tensors
+        return {"guidance": own.get(GUIDANCE), "pooled_projections": own[POOLED]}
 
 
 class KontextNetwork(FluxNetwork):
     """Flux.1 Kontext: dev's layers, which were trained to be shown a picture."""
 
     takes_reference = True
-
-    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
-        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
 
 
 class KontextCodec(KLCodec):
@@ -147,8 +135,8 @@ class FluxText(ReadsApart):
     needed = ("text_encoder", "text_encoder_2")
     pooled = True
 
-    def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
-        given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}
+    def told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
+        given = prompt.reading.given
         embeds = given.get(f"{sign}prompt_embeds")
         long = self.pipe.transformer.config.guidance_embeds or prompt.reading.like_diffusers
         hidden, pooled, _ = self.pipe.encode_prompt(
@@ -163,11 +151,6 @@ class FluxText(ReadsApart):
         return Conditioning({TEXT: hidden, POOLED: pooled})
 
 
-def _solver_arguments(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
-    tokens = latents.width // PATCH * (latents.height // PATCH)
-    return {"sigmas": even_levels(steps), **dynamic_shift(scheduler, tokens)}
-
-
 def _defaults(pipe: Any) -> Mapping[str, Any]:
     config = pipe.transformer.config
     if not config.guidance_embeds:
@@ -177,31 +160,35 @@ def _defaults(pipe: Any) -> Mapping[str, Any]:
     return {"num_inference_steps": 28, "guidance_scale": 3.5}
 
 
-def _fitted(shapes: Shapes) -> Mapping[str, Any]:
-    original = "img_in.weight" in shapes
-    embed, words, out = (
-        ("img_in", "txt_in", "final_layer.linear")
-        if original
-        else ("x_embedder", "context_embedder", "proj_out")
-    )
-    double, single = (
-        ("double_blocks.", "single_blocks.")
-        if original
-        else ("transformer_blocks.", "single_transformer_blocks.")
-    )
-    norm = "img_attn.norm.query_norm.scale" if original else "attn.norm_q.weight"
-    pooled = "vector_in.in_layer" if original else "time_text_embed.text_embedder.linear_1"
-    told = "guidance_in.in_layer" if original else "time_text_embed.guidance_embedder.linear_1"
-    width, given = shapes[f"{embed}.weight"]
-    head = shapes[f"{double}0.{norm}"][0]
+ORIGINAL = ("img_in", "txt_in", "double_blocks.", "single_blocks.")
+DIFFUSERS = ("x_embedder", "context_embedder", "transformer_blocks.", "single_transformer_blocks.")
+NORMS = ("img_attn.norm.query_norm.scale", "attn.norm_q.weight")
+"""Of a head's queries in a double block, in the original's names and in diffusers'."""
+
+
+def streams(shapes: Shapes) -> dict[str, Any]:
+    """The config of a transformer of two streams, then one, as all of Flux' kind are."""
+    picture, words, double, single = ORIGINAL if "img_in.weight" in shapes else DIFFUSERS
+    width, given = shapes[f"{picture}.weight"]
+    head = next(shapes[f"{double}0.{each}"][0] for each in NORMS if f"{double}0.{each}" in shapes)
     return {
         "in_channels": given,
-        "out_channels": shapes[f"{out}.weight"][0],
         "num_layers": count(shapes, double),
         "num_single_layers": count(shapes, single),
         "attention_head_dim": head,
         "num_attention_heads": width // head,
         "joint_attention_dim": shapes[f"{words}.weight"][1],
+    }
+
+
+def _fitted(shapes: Shapes) -> Mapping[str, Any]:
+    original = "img_in.weight" in shapes
+    out = "final_layer.linear" if original else "proj_out"
+    pooled = "vector_in.in_layer" if original else "time_text_embed.text_embedder.linear_1"
+    told = "guidance_in.in_layer" if original else "time_text_embed.guidance_embedder.linear_1"
+    return {
+        **streams(shapes),
+        "out_channels": shapes[f"{out}.weight"][0],
         "pooled_projection_dim": shapes[f"{pooled}.weight"][1],
         "guidance_embeds": f"{told}.weight" in shapes,
     }
@@ -213,7 +200,11 @@ FILE = TransformerFile(
     module="FluxTransformer2DModel",
     marks=(
         ("double_blocks.0.img_attn.", "single_blocks.0.linear1.", "vector_in."),
-        ("transformer_blocks.0.attn.", "single_transformer_blocks.0.proj_mlp.", "x_embedder."),
+        (
+            "transformer_blocks.0.attn.",
+            "single_transformer_blocks.0.proj_mlp.",
+            "time_text_embed.text_embedder.",
+        ),
     ),
     fit=_fitted,
     base="black-forest-labs/FLUX.1-dev",
@@ -237,7 +228,7 @@ FLUX = Family(
     text=FluxText,
     module=FILE.module,
     defaults=_defaults,
-    solver_arguments=_solver_arguments,
+    solver_arguments=levels_by_tokens,
     controlnets=("FluxControlNetModel",),
     inpaint_pipeline="FluxInpaintPipeline",
     peer=PATCHED,
@@ -253,7 +244,7 @@ KONTEXT = Family(
     text=FluxText,
     codec=KontextCodec,
     defaults=lambda _: {"num_inference_steps": 28, "guidance_scale": 2.5},
-    solver_arguments=_solver_arguments,
+    solver_arguments=levels_by_tokens,
     inpaint_pipeline="FluxKontextInpaintPipeline",
     peer=Peer(patch=PATCH, shows=True),
     half="bfloat16",

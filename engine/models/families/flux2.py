@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.models.codec import KLCodec
-from engine.models.families.flux import GUIDANCE, ReadsApart, TellsGuidance
+from engine.models.families.flux import GUIDANCE, NATIVE, TEXT, TellsGuidance, streams
 from engine.models.family import Family
-from engine.models.layout import Shapes, TransformerFile, count
+from engine.models.layout import Shapes, TransformerFile
+from engine.models.network import REFERENCE
 from engine.models.packing import PATCH, packed, patched, places, unpacked, unpatched
 from engine.models.peer import Peer
 from engine.models.state import weights_state
+from engine.models.text import ReadsApart
 from engine.solvers.shift import even_levels, is_dynamic
 from engine.types import Conditioning
 
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
     from engine.picture.geometry import Size
 
 
-TEXT = "encoder_hidden_states"
-REFERENCE = "reference"
-NATIVE = 128
-"""Latents a side of the pictures that it was trained on; no config tells."""
 APART = 10
 """Between the picture that is made and the one that is shown, on the axis of time."""
 MANY = 4300
@@ -44,9 +42,6 @@ class Flux2Network(TellsGuidance):
     down_factor = PATCH
     sample_size = NATIVE
     takes_reference = True
-
-    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
-        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
 
     def predict(
         self,
@@ -92,13 +87,12 @@ def _ids(latents: torch.Tensor, time: int) -> torch.Tensor:
 class Flux2Text(ReadsApart):
     """Hidden states of a language model, from a quarter, half and three quarters of its depth."""
 
-    def _told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
-        given = prompt.reading.embeds.tensors if prompt.reading.embeds else {}
+    def told(self, prompt: Prompt, text: str, sign: str, device: torch.device) -> Conditioning:
         hidden, _ = self.pipe.encode_prompt(
             prompt=text,
             device=device,
             num_images_per_prompt=prompt.images,
-            prompt_embeds=given.get(f"{sign}prompt_embeds"),
+            prompt_embeds=prompt.reading.given.get(f"{sign}prompt_embeds"),
         )
         return Conditioning({TEXT: hidden})
 
@@ -182,27 +176,14 @@ def _defaults(pipe: Any) -> Mapping[str, Any]:
 
 
 def _fitted(shapes: Shapes) -> Mapping[str, Any]:
-    original = "img_in.weight" in shapes
-    embed, words = ("img_in", "txt_in") if original else ("x_embedder", "context_embedder")
-    double, single = (
-        ("double_blocks.", "single_blocks.")
-        if original
-        else ("transformer_blocks.", "single_transformer_blocks.")
-    )
-    norm = "img_attn.norm.query_norm.scale" if original else "attn.norm_q.weight"
-    inner = "img_mlp.0" if original else "ff.linear_in"
-    told = "guidance_in.in_layer" if original else "time_guidance_embed.guidance_embedder.linear_1"
-    width, given = shapes[f"{embed}.weight"]
-    head = shapes[f"{double}0.{norm}"][0]
+    known = streams(shapes)
+    inner = ("double_blocks.0.img_mlp.0.weight", "transformer_blocks.0.ff.linear_in.weight")
+    told = ("guidance_in.", "time_guidance_embed.guidance_embedder.")
+    width = known["attention_head_dim"] * known["num_attention_heads"]
     return {
-        "in_channels": given,
-        "num_layers": count(shapes, double),
-        "num_single_layers": count(shapes, single),
-        "attention_head_dim": head,
-        "num_attention_heads": width // head,
-        "joint_attention_dim": shapes[f"{words}.weight"][1],
-        "mlp_ratio": shapes[f"{double}0.{inner}.weight"][0] / (2 * width),
-        "guidance_embeds": f"{told}.weight" in shapes,
+        **known,
+        "mlp_ratio": next(shapes[each][0] for each in inner if each in shapes) / (2 * width),
+        "guidance_embeds": any(name.startswith(told) for name in shapes),
     }
 
 

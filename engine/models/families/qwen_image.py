@@ -13,22 +13,19 @@ from engine.models.codec import KLCodec
 from engine.models.family import Family
 from engine.models.language import LONGEST, MASK, LanguageText
 from engine.models.layout import Shapes, TransformerFile, count
-from engine.models.network import Network
-from engine.models.packing import PATCH, packed, unpacked
+from engine.models.network import REFERENCE, Network
+from engine.models.packing import PATCH, levels_by_tokens, packed, unpacked
 from engine.models.peer import Peer
 from engine.models.state import dtype_of
 from engine.models.unheard import unheard
-from engine.solvers.shift import dynamic_shift
 
 if TYPE_CHECKING:
     import torch
 
     from engine.models.text import Shown
-    from engine.picture.geometry import Size
     from engine.types import Conditioning
 
 
-REFERENCE = "reference"
 AREA = 1024**2
 AREAS = {"EditPlus": 384**2}
 """Pixels of a picture that is read with an instruction, by what the pipeline's name holds."""
@@ -89,18 +86,11 @@ class QwenEditNetwork(QwenNetwork):
 
     takes_reference = True
 
-    def with_reference(self, conditioning: Conditioning, latents: torch.Tensor) -> Conditioning:
-        return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
-
 
 class QwenText(LanguageText):
     """The last hidden states of a Qwen2.5-VL, behind the pipeline's own instruction."""
 
     empty = " "
-
-    @property
-    def width(self) -> int:
-        return int(self.pipe.transformer.config.joint_attention_dim)
 
     @property
     def template(self) -> int:
@@ -203,14 +193,6 @@ class QwenGuidance(Guidance):
         return NormKept(self.scale, self.rescale)
 
 
-def _levels(scheduler: Any, latents: Size, steps: int) -> Mapping[str, Any]:
-    import numpy as np
-
-    tokens = latents.width // PATCH * (latents.height // PATCH)
-    sigmas = np.linspace(1.0, 1 / steps, steps)
-    return {"sigmas": sigmas, **dynamic_shift(scheduler, tokens)}
-
-
 def _fitted(shapes: Shapes) -> Mapping[str, Any]:
     width, given = shapes["img_in.weight"]
     head = shapes["transformer_blocks.0.attn.norm_q.weight"][0]
@@ -274,7 +256,7 @@ QWEN_IMAGE = Family(
     fits=_is_plain,
     may_have=_lists_plain,
     defaults=_defaults,
-    solver_arguments=_levels,
+    solver_arguments=levels_by_tokens,
     guidance=QwenGuidance,
     inpaint_pipeline="QwenImageInpaintPipeline",
     transformers=(FILE,),
@@ -297,7 +279,7 @@ QWEN_EDIT = Family(
     fits=_edits,
     may_have=_lists_edits,
     defaults=_edit_defaults,
-    solver_arguments=_levels,
+    solver_arguments=levels_by_tokens,
     guidance=QwenGuidance,
     inpaint_pipeline="QwenImageEditInpaintPipeline",
     half="bfloat16",

@@ -83,7 +83,6 @@ KINDS: tuple[Kind, ...] = (
     EMBEDDING,
     Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
-    Kind("Chroma", _begins("distilled_guidance_layer.")),
     Kind("AuraFlow", _begins("double_layers.")),
     Kind("HiDream", _begins("double_stream_blocks.")),
     Kind("Qwen-Image 2.1", _begins("txt_in.text_norm.")),
@@ -118,6 +117,7 @@ KINDS: tuple[Kind, ...] = (
 )
 UNREGISTERED: tuple[Kind, ...] = (
     Kind("Flux.2", _begins("single_stream_modulation.", "early_stream_modulations.")),
+    Kind("Chroma", _begins("distilled_guidance_layer.")),
     Kind("Flux.1", _begins("double_blocks.", "single_transformer_blocks.")),
     Kind("Stable Diffusion 3", _begins("joint_blocks.")),
     Kind("Qwen-Image", _begins("txt_norm.")),

@@ -186,9 +186,9 @@ def _files() -> dict[str, Path]:
 
 @cache
 def _samples() -> dict[str, DemoEdit]:
-    from engine.pocket.world import demo_scenes
+    from engine.pocket.world import sample_edits
 
-    return {scene.name: scene for scene in demo_scenes(_SIDE)}
+    return {scene.name: scene for scene in sample_edits(_SIDE)}
 
 
 def _sample(name: str) -> DemoEdit:
