@@ -88,7 +88,7 @@ def test_what_is_no_patch(kinds, name):
 
 @pytest.mark.parametrize(("name", "what"), [("vae", "AutoencoderKL"), ("net", "ControlNetModel")])
 def test_folders_of_parts_in_a_models_place(kinds, name, what):
-    with pytest.raises(ModelError, match=f"holds a {what} alone, no whole model"):
+    with pytest.raises(ModelError, match=f"holds no whole model but {what} alone"):
         load_pipeline(kinds / name, None, "cpu")
 
 

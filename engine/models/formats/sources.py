@@ -34,7 +34,7 @@ def locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Pa
         if not any((path / name).is_file() for name in {index, "model_index.json"}):
             held = _part_in(path)
             raise ModelError(
-                f"{model} holds a {held} alone, no whole model. {hint()}"
+                f"{model} holds no whole model but {held} alone. {hint()}"
                 if held
                 else f"{model} is no diffusers model folder: it has no {index}. {hint()}"
             )
