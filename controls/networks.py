@@ -45,6 +45,9 @@ def kind_of(net: Any) -> NetKind:
 
 def network_of(control: Control, model: SteeredModel) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
+    known = [name for name in model.family.controlnets if name in KINDS]
+    if not known:
+        raise InputError(f"{control}: {model.family.description} takes no ControlNets here.")
     source = control.model
     if control.info is not None:
         base = _base_of(model)
@@ -61,12 +64,10 @@ def network_of(control: Control, model: SteeredModel) -> Any:
     net = source
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         net = model.controlnet(source)
-    known = [name for name in model.family.controlnets if name in KINDS]
     if type(net).__name__ not in known:
-        needed = f"a diffusers {' or '.join(known)}" if known else "there are none for this family"
         raise InputError(
-            f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, {needed}), "
-            f"not {type(net).__name__}."
+            f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, a diffusers "
+            f"{' or '.join(known)}), not {type(net).__name__}."
         )
     kind_of(net).check(control, net, model)
     where = next(net.parameters()).device

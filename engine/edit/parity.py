@@ -56,7 +56,7 @@ class PreparedLikeDiffusers(Prepared):
 
     def __init__(self, backbone: Backbone, request: EditRequest) -> None:
         super().__init__(backbone, request)
-        if not isinstance(self.strategy, Strategy):
+        if not isinstance(self.strategy, Strategy) or self.strategy.redirects:
             raise InputError(
                 f'strategy {self.strategy.name!r} has no counterpart for compat="diffusers".'
             )
@@ -153,14 +153,15 @@ class PreparedLikeDiffusers(Prepared):
     ) -> tuple[Conditioning, Conditioning | None]:
         count, negative = self.request.num_images, self.request.negative_text
         silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
-        guided = guidance.active and not network.embeds_guidance
+        peer = self.backbone.family.peer
+        guided = guidance.active and not network.embeds_guidance and peer.guides(self.backbone.pipe)
         reading = reading_of(self.request)
-        if self.backbone.family.peer.shows and self.backbone.text.reads_pictures:
+        if peer.shows and self.backbone.text.reads_pictures:
             reading = replace(reading, shown=Shown.of(self.image))
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
             negative,
-            guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
+            guided=guided and not (silent and peer.guides_by_negative),
             size=self.size,
             images=count,
             reading=reading,

@@ -45,7 +45,7 @@ class Prepared(ABC):
         self.strategy = build_strategy(request.strategy, request.options)
         for stage in self.strategy.stages:
             if not stage.model:
-                backbone.network(stage.strategy.network)
+                stage.strategy.check_runs_on(backbone.network(stage.strategy.network))
         backbone.text.check(request.embeds, guided=self._reads_both())
         self.controls = _controls_of(self.strategy.name, request)
         if request.instruct and not backbone.main.takes_reference:

@@ -65,6 +65,9 @@ class Network(ABC):
     couples = False
     """It can follow several prompts in one call, each where its region is: a conditioning of
     :func:`engine.models.coupled.coupled`."""
+    redirects = False
+    """Its self-attention can be kept from looking at some places, in some rows of a call: a
+    conditioning of :func:`engine.models.redirected.hiding`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
     takes_reference = False
@@ -117,6 +120,11 @@ class Network(ABC):
         network that :attr:`takes_reference`.
         """
         return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
+
+    @property
+    def latent_channels(self) -> int | None:
+        """Of the latents that it denoises, where its config tells."""
+        return None
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

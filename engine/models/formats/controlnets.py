@@ -57,6 +57,8 @@ def load_controlnet(
     """
     import diffusers
 
+    if not classes:
+        raise ModelError(f"{model}: models of this family take no ControlNets here.")
     source: Path | str
     owner, _, name = str(model).partition(":")
     if name and (checkpoint := find_checkpoint(owner)) is not None:

@@ -44,6 +44,21 @@ def _vae_alone(header: Header) -> bool:
     return header.has(*coder) and not header.has(UNET)
 
 
+def _scaled_by_block(header: Header) -> bool:
+    """DeepSeek's form, and MXFP8, whose scales are powers of two in a byte each."""
+    return any(
+        name.endswith("weight_scale_inv") or (name.endswith(".weight_scale") and kind == "U8")
+        for name, kind in header.types.items()
+    )
+
+
+def _whole_numbers(header: Header) -> bool:
+    """Such as quanto's, torchao's and bitsandbytes' of 8 bits."""
+    return any(
+        n.endswith((".weight", "._data")) and kind == "I8" for n, kind in header.types.items()
+    )
+
+
 def _unet_alone(header: Header) -> bool:
     return header.has("input_blocks.0.0.", "down_blocks.0.", UNET)
 
@@ -96,6 +111,8 @@ KINDS: tuple[Kind, ...] = (
         "weights in SVDQuant's 4 bits (Nunchaku)", _inside(".wscales", ".smooth_factor"), UNPACKED
     ),
     Kind("weights in NVFP4's 4 bits", _inside(".weight_scale_2"), UNPACKED),
+    Kind("weights in float8 with a scale for each block", _scaled_by_block, UNPACKED),
+    Kind("weights in whole numbers of 8 bits", _whole_numbers, UNPACKED),
     Kind("an upscaler", _begins("conv_first.", "model.0.weight", "body.0.rdb1.")),
     Kind("SD 2.1 unCLIP", _begins("noise_augmentor.", "embedder.model.visual.")),
     Kind(

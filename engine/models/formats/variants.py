@@ -48,5 +48,5 @@ def _on_hub(model: str) -> list[str]:
         return full if any(name.endswith(WEIGHTS) for name in full) else here
     try:
         return HfApi().list_repo_files(model)
-    except Exception:  # noqa: BLE001 - the transport's are many; what is loaded next tells of them
+    except Exception:  # noqa: BLE001 - the transport's are many, and loading says what is wrong
         return []
