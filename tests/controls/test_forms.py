@@ -19,6 +19,7 @@ from controls import Control, Reference
 from controls.networks import network_of
 from engine import InpaintEngine, InputError, ModelError
 from engine.models.formats.sources import config_file, guarded
+from engine.models.unet import UNET_CONTROLNETS
 from tests.kit import tiny, tiny_adapters, tiny_controls
 
 
@@ -90,7 +91,7 @@ def test_a_folder_in_half_precision_alone(tmp_path, engine, unet):
 def test_sd2_has_no_controls_of_sd1():
     """Which are of another width: they would be downloaded, and refused."""
     model = SimpleNamespace(
-        family=SimpleNamespace(name="sd"),
+        family=SimpleNamespace(name="sd", controlnets=UNET_CONTROLNETS),
         unet_config=SimpleNamespace(cross_attention_dim=1024),
         checkpoint=None,
     )
