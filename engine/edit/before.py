@@ -16,7 +16,7 @@ from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import UNCOND, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
-from engine.edit.after import finish, own_row, painted
+from engine.edit.after import Decoded, decoded, finishing, own_row
 from engine.edit.coupling import repeated
 from engine.edit.look import sight
 from engine.edit.memory import Memory
@@ -153,12 +153,14 @@ class PreparedEdit(Prepared):
                     jobs.append(self._first_job(output, view, each))
         return jobs
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        return finish(self.shared, chains, self.clock, self.prefilled)
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
+        return finishing(self.shared, chains, self.clock, self.prefilled)
 
-    def painted(self, chains: Sequence[Sequence[Job]]) -> list[NDArray[Any]]:
-        """Its pictures (H W 3) before they are handed out, as deep as the given ones."""
-        return painted(self.shared, chains, self.clock, self.prefilled)
+    def decoded(self, chains: Sequence[Sequence[Job]]) -> list[Decoded]:
+        """Its views as the model has made them."""
+        return decoded(self.shared, chains, self.clock, self.prefilled)
 
     @property
     def can_be_seen(self) -> bool:
