@@ -83,6 +83,11 @@ class Backbone:
         """
         if kind not in self.networks:
             needed = KINDS[kind]
+            if needed.families and self.family.name not in needed.families:
+                raise InputError(
+                    f"this strategy needs {needed.what}, which {self.family.description} has not; "
+                    f"models of {' and '.join(needed.families)} can have one."
+                )
             raise InputError(
                 f"this strategy needs {needed.what}, which is not loaded; give {needed.how}"
             )

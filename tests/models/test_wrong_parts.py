@@ -109,6 +109,13 @@ def test_families_without_controlnets_say_so(name):
     assert not FAMILIES.get(name).controlnets
 
 
+def test_a_network_that_a_family_has_not_is_told():
+    chroma = InpaintEngine.from_pipe(TINY["chroma"]())
+    for strategy, told in (("remove", "models of sd and sdxl"), ("fill", "models of flux")):
+        with pytest.raises(InputError, match=f"which Chroma has not; {told} can have one"):
+            tiny.edited(chroma, strategy=strategy)
+
+
 def test_a_negative_prompt_without_effect_is_told(flux):
     """Once, before the model works: Flux.1 is told the scale; others are not guided by a small
     one.
