@@ -86,7 +86,8 @@ class Backbone:
             if needed.families and self.family.name not in needed.families:
                 raise InputError(
                     f"this strategy needs {needed.what}, which {self.family.description} has not; "
-                    f"models of {' and '.join(needed.families)} can have one."
+                    "differential is for every model, as the stage of remove too "
+                    "(stage=differential)."
                 )
             raise InputError(
                 f"this strategy needs {needed.what}, which is not loaded; give {needed.how}"

@@ -111,9 +111,10 @@ def test_families_without_controlnets_say_so(name):
 
 def test_a_network_that_a_family_has_not_is_told():
     chroma = InpaintEngine.from_pipe(TINY["chroma"]())
-    for strategy, told in (("remove", "models of sd and sdxl"), ("fill", "models of flux")):
-        with pytest.raises(InputError, match=f"which Chroma has not; {told} can have one"):
+    for strategy in ("remove", "inpaint9", "fill"):
+        with pytest.raises(InputError, match="which Chroma has not; differential is for every"):
             tiny.edited(chroma, strategy=strategy)
+    tiny.edited(chroma, strategy="remove", stage="differential", guidance_scale=1.0)
 
 
 def test_a_negative_prompt_without_effect_is_told(flux):
