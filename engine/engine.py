@@ -51,7 +51,7 @@ class InpaintEngine(LoadedModel):
         kind of edit.
         """
         infos = [get_strategy(name) for name in list_strategies()]
-        able = (each for each in infos if each.network in self.backbone.networks)
+        able = (each for each in infos if each.runs_on(self.backbone.networks))
         return [each.name for each in able if not each.only]
 
     def read(self, arguments: Mapping[str, Any]) -> EditRequest:
@@ -179,14 +179,17 @@ class InpaintEngine(LoadedModel):
         """
         return Session(self.backbone, self.name, arguments, max_bytes=max_bytes, store=store)
 
-    def runtime(self, *, max_running: int | None = None) -> Runtime:
+    def runtime(self, *, max_running: int | None = None, touches: bool = True) -> Runtime:
         """A runtime of this model, for a server or a queue: edits are added at any time, share
         model calls, and leave one by one. :meth:`edit` and its like make one of their own.
 
         Args:
             max_running: how many edits run at a time; None is all that are added.
+            touches: finish pictures before their ticket leaves; else ``ticket.outcome()`` does, in
+                any thread, while the next steps run.
         """
-        return Runtime(self.backbone, self.name, load=self.load, max_running=max_running)
+        options = {"max_running": max_running, "touches": touches}
+        return Runtime(self.backbone, self.name, load=self.load, **options)
 
     def compare(
         self,

@@ -77,6 +77,9 @@ class Network(ABC):
     couples = False
     """It can follow several prompts in one call, each where its region is: a conditioning of
     :func:`engine.models.coupled.coupled`."""
+    redirects = False
+    """Its self-attention can be kept from looking at some places, in some rows of a call: a
+    conditioning of :func:`engine.models.redirected.hiding`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
     takes_reference = False

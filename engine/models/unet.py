@@ -13,6 +13,7 @@ from engine.models.coupled import Coupled
 from engine.models.ip_adapter import image_projections, lend_adapters
 from engine.models.lora import LentLoras
 from engine.models.network import Network
+from engine.models.redirected import Redirected
 from engine.models.speed.forwards import is_compiled, replaced_forwards
 from engine.models.speed.rows import Fours
 from engine.models.speed.text_projections import TextProjections
@@ -53,7 +54,7 @@ class UNetNetwork(Network):
         self.parity = parity
         self._projections = TextProjections(module)
         self._fours = Fours(module)
-        self._coupled = Coupled(module)
+        self._coupled, self._redirected = Coupled(module), Redirected(module)
         self._lent: Any = None
         self._loras: LentLoras | None = None
         channels = module.config.out_channels
@@ -81,6 +82,10 @@ class UNetNetwork(Network):
     @property
     def couples(self) -> bool:  # type: ignore[override]  # compiled layers keep their forwards
         return not is_compiled(self.module)
+
+    @property
+    def redirects(self) -> bool:  # type: ignore[override]  # as above; fused layers have one more way
+        return not is_compiled(self.module) and self._redirected.able
 
     @property
     def down_factor(self) -> int:  # type: ignore[override]  # what the downsampling halves
@@ -145,6 +150,7 @@ class UNetNetwork(Network):
         if not self.parity:
             yield from self._fours.changes(sample)
         yield from self._coupled.changes(tensors)
+        yield from self._redirected.changes(tensors)
 
     def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
         import torch
