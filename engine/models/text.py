@@ -255,7 +255,7 @@ class ClipText(PipelineText):
                 "negative_prompt": prompt.negative,
                 "clip_skip": prompt.reading.clip_skip,
             }
-        given = prompt.reading.given
+        given: dict[str, Any] = prompt.reading.given
         self.check_embeds(given, self.pipe.unet.config.cross_attention_dim)
         texts: dict[str, str] = {}
         if "prompt_embeds" not in given:
