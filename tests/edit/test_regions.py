@@ -18,6 +18,7 @@ from engine.denoise.regional import Mixture
 from engine.edit.regional import Placed, grouped
 from engine.models.coupled import WEIGHTS, Coupled, coupled
 from engine.request.record import EditRecord
+from engine.request.regions import read_regions
 from engine.request.request import EditRequest
 from engine.request.schema import json_schema
 
@@ -370,6 +371,12 @@ def test_the_command_line_refuses_in_one_line(files, capsys):
         ]
         assert run(command) == 2
         assert said in capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("make", [lambda told: Region(**told), read_regions])
+def test_a_region_has_no_lora_of_its_own(make):
+    with pytest.raises(InputError, match="a region has no LoRA of its own"):
+        make({"map": LEFT, "lora": "style.safetensors"})
 
 
 def test_schema_and_service_take_regions(files):
