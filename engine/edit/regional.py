@@ -43,7 +43,7 @@ AT_ONCE: Final = 8
 """Prompts in one run."""
 OVERLAP: Final = 1 / 3
 """Share of the smaller of two regions from which on what they have in common is one picture."""
-BORDER: Final = 0.5
+BORDER: Final = 0.6
 """Share of a region's border from which on it is the other's too, so that no seam may show: sky and
 land. The picture's own edge is none."""
 
