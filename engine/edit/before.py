@@ -16,7 +16,7 @@ from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import UNCOND, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
-from engine.edit.after import finish, own_row, painted
+from engine.edit.after import Decoded, decoded, finishing, own_row
 from engine.edit.coupling import repeated
 from engine.edit.look import sight
 from engine.edit.memory import Memory
@@ -24,6 +24,7 @@ from engine.edit.prepared import Prepared
 from engine.edit.seeds import divide
 from engine.edit.shared import Shared
 from engine.errors import InputError
+from engine.models.unheard import PromptWarning
 from engine.picture.fill import choose_prefill
 from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
@@ -101,6 +102,15 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
+        if request.negative_text and not self._reads_both():
+            told = "is told the guidance scale" if self.backbone.main.embeds_guidance else ""
+            why = told or f"is not guided by a scale of {request.guidance_scale:g}"
+            warnings.warn(
+                PromptWarning(
+                    f"the negative prompt has no effect: {self.backbone.family.description} {why}"
+                ),
+                stacklevel=2,
+            )
         for view in shared.inputs.views:
             _check_reach(self.backbone, shared.size_at(view, 1.0))
         steps = [
@@ -143,12 +153,14 @@ class PreparedEdit(Prepared):
                     jobs.append(self._first_job(output, view, each))
         return jobs
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        return finish(self.shared, chains, self.clock, self.prefilled)
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
+        return finishing(self.shared, chains, self.clock, self.prefilled)
 
-    def painted(self, chains: Sequence[Sequence[Job]]) -> list[NDArray[Any]]:
-        """Its pictures (H W 3) before they are handed out, as deep as the given ones."""
-        return painted(self.shared, chains, self.clock, self.prefilled)
+    def decoded(self, chains: Sequence[Sequence[Job]]) -> list[Decoded]:
+        """Its views as the model has made them."""
+        return decoded(self.shared, chains, self.clock, self.prefilled)
 
     @property
     def can_be_seen(self) -> bool:

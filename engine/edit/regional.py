@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ import numpy as np
 
 from controls import check_controls, check_references
 from engine.denoise.resume import alike
-from engine.edit.after import delivered, empty_canvas, latents_of
+from engine.edit.after import delivered, empty_canvas, latents_of, painted
 from engine.edit.before import PreparedEdit
 from engine.edit.coupling import Coupling, Share
 from engine.edit.inputs import load_base, load_pictures
@@ -142,24 +142,31 @@ class PreparedRegions(Prepared):
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         """Each run's picture is made over the original, and what it repaints is taken from it: no
         run's seam sees another's, so their order does not matter. Where two overlap a little, the
         one that lies deeper inside its region shows, with all between.
         """
-        queue, first = iter(chains), self.parts[0].shared
-        canvases = [
-            empty_canvas(first, output // self.request.num_images).copy()
-            for output in range(len(self.seeds))
-        ]
-        painted = [
-            part.painted([next(queue) for _ in range(count)])
+        queue, first, latents = iter(chains), self.parts[0].shared, latents_of(chains)
+        made = [
+            (part, part.decoded([next(queue) for _ in range(count)]))
             for part, count in zip(self.parts, self._counts, strict=True)
         ]
-        weights = [depth(part.strength_map) for part in self.parts]
-        for canvas, paintings in zip(canvases, zip(*painted, strict=True), strict=True):
-            lay(canvas, paintings, weights)
-        return delivered(first, canvases, lambda _: self.strength_map), latents_of(chains)
+
+        def finish() -> tuple[Any, torch.Tensor | None]:
+            canvases = [
+                empty_canvas(first, output // self.request.num_images).copy()
+                for output in range(len(self.seeds))
+            ]
+            paintings = [painted(part.shared, decoded, self.clock) for part, decoded in made]
+            weights = [depth(part.strength_map) for part in self.parts]
+            for canvas, several in zip(canvases, zip(*paintings, strict=True), strict=True):
+                lay(canvas, several, weights)
+            return delivered(first, canvases, lambda _: self.strength_map), latents
+
+        return finish
 
     def _settings(self, job: Job, model: str) -> dict[str, Any]:
         prefills = {part.prefilled for part in self.parts}

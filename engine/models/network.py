@@ -121,6 +121,11 @@ class Network(ABC):
         """
         return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
 
+    @property
+    def latent_channels(self) -> int | None:
+        """Of the latents that it denoises, where its config tells."""
+        return None
+
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,
         as far as that is known.
