@@ -138,9 +138,19 @@ def test_regions_that_hardly_overlap_have_runs_of_their_own_and_are_blended(engi
     ],
 )
 def test_which_regions_are_one_picture(engine, photo, one, two, runs):
-    request = EditRequest.read({"image": photo, "regions": [Region(one), Region(two)]})
-    placed = [Placed(n, Region(m), m) for n, m in ((1, one), (2, two))]
-    assert len(grouped(placed, request, engine.backbone)) == runs
+    assert len(groups_of(engine, photo, one, two)) == runs
+
+
+def groups_of(engine, photo, *maps):
+    request = EditRequest.read({"image": photo, "regions": [Region(each) for each in maps]})
+    placed = [Placed(n, Region(each), each) for n, each in enumerate(maps, start=1)]
+    return grouped(placed, request, engine.backbone)
+
+
+def test_the_tiles_of_a_picture_are_one(engine, photo):
+    """No border of theirs may show, though none has more than half of its own with another."""
+    tiles = [box(x, y, x + 32, y + 32) for x in (0, 32) for y in (0, 32)]
+    assert len(groups_of(engine, photo, *tiles)) == 1
 
 
 # --- together ------------------------------------------------------------------------------------
