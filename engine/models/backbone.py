@@ -83,6 +83,12 @@ class Backbone:
         """
         if kind not in self.networks:
             needed = KINDS[kind]
+            if needed.families and self.family.name not in needed.families:
+                raise InputError(
+                    f"this strategy needs {needed.what}, which {self.family.description} has not; "
+                    "differential is for every model, as the stage of remove too "
+                    "(stage=differential)."
+                )
             raise InputError(
                 f"this strategy needs {needed.what}, which is not loaded; give {needed.how}"
             )

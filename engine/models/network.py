@@ -27,6 +27,8 @@ class NetworkKind:
     """How one is given."""
     strategy: str = ""
     """The strategy of edits with a model that has no other network; empty for the usual one."""
+    families: tuple[str, ...] = ()
+    """Names of the families that have one; empty for all."""
 
 
 KINDS = {
@@ -34,9 +36,19 @@ KINDS = {
     for kind in (
         NetworkKind("base", "the text-to-image network", "a text-to-image checkpoint as model="),
         NetworkKind(
-            "inpaint", "the 9-channel inpainting UNet", "inpaint_model=", strategy="inpaint9"
+            "inpaint",
+            "the 9-channel inpainting UNet",
+            "inpaint_model=",
+            strategy="inpaint9",
+            families=("sd", "sdxl"),
         ),
-        NetworkKind("fill", "the transformer of Flux Fill", "Flux Fill as model=", strategy="fill"),
+        NetworkKind(
+            "fill",
+            "the transformer of Flux Fill",
+            "Flux Fill as model=",
+            strategy="fill",
+            families=("flux",),
+        ),
     )
 }
 """By name. ``"base"`` takes latents alone; ``"inpaint"`` latents, mask (1 = repaint) and the masked

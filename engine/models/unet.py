@@ -31,8 +31,10 @@ TEXT_MASK = "encoder_attention_mask"
 ADDED = ("text_embeds", "time_ids")
 """The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
 ``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
-UNET_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
-"""Diffusers' classes of ControlNets for UNets."""
+UNET_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "T2IAdapter")
+"""Diffusers' classes of networks that steer UNets."""
+INTRABLOCK = "down_intrablock_additional_residuals"
+"""The UNet's argument for what T2I-Adapters add, a list that it empties."""
 MAPS = 32
 """Maps of the first level's width that a UNet's forward holds at once, with a reserve: diffusers'
 SDXL holds 16, SD 1.5 26 (all tensors of a forward counted, attention without its scores)."""
@@ -126,6 +128,8 @@ class UNetNetwork(Network):
         if embeds := _numbered(tensors, "image_embeds"):
             added["image_embeds"] = embeds
         masks = _numbered(tensors, "ip_adapter_masks")
+        if INTRABLOCK in residuals:
+            residuals = {**residuals, INTRABLOCK: list(residuals[INTRABLOCK])}
         with replaced_forwards(self.module, self._changes(sample, text, tensors)):
             prediction: torch.Tensor = self.module(
                 sample,

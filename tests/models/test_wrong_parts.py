@@ -109,6 +109,14 @@ def test_families_without_controlnets_say_so(name):
     assert not FAMILIES.get(name).controlnets
 
 
+def test_a_network_that_a_family_has_not_is_told():
+    chroma = InpaintEngine.from_pipe(TINY["chroma"]())
+    for strategy in ("remove", "inpaint9", "fill"):
+        with pytest.raises(InputError, match="which Chroma has not; differential is for every"):
+            tiny.edited(chroma, strategy=strategy)
+    tiny.edited(chroma, strategy="remove", stage="differential", guidance_scale=1.0)
+
+
 def test_a_negative_prompt_without_effect_is_told(flux):
     """Once, before the model works: Flux.1 is told the scale; others are not guided by a small
     one.

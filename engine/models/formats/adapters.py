@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
+from engine.models.formats.early import check_adapter
 from engine.models.formats.embeddings import insert_embedding, remove_embedding
 from engine.models.formats.kinds import LORA, kind_of
 from engine.models.formats.lora import COMPONENTS, matched, read_lora, state_dict_of
@@ -223,6 +224,7 @@ class Adapters:
         if "unet" not in components:
             self._load_by_diffusers(path, name)
             return
+        check_adapter(path, LORA)
         modules, metadata = read_lora(path)
         found, left = matched(modules, metadata, components, path)
         if left:
@@ -258,10 +260,9 @@ class Adapters:
 
     def _load_by_diffusers(self, path: Path, name: str) -> None:
         """Load a LoRA of a transformer, whose files' names the pipeline's own loader knows."""
-        header = read_header(path)
-        if kind_of(header) is not LORA:
-            kind = kind_of(header)
-            raise ModelError(f"{path} is no LoRA but {kind.what if kind else 'something else'}.")
+        check_adapter(path, LORA)
+        if kind_of(read_header(path)) is None:
+            raise ModelError(f"{path} is no LoRA but something else.")
         where: dict[str, Any] = {"weight_name": path.name}
         try:
             read = self.pipe.lora_state_dict(str(path.parent), **where)

@@ -205,6 +205,13 @@ def _unet_in_file(path: Path, like: Any, dtype: Any) -> Any:
         what = kind.what if kind else "no checkpoint of a known kind"
         raise ModelError(f"{path} is {what}, not an inpainting checkpoint.")
     known = {key: each for key, each in like.config.items() if not key.startswith("_")}
+    shapes, width = weights.header.shapes, known["cross_attention_dim"]
+    own = next((s[1] for name, s in shapes.items() if name.endswith("attn2.to_k.weight")), width)
+    if own != width:
+        raise ModelError(
+            f"{path} is of another family: its UNet takes text embeddings of {own} dimensions, the "
+            f"model's have {width}."
+        )
     # An IP-Adapter in the UNet is noted in its config; it is lent when it is used.
     plain = {**known, "encoder_hid_dim_type": None, "encoder_hid_dim": None}
     return unet_of(weights, plain, dtype)

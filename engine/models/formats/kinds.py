@@ -65,33 +65,37 @@ def _unet_alone(header: Header) -> bool:
 
 UNPACKED = "give it in 16 bits, in float8 or as .gguf"
 CHECKPOINT = "give a whole checkpoint as the model"
+T2I_ADAPTER = Kind(
+    "a T2I-Adapter",
+    _begins("adapter.body.", "body.0.resnets.", "body.0.block", "body.0.in_conv."),
+    f"it steers an edit as a control: {CHECKPOINT}",
+)
 LORA = Kind(
     "a LoRA",
     _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
     f"it changes a checkpoint and is none: {CHECKPOINT}",
 )
+IP_ADAPTER = Kind(
+    "an IP-Adapter",
+    _begins("image_proj.", "ip_adapter."),
+    f"it shows a model a picture: {CHECKPOINT}, and this beside it",
+)
+EMBEDDING = Kind(
+    "an embedding (textual inversion)",
+    _begins("emb_params", "clip_g", "string_to_param", "*"),
+    f"it is a word of a prompt: {CHECKPOINT}",
+)
 KINDS: tuple[Kind, ...] = (
     LORA,
-    Kind(
-        "an IP-Adapter",
-        _begins("image_proj.", "ip_adapter."),
-        f"{CHECKPOINT}, and load_ip_adapter loads this",
-    ),
+    IP_ADAPTER,
     Kind(
         "a ControlNet",
         _inside("control_model.", "controlnet_", "input_hint_block", "lllite_", "control_all_"),
         f"it steers an edit as a control: {CHECKPOINT}",
     ),
-    Kind(
-        "a T2I-Adapter",
-        _begins("adapter.body.", "body.0.resnets", "body.0.block"),
-        f"it steers an edit: {CHECKPOINT}",
-    ),
-    Kind(
-        "an embedding (textual inversion)",
-        _begins("emb_params", "clip_g", "string_to_param", "*"),
-        f"it is a word of a prompt: {CHECKPOINT}",
-    ),
+    T2I_ADAPTER,
+    Kind("a T2I style adapter", _begins("style_embedding", "transformer_layes.")),
+    EMBEDDING,
     Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
     Kind("AuraFlow", _begins("double_layers.")),
@@ -118,6 +122,14 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("the SD 2 upscaler (7 input channels)", _channels(7)),
     Kind("the SD 2 depth model (5 input channels)", _channels(5)),
+    Kind(
+        "a whole model whose UNet takes an unusual number of channels",
+        lambda header: (
+            header.shapes.get(CONV_IN, (0, 4))[1:2] not in {(4,), (9,)}
+            and header.has("cond_stage_model.", "conditioner.")
+        ),
+        "4 (text to image) and 9 (inpainting) are supported",
+    ),
     Kind("a VAE", _vae_alone, f"{CHECKPOINT}, and this as its VAE"),
 )
 UNREGISTERED: tuple[Kind, ...] = (
