@@ -82,8 +82,8 @@ def run_on_cluster(
         store.begin({"edit": plan.settings, "load": plan.load})
         survey = Survey(items, store)
         store.drive.clear(_PARTS)
-        names = write_parts(store, survey.left(), cluster.part)
-        store.expect(survey.total)
+        names = write_parts(store, survey.left(), cluster.part, told)
+        when_there_is_room(partial(store.expect, survey.total), plan.place, told)
         state = Progress(survey.total, survey.total - survey.count)
         progress(state)
         if names.count:
@@ -112,12 +112,15 @@ class Parts:
         return f"{self.run}-{number:08}"
 
 
-def write_parts(store: Store, items: Iterator[Item], size: int) -> Parts:
-    """Write what is to be done to a batch's folder, so many items a part."""
+def write_parts(
+    store: Store, items: Iterator[Item], size: int, told: Callable[[str], None] = lambda _: None
+) -> Parts:
+    """Write what is to be done to a batch's folder, so many items a part; waits for room."""
     run, count = secrets.token_hex(4), 0
     while some := list(islice(items, size)):
         data = "".join(item.line() for item in some).encode()
-        store.drive.write(f"{_PARTS}/{Parts(run, 0).name(count)}/items.jsonl", data)
+        name = f"{_PARTS}/{Parts(run, 0).name(count)}/items.jsonl"
+        when_there_is_room(partial(store.drive.write, name, data), store.drive.place, told)
         count += 1
     return Parts(run, count)
 
@@ -284,8 +287,12 @@ class PartEditor:
         """Write no more when the batch was begun anew by a driver, whose actors have other parts:
         this one's driver was killed, and Ray may not know it yet.
         """
-        if not self.drive.names(f"{_PARTS}/{name}"):
-            raise OutputError(f"another run goes on with the batch in {self.plan.place!r}.")
+        try:
+            with self.drive.open(f"{_PARTS}/{name}/items.jsonl") as file:
+                file.read(1)  # a bucket's listing may be remembered; what it gives is not
+        except FileNotFoundError:
+            place = self.plan.place
+            raise OutputError(f"another run goes on with the batch in {place!r}.") from None
 
     # What an actor leaves for the one after it -------------------------------------------------
 

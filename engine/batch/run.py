@@ -95,7 +95,7 @@ def run_batch(
         survey = Survey(items, store)
         spool.writelines(item.line().encode() for item in survey.left())
         spool.seek(0)
-        store.expect(survey.total)
+        when_there_is_room(partial(store.expect, survey.total), store.drive.place, told)
         state = Progress(survey.total, survey.total - survey.count)
         progress(state)
         again = Again(tries)

@@ -13,7 +13,6 @@ over into those two files when the batch is next begun or ends.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any, Final, Self, TypeVar
 
 from engine.batch.drive import Drive, Held, drive_at
 from engine.batch.known import Known, Tally, digest_of, mark_of
+from engine.batch.mend import cut_torn_lines, drop_lineless
 from engine.errors import InputError, OutputError
 
 LINES: Final = "metadata.jsonl"
@@ -42,8 +42,6 @@ _FORMAT: Final = 2
 HELD: Final = 5.0
 """Seconds for which lines wait for others to share their segment; and so many lines at most."""
 _SEGMENT: Final = 256
-_TAIL: Final = 1 << 22
-"""Bytes of a file's end that are looked at: more than the lines of one item."""
 _T = TypeVar("_T")
 
 
@@ -117,18 +115,29 @@ class Store:
         else:
             text = json.dumps(known, ensure_ascii=False, indent=1)
             self.drive.write(_PLAN, text.encode())
-        if self.drive.exists(_WORKING):  # whoever worked here was killed
+        if killed := self.drive.exists(_WORKING):  # whoever worked here
             self.drive.sweep()
         self.drive.write(_WORKING, b"")
         if self.drive.appends:
             for name in (LINES, FAILURES):
-                self._cut_torn_lines(name)
+                cut_torn_lines(Path(self.drive.path(name)))
         self._read()
+        if killed and self.drive.appends:
+            drop_lineless(self.drive, self.known, self.lines)
         self._gather()
 
     def take(self) -> None:
         """Take the folder for this process; errors as of :meth:`begin`."""
         self._held = self.drive.take(f"{OWN}/lock")
+
+    def report(self, page: str) -> None:
+        """Write the report of a batch that has ended; left alone where another process has begun
+        it anew, which writes its own. Raises as :meth:`add`.
+        """
+        with suppress(InputError), self:
+            self.take()
+            self.drive.write(_WORKING, b"")  # a kill from here on is one of a run
+            self.drive.write(REPORT, page.encode())
 
     def __enter__(self) -> Self:
         return self
@@ -262,21 +271,6 @@ class Store:
         for some in _several(segments, 256):
             yield from self._sorted(some, settled)[name]
 
-    def _cut_torn_lines(self, name: str) -> None:
-        """Take off what a crash has torn: half a line, and an item's lines without its last one."""
-        path = Path(self.drive.path(name))
-        if not path.exists():
-            return
-        with path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, end - _TAIL))
-            lines = file.read().splitlines(keepends=True)[start > 0 :]
-            torn = []
-            while lines and (not lines[-1].endswith(b"\n") or _is_torn(json.loads(lines[-1]))):
-                torn.append(lines.pop())
-            if torn:
-                file.truncate(end - sum(map(len, torn)))
-
     # Reading -----------------------------------------------------------------------------------
 
     def _read(self) -> None:
@@ -382,11 +376,6 @@ def _lines(drive: Drive, name: str) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith(b"\n"):
                 yield read(line.decode())[0]
-
-
-def _is_torn(line: Mapping[str, Any]) -> bool:
-    """Whether lines of the same item should follow."""
-    return bool(line.get("picture", 1) < line.get("pictures", 1))
 
 
 def _several(things: Iterable[_T], count: int) -> Iterator[tuple[_T, ...]]:

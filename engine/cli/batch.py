@@ -308,7 +308,6 @@ def _refuse_inside(source: str, folder: str) -> None:
 
 
 def _report(store: Store) -> None:
-    from engine.batch.store import REPORT
     from engine.report.batch import batch_page
 
     page = batch_page(
@@ -317,7 +316,7 @@ def _report(store: Store) -> None:
         list(store.failures.values()),
         PurePath(store.drive.place).name,
     )
-    store.drive.write(REPORT, page.encode())
+    store.report(page)
 
 
 def _summary(store: Store) -> str:
