@@ -155,7 +155,7 @@ def lay(
     """
     covers = np.sum([each > 0 for each in weights], axis=0)
     shared = covers > 1
-    total: NDArray[Any] = np.sum([each[shared] for each in weights], axis=0, dtype=np.float64)
+    total = np.asarray(np.sum([each[shared] for each in weights], axis=0, dtype=np.float64))
     mixed = np.zeros((len(total), 3), np.float64)
     for painting, weight in zip(paintings, weights, strict=True):
         alone = (weight > 0) & (covers == 1)
