@@ -58,11 +58,13 @@ class BoundAdapter(BoundControl):
             # The rows of a batch see the same control image.
             self._features = tuple(self.net(branch.image[:1]))
         count = self._acted_on(scaled).flatten(0, 1).shape[0]
-        weighted = [each * branch.weights[step.index] for each in self._features]
+        weight = branch.weights[step.index]
         return {
             INTRABLOCK: tuple(
-                self._finish(each.repeat(count, 1, 1, 1), tuple(each.shape[-2:]), scaled)
-                for each in weighted
+                self._finish(
+                    (each * weight).repeat(count, 1, 1, 1), (each.shape[-2], each.shape[-1]), scaled
+                )
+                for each in self._features
             )
         }
 

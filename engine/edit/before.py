@@ -23,7 +23,7 @@ from engine.edit.memory import Memory
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import divide
 from engine.edit.shared import Shared
-from engine.errors import InputError
+from engine.errors import InputError, setting
 from engine.models.unheard import PromptWarning
 from engine.picture.fill import choose_prefill
 from engine.picture.geometry import Size
@@ -102,15 +102,7 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
-        if request.negative_text and not self._reads_both():
-            told = "is told the guidance scale" if self.backbone.main.embeds_guidance else ""
-            why = told or f"is not guided by a scale of {request.guidance_scale:g}"
-            warnings.warn(
-                PromptWarning(
-                    f"the negative prompt has no effect: {self.backbone.family.description} {why}"
-                ),
-                stacklevel=2,
-            )
+        self._warn_of_what_is_not_read()
         for view in shared.inputs.views:
             _check_reach(self.backbone, shared.size_at(view, 1.0))
         steps = [
@@ -127,6 +119,22 @@ class PreparedEdit(Prepared):
             guess_mode=request.guess_mode,
         )
         self.prefilled = self._choose_prefill()
+
+    def _warn_of_what_is_not_read(self) -> None:
+        """Warn of settings of the texts that have no effect on this model."""
+        request, backbone = self.request, self.backbone
+        without = []
+        if request.negative_text and not self._reads_both():
+            told = "is told the guidance scale" if backbone.main.embeds_guidance else ""
+            why = told or f"is not guided by a scale of {request.guidance_scale:g}"
+            without.append(
+                f"the negative prompt has no effect: {backbone.family.description} {why}"
+            )
+        if request.clip_skip and not backbone.text.skips:
+            way = setting("clip_skip")
+            without.append(f"{way} has no effect: {backbone.family.description} reads all layers")
+        for each in without:
+            warnings.warn(PromptWarning(each), stacklevel=3)
 
     @property
     def original(self) -> Image.Image:

@@ -24,6 +24,7 @@ from engine.picture.crop import STRETCH
 from engine.picture.cutout import check_points, cut_out, cut_out_at
 from engine.picture.geometry import Size
 from engine.picture.map_files import load_strength_map
+from engine.picture.measures import colour_inside
 from engine.picture.read import load_image
 from engine.registry import Registry
 from engine.request.request import EditRequest
@@ -229,6 +230,13 @@ def map_of_change(redrawn: Redrawn, *, refine: bool = True) -> Map:
     if not refine:
         return likely
     return np.maximum(cut_out(redrawn.original, likely), cut_out(redrawn.made, likely))
+
+
+def drift_of(redrawn: Redrawn, strength_map: Map) -> float:
+    """How far the colours of a picture that was drawn anew are off where nothing was to change
+    (``strength_map``, H W, is 0): mean Delta-E 2000; NaN where all was.
+    """
+    return colour_inside(redrawn.made, redrawn.original, np.asarray(strength_map) == 0)
 
 
 def _from_words(backbone: Backbone | None, wanted: Wanted) -> Map:

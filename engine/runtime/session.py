@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from engine.edit.map_sources import Redrawn, map_of_change
+from engine.edit.map_sources import Redrawn, drift_of, map_of_change
 from engine.edit.memory import Renders
 from engine.edit.seeds import draw_seed
 from engine.errors import InputError, setting
@@ -78,6 +79,10 @@ class Session:
         self.memory = Renders(max_bytes, None if store is None else torch.device(store))
         """The steps of its renders."""
         self._weights = backbone.fingerprint()
+        self.drift = math.nan
+        """How far, by :meth:`map_from_change`, a frame that was drawn anew is off where nothing was
+        to change: mean Delta-E 2000. No render shows it: outside its map the picture stays, and
+        inside the colour field takes it away."""
 
     def render(self, **changes: Any) -> EditResult:
         """The edit with ``changes`` to the session's arguments, in this render only.
@@ -121,7 +126,10 @@ class Session:
             >>> strength_map = session.map_from_change()  # doctest: +SKIP
             >>> result = session.render(strength_map=strength_map)  # doctest: +SKIP
         """
-        return map_of_change(self.redraw(changes), refine=refine)
+        redrawn = self.redraw(changes)
+        found = map_of_change(redrawn, refine=refine)
+        self.drift = drift_of(redrawn, found)
+        return found
 
     def redraw(self, changes: Mapping[str, Any]) -> Redrawn:
         """What :meth:`map_from_change` compares."""

@@ -84,6 +84,21 @@ def test_a_vae_that_is_scaled_for_another_family(folder, tmp_path):
     refuses(folder, "another family: its scaling_factor is 1.5305", vae=other)
 
 
+def test_flux2s_vae_comes_in_folders(flux, tmp_path):
+    place = tmp_path / "flux2"
+    TINY["flux2"]().save_pretrained(place)
+    refuses(
+        place, "holds a AutoencoderKL, and .* a AutoencoderKLFlux2", vae=flux_vae(flux, tmp_path)
+    )
+    file = flux_vae(flux, tmp_path) / "diffusion_pytorch_model.safetensors"
+    refuses(place, "give a folder of this model's VAE, a AutoencoderKLFlux2", vae=file)
+
+
+def flux_vae(flux, folder):
+    flux.pipe.vae.save_pretrained(folder / "vae")
+    return folder / "vae"
+
+
 def test_a_lora_with_layers_that_it_has_not(flux, tmp_path):
     """Qwen-Image's layers have names of Flux', and some their sizes: there are more of them."""
     state = {}
@@ -127,4 +142,6 @@ def test_a_negative_prompt_without_effect_is_told(flux):
     chroma = InpaintEngine.from_pipe(TINY["chroma"]())
     with pytest.warns(PromptWarning, match="no effect: Chroma is not guided by a scale of 1"):
         tiny.edited(chroma, **run, guidance_scale=1.0)
+    with pytest.warns(PromptWarning, match="clip_skip has no effect: Chroma reads all layers"):
+        tiny.edited(chroma, clip_skip=1, num_inference_steps=1)
     assert np.isfinite(tiny.edited(chroma, **run, guidance_scale=4.0).latents).all()

@@ -118,6 +118,7 @@ class SD3Text(PipelineText):
 
     needed = ("text_encoder", "text_encoder_2")
     pooled = True
+    skips = True
 
     def encode(
         self, prompt: Prompt, device: torch.device

@@ -27,7 +27,7 @@ def t2i_adapter_of(weights: Mapping[str, Any], path: Path) -> Any:
 
     state = _converted({name.removeprefix("adapter."): each for name, each in weights.items()})
     try:
-        net = T2IAdapter(**_config_of(state))
+        net: Any = T2IAdapter(**_config_of(state))
         net.load_state_dict({f"adapter.{name}": each for name, each in state.items()})
     except (KeyError, RuntimeError, ValueError) as error:
         raise ModelError(

@@ -76,7 +76,10 @@ def _in_file(weights: Weights, known: Mapping[str, Any], dtype: Any) -> Any:
     if header.has("decoder.layers."):
         tensors = weights.read(None, dtype)
         return assembled(AutoencoderTiny.from_config, {}, tensors, f"the VAE in {header.path}")
-    if known.get("_class_name") == QWEN and header.has("decoder.middle.", "decoder.mid_block."):
+    wanted = known.get("_class_name")
+    if wanted not in {None, "AutoencoderKL", QWEN}:
+        raise ModelError(f"{header.path} is a file: give a folder of this model's VAE, a {wanted}.")
+    if wanted == QWEN and header.has("decoder.middle.", "decoder.mid_block."):
         return _of_qwen(weights, known, dtype)
     if not header.has(VAE, "decoder.up_blocks."):
         kind = kind_of(header)
