@@ -20,7 +20,7 @@ def solve_banded(
 ) -> NDArray[np.floating[Any]]:
     """X of ``A X = right``, by Cholesky's method (LAPACK's ``dpbsv``).
 
-    It is what ``scipy.linalg.solveh_banded`` calls, to the bit. That holds Python's lock meanwhile,
+    It is what ``scipy.linalg.solveh_banded`` calls for more than three diagonals. That holds Python's lock meanwhile,
     so that a server's model, in another thread, would stand still.
 
     Args:
