@@ -20,8 +20,8 @@ def solve_banded(
 ) -> NDArray[np.floating[Any]]:
     """X of ``A X = right``, by Cholesky's method (LAPACK's ``dpbsv``).
 
-    It is what ``scipy.linalg.solveh_banded`` calls for more than three diagonals. That holds Python's lock meanwhile,
-    so that a server's model, in another thread, would stand still.
+    It is what ``scipy.linalg.solveh_banded`` calls for more than three diagonals. That holds
+    Python's lock meanwhile, so that a server's model, in another thread, would stand still.
 
     Args:
         bands: ``(k + 1, N)`` in Fortran's order, A's lower half: row d holds the d-th diagonal
