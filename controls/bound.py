@@ -147,8 +147,16 @@ class BoundControl:
     ) -> dict[str, Any]:
         """The network's own arguments for its control images."""
         (branch,) = active
-        image = branch.image[-sample.shape[0] :]
+        image = self._fitting(branch.image, sample)
         return {"controlnet_cond": image, "conditioning_scale": branch.weights[index]}
+
+    def _fitting(self, image: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """A control image's rows, one for each row of ``sample``: they are alike, however many
+        branches a step has.
+        """
+        if (rows := len(sample)) <= len(image):
+            return image[-rows:]
+        return image[:1].expand(rows, *image.shape[1:])
 
     def _finish(
         self, residual: torch.Tensor, shape: tuple[int, int], scaled: torch.Tensor
@@ -191,7 +199,7 @@ class BoundUnion(BoundControl):
         modes = [branch.mode for branch in active]
         kinds = torch.stack([self._one_hot[mode] for mode in modes]).amax(dim=0)
         return {
-            "controlnet_cond": [branch.image[-sample.shape[0] :] for branch in active],
+            "controlnet_cond": [self._fitting(branch.image, sample) for branch in active],
             "control_type": kinds.expand(sample.shape[0], -1),
             "control_type_idx": modes,
             "conditioning_scale": [branch.weights[index] for branch in active],

@@ -36,8 +36,8 @@ class Control:
     """One control of an edit.
 
     Args:
-        model: a name of :func:`controls.list_controls`, or a ControlNet or ControlNet-Union: a
-            folder, a hub id, a ``.safetensors`` file, or a loaded diffusers model.
+        model: a name of :func:`controls.list_controls`, or a ControlNet, ControlNet-Union or
+            T2I-Adapter: a folder, a hub id, a ``.safetensors`` file, or a loaded diffusers model.
         image: the control image, of the picture's size (path, Pillow image, array, tensor, or a
             list with one for each picture of the edit); or an annotator's name, ``"inpaint"`` or
             ``"repaint"``, to make it from the picture. None is the named control's own annotator.

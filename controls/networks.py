@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from controls.bound import BoundControl, BoundUnion
 from controls.flux import MODES, BoundFlux
+from controls.t2i import BoundAdapter, features_of, places_of
 from engine.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 """Text embedding width -> the family that has it."""
 
+_ADAPTERS = {8.0: "SD 1.x", 16.0: "SDXL"}
+"""Pixels of a T2I-Adapter's finest features -> the family."""
 _NAMES = {"sd2": "SD 2.x"}
 
 
@@ -42,6 +45,9 @@ def kind_of(net: Any) -> NetKind:
 
 def network_of(control: Control, model: SteeredModel) -> Any:
     """The control's network, loaded if need be, and checked against the model."""
+    known = [name for name in model.family.controlnets if name in KINDS]
+    if not known:
+        raise InputError(f"{control}: {model.family.description} takes no ControlNets here.")
     source = control.model
     if control.info is not None:
         base = _base_of(model)
@@ -58,12 +64,10 @@ def network_of(control: Control, model: SteeredModel) -> Any:
     net = source
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         net = model.controlnet(source)
-    known = [name for name in model.family.controlnets if name in KINDS]
     if type(net).__name__ not in known:
-        needed = f"a diffusers {' or '.join(known)}" if known else "there are none for this family"
         raise InputError(
-            f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, {needed}), "
-            f"not {type(net).__name__}."
+            f"{control}: a ControlNet is needed (a name, a folder, a hub id, a file, a diffusers "
+            f"{' or '.join(known)}), not {type(net).__name__}."
         )
     kind_of(net).check(control, net, model)
     where = next(net.parameters()).device
@@ -104,6 +108,27 @@ def _check_unet(control: Control, net: Any, model: SteeredModel) -> None:
     )
 
 
+def _check_adapter(control: Control, net: Any, model: SteeredModel) -> None:
+    """Of T2I-Adapters, which know neither text nor time: what they give must fit the features."""
+    given, places = features_of(net), places_of(model.unet_config, model.cell)
+    if given not in (places, places[:-1]):
+        kinds = [_ADAPTERS.get(each[0][1], "another family") for each in (given, places)]
+        told = [_features(each) for each in (given, places)]
+        raise ModelError(
+            f"{control} is a T2I-Adapter for {kinds[0]}, which does not fit the model "
+            f"({kinds[1]}): it gives features of {told[0]}, and {told[1]} are needed."
+        )
+    if net.config.in_channels not in {1, 3}:
+        raise ModelError(
+            f"{control} takes control images of {net.config.in_channels} channels; 1 or 3 are "
+            "supported."
+        )
+
+
+def _features(places: Sequence[tuple[int, float]]) -> str:
+    return ", ".join(f"{channels} channels at 1/{side:g}" for channels, side in places)
+
+
 def _check_flux(control: Control, net: Any, model: SteeredModel) -> None:
     """Of Flux' networks."""
     ours, theirs = model.unet_config, net.config
@@ -141,6 +166,7 @@ def _plain(value: Any) -> Any:
 KINDS = {
     "ControlNetModel": NetKind(BoundControl, _check_unet),
     "ControlNetUnionModel": NetKind(BoundUnion, _check_unet, counts="num_control_type", fuses=True),
+    "T2IAdapter": NetKind(BoundAdapter, _check_adapter),
     "FluxControlNetModel": NetKind(BoundFlux, _check_flux, counts="num_mode", modes=MODES),
 }
 """By diffusers' names of the classes."""

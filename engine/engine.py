@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.advice import Advice, advise
-from engine.edit.map_sources import find_map
+from engine.edit.map_sources import Redrawn, Wanted, find_map
 from engine.edit.strategies import build_each
 from engine.errors import InputError, SoftpaintError
 from engine.loaded import LoadedModel
@@ -51,7 +51,7 @@ class InpaintEngine(LoadedModel):
         kind of edit.
         """
         infos = [get_strategy(name) for name in list_strategies()]
-        able = (each for each in infos if each.network in self.backbone.networks)
+        able = (each for each in infos if each.runs_on(self.backbone.networks))
         return [each.name for each in able if not each.only]
 
     def read(self, arguments: Mapping[str, Any]) -> EditRequest:
@@ -105,10 +105,13 @@ class InpaintEngine(LoadedModel):
 
         Args:
             how: ``"change"``: where the predictions for ``prompt`` and for ``was``, what the
-                picture shows now, differ; ``"words"``: where the network looks for ``words``, a
-                tuple of texts that stand in ``prompt`` (or alone); ``"click"``: the thing that the
-                points ``inside`` ((x, y) in px) lie on and ``outside`` do not, by GrabCut or
-                the Segment Anything model ``segmenter``; ``"alpha"``: where it is transparent.
+                picture shows now, differ, or, with a model that edits by instruction and without
+                ``was``, what the instruction ``prompt`` changes when the whole picture is drawn
+                by it (:meth:`Session.map_from_change` renders on from there); ``"words"``: where
+                the network looks for ``words``, a tuple of texts that stand in ``prompt`` (or
+                alone); ``"click"``: the thing that the points ``inside`` ((x, y) in px) lie on and
+                ``outside`` do not, by GrabCut or the Segment Anything model ``segmenter``;
+                ``"alpha"``: where it is transparent.
             image: the picture, in any form.
             **wanted: the above, ``seed``, and ``refine=False`` for a map as soft as it was found.
 
@@ -119,7 +122,12 @@ class InpaintEngine(LoadedModel):
             InputError: an unknown ``how``, or what it needs is missing.
             ModelError: there is no such segmenter.
         """
-        return find_map(how, self.backbone, {"image": image, **wanted})
+
+        def redraw(wanted: Wanted) -> Redrawn:
+            session = self.session(image=image, prompt=wanted.prompt, seed=wanted.seed)
+            return session.redraw({})
+
+        return find_map(how, self.backbone, {"image": image, "redraw": redraw, **wanted})
 
     def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
@@ -171,14 +179,17 @@ class InpaintEngine(LoadedModel):
         """
         return Session(self.backbone, self.name, arguments, max_bytes=max_bytes, store=store)
 
-    def runtime(self, *, max_running: int | None = None) -> Runtime:
+    def runtime(self, *, max_running: int | None = None, touches: bool = True) -> Runtime:
         """A runtime of this model, for a server or a queue: edits are added at any time, share
         model calls, and leave one by one. :meth:`edit` and its like make one of their own.
 
         Args:
             max_running: how many edits run at a time; None is all that are added.
+            touches: finish pictures before their ticket leaves; else ``ticket.outcome()`` does, in
+                any thread, while the next steps run.
         """
-        return Runtime(self.backbone, self.name, load=self.load, max_running=max_running)
+        options = {"max_running": max_running, "touches": touches}
+        return Runtime(self.backbone, self.name, load=self.load, **options)
 
     def compare(
         self,

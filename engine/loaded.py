@@ -8,7 +8,8 @@ from typing import Any, Self
 from engine.edit.strategies import OF_A_STAGE
 from engine.errors import InputError
 from engine.models import Backbone, backbone_for
-from engine.models.formats.adapters import Adapters, Embedding, Lora, several
+from engine.models.formats.adapters import Adapters, Embedding, Lora, find_file, several
+from engine.models.formats.early import check_adapters
 from engine.models.formats.places import portable
 from engine.models.formats.vaes import load_preview_vae
 from engine.models.opening import open_model
@@ -96,6 +97,13 @@ class LoadedModel:
                 embedding is missing or made for another.
         """
         loras, embeddings = several(lora, Lora.of), several(embedding, Embedding.of)
+        references = several(ip_adapter, os.fspath)
+        check_adapters(
+            [each.place for each in loras],
+            [each.place for each in embeddings],
+            references,
+            find_file,
+        )
         opened = {
             "model": model,
             "inpaint_model": inpaint_model,
@@ -109,7 +117,7 @@ class LoadedModel:
         }
         engine = cls(open_model(**opened), str(model))
         engine._load = portable(opened)
-        engine.adapters.add_all(loras, embeddings, several(ip_adapter, os.fspath))
+        engine.adapters.add_all(loras, embeddings, references)
         return engine
 
     @classmethod

@@ -1,10 +1,10 @@
 """The same picture, prompt and seed through several strategies, in shared model calls."""
 
 from engine import InpaintEngine
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
 engine = InpaintEngine.from_pretrained()
-scene = demo_scenes()[0]
+scene = sample_edits()[0]
 
 comparison = engine.compare(
     image=scene.image,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from engine import InpaintEngine
 from engine.denoise.strategy import Part
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 from strategies import StrategyInfo, register
 
 
@@ -33,7 +33,7 @@ register(
     )
 )
 
-scene = demo_scenes()[0]
+scene = sample_edits()[0]
 result = InpaintEngine.from_pretrained().edit(
     image=scene.image, mask=scene.mask, prompt=scene.prompt, strategy=Anchor(pull=0.9), seed=7
 )

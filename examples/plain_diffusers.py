@@ -5,9 +5,9 @@ from diffusers import StableDiffusionXLInpaintPipeline
 from PIL import Image
 
 from engine.pocket import model_path
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
-scene = demo_scenes()[0]
+scene = sample_edits()[0]
 pipe = StableDiffusionXLInpaintPipeline.from_pretrained(model_path())
 
 image = pipe(

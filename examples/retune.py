@@ -8,10 +8,10 @@ import numpy as np
 
 from engine import InpaintEngine
 from engine.picture.sheet import labelled_grid, overlay_map
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
 engine = InpaintEngine.from_pretrained()
-scene = demo_scenes()[0]
+scene = sample_edits()[0]
 session = engine.session(image=scene.image, prompt=scene.prompt, num_inference_steps=12, seed=7)
 
 strength_map = scene.mask.astype(np.float32)  # repaint the masked region wholly

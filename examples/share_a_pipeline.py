@@ -4,10 +4,10 @@ from diffusers import StableDiffusionXLPipeline
 
 from engine import InpaintEngine
 from engine.pocket import model_path
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
 pipe = StableDiffusionXLPipeline.from_pretrained(model_path())  # with your LoRAs, your offloading
-scene = demo_scenes()[1]
+scene = sample_edits()[1]
 
 engine = InpaintEngine.from_pipe(pipe)
 result = engine.edit(

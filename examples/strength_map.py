@@ -5,10 +5,10 @@ from PIL import Image
 
 from engine import InpaintEngine
 from engine.picture.sheet import labelled_grid, overlay_map
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
 engine = InpaintEngine.from_pretrained()
-scene = demo_scenes()[-1]
+scene = sample_edits()[-1]
 height, width = scene.image.shape[:2]
 
 strength = np.full((height, width), 0.4, np.float32)  # 0 = keep, 1 = repaint

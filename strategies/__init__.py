@@ -7,6 +7,7 @@
 
 from strategies.blend import LatentBlend
 from strategies.differential import DifferentialDiffusion, FewStepsWarning
+from strategies.erase import Erase
 from strategies.fill import FillTransformer
 from strategies.inpaint9 import InpaintUNet
 from strategies.registry import (
@@ -25,6 +26,7 @@ from strategies.whole import Whole
 
 __all__ = [
     "DifferentialDiffusion",
+    "Erase",
     "FewStepsWarning",
     "FillTransformer",
     "InpaintUNet",
@@ -123,6 +125,17 @@ register(
         paper="as krita-ai-diffusion and Fooocus take things away",
         build=remove,
         network="inpaint",
+        only="removal",
+    )
+)
+register(
+    StrategyInfo(
+        name="erase",
+        description="keeps a UNet's self-attention from what is to go, so that what is around it "
+        "is drawn on; takes things away without a 9-channel network",
+        cost="1 model call a step",
+        paper="Sun et al. 2025, Attentive Eraser",
+        build=Erase,
         only="removal",
     )
 )

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.denoise.strategy import Network, Part, StagedStrategy, Strategy
 from engine.errors import InputError, UnknownNameError
 from engine.registry import Registry
 from engine.request.request import EditRequest
+
+if TYPE_CHECKING:
+    from engine.models.network import Network as DenoisingNetwork
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class StrategyInfo:
     """The one kind of edit that it is for, if there is one. Such a strategy runs where it is named
     and in evaluations' task of that name, and is left out where all are tried.
     """
+
+    def runs_on(self, networks: Mapping[str, DenoisingNetwork]) -> bool:
+        """Whether a model with these networks, by kind, can run it."""
+        network = networks.get(self.network)
+        wants = getattr(self.build, "redirects", False)
+        return network is not None and (network.redirects or not wants)
 
     @property
     def options(self) -> dict[str, tuple[Any, str]]:

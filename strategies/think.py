@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.denoise.guidance import ClassifierFree
-from engine.denoise.strategy import Holders, Part, StrategyContext
 from engine.errors import InputError
-from strategies.differential import DifferentialDiffusion
+from strategies.alone import HoldingAlone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from engine.denoise.evaluation import Evaluation, Refinement
+    from engine.denoise.strategy import Holders, StrategyContext
     from engine.types import Step
 
 CLEAN_ENOUGH = 1e-4
@@ -32,7 +32,7 @@ class Condition(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Think(Part):
+class Think(HoldingAlone):
     """Before each step of the solver, Langevin steps at its level, under the condition that what is
     held is the original (LanPaint: Zheng et al. 2025, "LanPaint: Training-Free Diffusion Inpainting
     with Asymptotically Exact and Fast Conditional Sampling", section 3).
@@ -80,20 +80,8 @@ class Think(Part):
                 raise InputError(f"{name} must be a number {bound} to {high}, not {value!r}.")
 
     def prepare(self, context: StrategyContext) -> Condition:
-        if context.held is not None:
-            return Condition(context.init_latents, context.held, None)
-        alone = DifferentialDiffusion()
-        own = alone.prepare(context)
-        return Condition(context.init_latents, Holders((alone,), (own,)), own)
-
-    def before_step(self, state: Condition, latents: torch.Tensor, step: Step) -> torch.Tensor:
-        return latents if state.own is None else _ALONE.before_step(state.own, latents, step)
-
-    def resets(self, state: Condition, step: Step) -> bool:
-        return state.own is not None and _ALONE.resets(state.own, step)
-
-    def after_step(self, state: Condition, latents: torch.Tensor, step: Step) -> torch.Tensor:
-        return latents if state.own is None else _ALONE.after_step(state.own, latents, step)
+        own = self.own_hold(context)
+        return Condition(context.init_latents, self.holders(context, own), own)
 
     def refine(
         self,
@@ -151,9 +139,6 @@ class Think(Part):
             other = evaluation.denoised(guidance.weighing(self.prompt_weight)).float()
         known = (1 + self.lam) * state.init_latents.float() - self.lam * other
         return denoised + held * (known - denoised)
-
-
-_ALONE = DifferentialDiffusion()
 
 
 def _relaxed(

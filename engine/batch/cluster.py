@@ -24,7 +24,7 @@ from engine.batch.items import Item
 from engine.batch.run import TRIES, Progress, Survey, edited, say_of
 from engine.batch.store import OWN, SEGMENTS, Store
 from engine.batch.workers import Again, Plan
-from engine.errors import InputError, SoftpaintError
+from engine.errors import InputError, OutputError, SoftpaintError
 
 if TYPE_CHECKING:
     from engine.engine import InpaintEngine
@@ -82,7 +82,8 @@ def run_on_cluster(
         store.begin({"edit": plan.settings, "load": plan.load})
         survey = Survey(items, store)
         store.drive.clear(_PARTS)
-        names = write_parts(store, survey.left(), cluster.part)
+        names = write_parts(store, survey.left(), cluster.part, told)
+        when_there_is_room(partial(store.expect, survey.total), plan.place, told)
         state = Progress(survey.total, survey.total - survey.count)
         progress(state)
         if names.count:
@@ -93,6 +94,7 @@ def run_on_cluster(
                 for line in filter(None, ended["told"].splitlines()):
                     told(line)
                 progress(state)
+        when_there_is_room(store.settle, plan.place, told)
         store.drive.clear(_PARTS)
     return Store.existing(plan.place)
 
@@ -110,12 +112,15 @@ class Parts:
         return f"{self.run}-{number:08}"
 
 
-def write_parts(store: Store, items: Iterator[Item], size: int) -> Parts:
-    """Write what is to be done to a batch's folder, so many items a part."""
+def write_parts(
+    store: Store, items: Iterator[Item], size: int, told: Callable[[str], None] = lambda _: None
+) -> Parts:
+    """Write what is to be done to a batch's folder, so many items a part; waits for room."""
     run, count = secrets.token_hex(4), 0
     while some := list(islice(items, size)):
         data = "".join(item.line() for item in some).encode()
-        store.drive.write(f"{_PARTS}/{Parts(run, 0).name(count)}/items.jsonl", data)
+        name = f"{_PARTS}/{Parts(run, 0).name(count)}/items.jsonl"
+        when_there_is_room(partial(store.drive.write, name, data), store.drive.place, told)
         count += 1
     return Parts(run, count)
 
@@ -238,6 +243,7 @@ class PartEditor:
         lines: list[str] = []
         again = Again(self.tries)
         for outcome in self._outcomes(name, items, begun, again):
+            self._check_own(name)
             say = partial(say_of, store, outcome, again)
             when_there_is_room(say, self.plan.place, _tell)
             counts["done" if isinstance(outcome, Done) else "failed"] += 1
@@ -245,6 +251,7 @@ class PartEditor:
                 lines.append(f"{outcome.item.name}: {outcome.error}")
             if begun:  # the next one may be what killed the actor before
                 when_there_is_room(store.flush, self.plan.place, _tell)
+        self._check_own(name)
         when_there_is_room(store.flush, self.plan.place, _tell)
         if begun:  # what the actors before have ended is told with the part
             counts = Counter("failed" if bad else "done" for bad in self._lines(name).values())
@@ -257,7 +264,11 @@ class PartEditor:
     def _outcomes(
         self, name: str, items: list[Item], begun: Counter[str], again: Again
     ) -> Iterator[Outcome]:
-        edits = Edits(self.engine, self.plan.settings, self.drive, self.plan.together, told=_tell)
+        edits = Edits(
+            *(self.engine, self.plan.settings, self.drive, self.plan.together),
+            told=_tell,
+            check=partial(self._check_own, name),
+        )
         if not begun:
             yield from edited(edits, items, again)
             return
@@ -271,6 +282,17 @@ class PartEditor:
                 continue
             self._mark(name, str(index))
             yield from edited(edits, [item], again)
+
+    def _check_own(self, name: str) -> None:
+        """Write no more when the batch was begun anew by a driver, whose actors have other parts:
+        this one's driver was killed, and Ray may not know it yet.
+        """
+        try:
+            with self.drive.open(f"{_PARTS}/{name}/items.jsonl") as file:
+                file.read(1)  # a bucket's listing may be remembered; what it gives is not
+        except FileNotFoundError:
+            place = self.plan.place
+            raise OutputError(f"another run goes on with the batch in {place!r}.") from None
 
     # What an actor leaves for the one after it -------------------------------------------------
 

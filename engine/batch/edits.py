@@ -9,7 +9,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from io import BytesIO
@@ -25,6 +25,7 @@ from engine.picture.source import Source, is_address, is_own_alpha
 from engine.picture.write import write_image
 from engine.request.record import EditRecord
 from engine.request.save import numbered, with_infotext
+from engine.runtime.beside import Beside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,6 +97,7 @@ class Edits:
         drive: the batch's folder.
         together: how many edits share the loop.
         told: is called with a line where somebody should know of something.
+        check: is called before a picture is written; raises ``OutputError`` where none may be.
     """
 
     engine: InpaintEngine
@@ -103,6 +105,7 @@ class Edits:
     drive: Drive
     together: int = TOGETHER
     told: Callable[[str], None] = lambda _: None
+    check: Callable[[], None] = lambda: None
     _running: dict[Ticket, Ready] = field(default_factory=dict)
     _reading: dict[Future[Ready], Item] = field(default_factory=dict)
     _writing: dict[Future[Done], Item] = field(default_factory=dict)
@@ -115,7 +118,7 @@ class Edits:
         """
         runtime = self.engine.runtime(max_running=self.together)
         more = True
-        with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(1) as writer:
+        with Beside(2, "softpaint-read") as readers, Beside(1, "softpaint-write") as writer:
             try:
                 while more or self._busy:
                     more = more and self._take(items, readers)
@@ -135,7 +138,7 @@ class Edits:
     def _busy(self) -> bool:
         return bool(self._running or self._reading or self._writing)
 
-    def _take(self, items: Queue, readers: ThreadPoolExecutor) -> bool:
+    def _take(self, items: Queue, readers: Executor) -> bool:
         """Let the readers have what they should read ahead; False once there is no more."""
         while len(self._reading) + len(self._running) < 2 * self.together:
             try:
@@ -157,7 +160,7 @@ class Edits:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this item's alone
                 yield _failed(item, error)
 
-    def _leave(self, ticket: Ticket, writer: ThreadPoolExecutor) -> Iterator[Outcome]:
+    def _leave(self, ticket: Ticket, writer: Executor) -> Iterator[Outcome]:
         ready = self._running.pop(ticket)
         try:
             result = ticket.outcome()
@@ -233,6 +236,7 @@ class Edits:
         lines = []
         for index, name in enumerate(names):
             data = self._encoded(result, index, name)
+            self.check()
             when_there_is_room(partial(self.drive.write, name, data), self.drive.place, self.told)
             told = self._line(ready, result, index, name)
             told |= {"sha256": hashlib.sha256(data).hexdigest()}

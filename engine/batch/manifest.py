@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 
 from engine.batch.drive import drive_at, split
 from engine.batch.items import INSIDE, Item, output_name, split_files
+from engine.batch.known import Tally
 from engine.errors import InputError
 
 _Rows = Generator[tuple[int, dict[str, Any]], None, None]
@@ -31,7 +32,7 @@ def items_of_manifest(path: str) -> Iterator[Item]:
         InputError: a row that is wrong, by its number.
     """
     folder, name = split(path)
-    counts: dict[str, int] = {}
+    counts = Tally()
     read = MANIFESTS[PurePosixPath(name).suffix.lower()]
     with drive_at(folder).open(name) as file, closing(read(file, name)) as rows:
         for number, row in rows:
@@ -43,7 +44,7 @@ def items_of_manifest(path: str) -> Iterator[Item]:
                     raise InputError(f"{where}: {error}") from None
 
 
-def _item(row: dict[str, Any], folder: str, counts: dict[str, int]) -> Item:
+def _item(row: dict[str, Any], folder: str, counts: Tally) -> Item:
     image = row.pop("image", None) or row.pop("file_name", None)
     row.pop("file_name", None)
     if isinstance(image, Mapping):  # a data set's own pictures
@@ -157,13 +158,13 @@ def _inside(image: str) -> str:
     return "/".join(part for part in parts if part not in {"/", "..", "."} and ":" not in part)
 
 
-def _free(name: str, counts: dict[str, int]) -> str:
+def _free(name: str, counts: Tally) -> str:
     """``name``, or with a number where a photo is edited again."""
-    counts[name] = counts.get(name, 0) + 1
-    if counts[name] == 1:
+    count = counts.add(name)
+    if count == 1:
         return name
     path = PurePosixPath(name)
-    return path.with_name(f"{path.stem}-{counts[name]}{path.suffix}").as_posix()
+    return path.with_name(f"{path.stem}-{count}{path.suffix}").as_posix()
 
 
 def _check_names(row: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ def items_of_photos(folder: str, masks: str | None, *, masked: bool) -> Iterator
                 files["mask"] = masks
             elif not masked:
                 try:
-                    files["mask"] = around.of(name)
+                    files["mask"] = around.of(name, stem, suffix)
                 except InputError as missing:
                     yield Item(output_name(above + name), files, error=str(missing))
                     continue
@@ -67,15 +67,14 @@ class _Masks:
         self._marks = _MARKS[1:] if own else _MARKS
         self._listed: Mapping[str, Sequence[str]] | None = None
 
-    def of(self, photo: str) -> str:
-        """Where a photo's mask is.
+    def of(self, photo: str, stem: str, suffix: str) -> str:
+        """Where the mask of a photo of that name is; ``stem`` and ``suffix``: as it is split.
 
         Raises:
             InputError: there is none, or several.
         """
         if self._listed is None:
             self._listed = _by_stem(self.drive.names(self.folder))
-        stem, suffix = _split(photo)
         found = [name for mark in self._marks for name in self._listed.get(f"{stem}{mark}", ())]
         if len(found) > 1:  # a.jpg and a.png: the mask that has the photo's whole name is meant
             exact = [name for name in found if name.startswith(photo)]
@@ -98,7 +97,7 @@ def _by_stem(names: Sequence[str]) -> Mapping[str, Sequence[str]]:
     for name in names:
         stem, suffix = _split(name)
         if suffix in _readable() and not name.startswith("."):
-            first, second = _split(stem)
+            first, second = _split(stem) if "." in stem else (stem, "")
             listed.setdefault(first if second in _readable() else stem, []).append(name)
     return listed
 

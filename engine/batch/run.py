@@ -95,6 +95,7 @@ def run_batch(
         survey = Survey(items, store)
         spool.writelines(item.line().encode() for item in survey.left())
         spool.seek(0)
+        when_there_is_room(partial(store.expect, survey.total), store.drive.place, told)
         state = Progress(survey.total, survey.total - survey.count)
         progress(state)
         again = Again(tries)
@@ -113,6 +114,7 @@ def run_batch(
                 told(f"{outcome.item.name}: {outcome.error}")
                 state.failed += 1
             progress(state)
+        when_there_is_room(store.settle, store.drive.place, told)
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,6 +115,7 @@ def batch(
       softpaint batch export out/ set/  # Parquet or WebDataset
     """
     from engine.batch.cluster import Cluster, run_on_cluster
+    from engine.batch.edits import when_there_is_room
     from engine.batch.listing import items_of
     from engine.batch.run import run_batch
     from engine.batch.workers import Plan
@@ -148,7 +150,7 @@ def batch(
         store = run_on_cluster(items, plan, cluster, **common)
     else:
         store = run_batch(items, plan, engine=lambda: load(asked.load), workers=workers, **common)
-    _report(store)
+    when_there_is_room(partial(_report, store), folder, common["told"])
     note(_summary(store), quiet=asked.quiet)
     if store.failures:
         raise typer.Exit(EXIT_FAILED)
@@ -165,6 +167,8 @@ def status(folder: Folder) -> None:
     from engine.batch.store import Store
 
     store = Store.existing(folder)
+    if (total := store.expected) is not None:
+        say(f"{store.ended} of {total} edits have ended")
     say(_summary(store))
     for line in store.failures.values():
         say(f"{line['item']}: {line['error']}")
@@ -304,7 +308,6 @@ def _refuse_inside(source: str, folder: str) -> None:
 
 
 def _report(store: Store) -> None:
-    from engine.batch.store import REPORT
     from engine.report.batch import batch_page
 
     page = batch_page(
@@ -313,7 +316,7 @@ def _report(store: Store) -> None:
         list(store.failures.values()),
         PurePath(store.drive.place).name,
     )
-    store.drive.write(REPORT, page.encode())
+    store.report(page)
 
 
 def _summary(store: Store) -> str:

@@ -44,7 +44,8 @@ def edit(
         str | None,
         typer.Option(
             help="a1111: the settings as stable-diffusion-webui writes them, too (in a PNG anyway "
-            "unless the photo has its own); softpaint: ours alone.",
+            "unless the photo has its own); invokeai: as InvokeAI does, in a PNG; softpaint: ours "
+            "alone.",
             metavar="NAME",
         ),
     ] = None,
@@ -152,7 +153,7 @@ def _edit(
     """Run one edit and write all of its pictures, or only the one with the index ``pick``."""
     from engine.edit.advice import MOST_STARTS as MOST
     from engine.edit.strategies import named_in
-    from engine.request.save import write_pictures
+    from engine.request.save import check_metadata, write_pictures
 
     asked = opened(asked, files)
     settings = dict(asked.settings)
@@ -165,6 +166,7 @@ def _edit(
     count = max(settings.get("num_images", 1), settings.get("keep", 1))
     starts = max(count, settings.get("candidates", MOST if advised else 1), len(strategies))
     outputs = _announced(output, files, count if pick is None else 1)
+    check_metadata(metadata, outputs)
     if watch is not None:
         watch.announce(files, starts)
     engine = load(asked.load, quiet=asked.quiet)

@@ -45,7 +45,7 @@ def map_(
         str | None,
         typer.Option(
             help="Begin with what this text changes in the photo: the model's predictions for it "
-            "and for --was differ there.",
+            "and for --was differ there. Models that edit take an instruction, without --was.",
             metavar="TEXT",
         ),
     ] = None,
@@ -225,8 +225,9 @@ def _found(
         raise InputError(f"--from-{how} needs --photo: the picture that it is found in.")
     from engine.edit.map_sources import MAP_SOURCES, find_map
 
-    backbone = load(loads).backbone if MAP_SOURCES.get(how).needs_model else None
-    return find_map(how, backbone, {"image": picture, **wanted})
+    if not MAP_SOURCES.get(how).needs_model:
+        return find_map(how, None, {"image": picture, **wanted})
+    return load(loads).map_from(how, image=picture, **wanted)
 
 
 def _point(text: str) -> tuple[float, float]:

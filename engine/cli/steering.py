@@ -20,8 +20,8 @@ CONTROLS: dict[str, Any] = {
     "control": Annotated[
         list[str] | None,
         typer.Option(
-            help="A ControlNet by name, and what it reads: canny, canny=edges.png, "
-            "canny:0.8:0-0.6; may be repeated.",
+            help="A ControlNet by name, or one or a T2I-Adapter by its file, folder or hub id, and "
+            "what it reads: canny, canny=edges.png, canny:0.8:0-0.6; may be repeated.",
             metavar="NAME[=IMAGE][:SCALE[:START-END]]",
             rich_help_panel=str(Group.STEERING),
         ),

@@ -39,6 +39,9 @@ class Guider(Protocol):
     def at(self, progress: float) -> Combination:
         """The guidance of a step before which ``progress``, in [0, 1], of the run lies."""
 
+    def weakened(self, share: float) -> Guider:
+        """The same with a ``share``, in [0, 1], of what goes beyond no guidance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unguided:
@@ -47,6 +50,9 @@ class Unguided:
     branches: tuple[str, ...] = (COND,)
 
     def at(self, progress: float) -> Unguided:
+        return self
+
+    def weakened(self, share: float) -> Unguided:
         return self
 
     def combine(self, predictions: Mapping[str, torch.Tensor]) -> torch.Tensor:

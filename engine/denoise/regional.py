@@ -7,7 +7,7 @@ It works with every network. Where a network can follow several prompts in one c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,3 +62,6 @@ class RegionalGuidance:
 
     def at(self, progress: float) -> Mixture:
         return Mixture(self.inner.at(progress), tuple(self.names), self.weights)
+
+    def weakened(self, share: float) -> RegionalGuidance:
+        return replace(self, inner=self.inner.weakened(share))

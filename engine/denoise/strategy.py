@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from engine.errors import InputError
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     import torch
 
     from engine.denoise.evaluation import Refinement
+    from engine.denoise.guidance import Guider
+    from engine.models.network import Network as DenoisingNetwork
     from engine.solvers.schedule import Schedule
-    from engine.types import Step
+    from engine.types import Conditioning, Step
 
+Branches: TypeAlias = "Mapping[str, Conditioning]"
 Network = Literal["base", "inpaint", "fill"]
 Start = Literal["original", "noise"]
 
@@ -81,10 +84,20 @@ class Part:
     """Parts with the same non-empty value cannot be composed (they would undo each other)."""
     start: ClassVar[Start | None] = None
     """What the latents start from, where the part insists."""
+    redirects: ClassVar[bool] = False
+    """It keeps the network's self-attention from some places
+    (:attr:`engine.models.network.Network.redirects`)."""
 
     def prepare(self, context: StrategyContext) -> Any:
         """Build the state. Called once for each job."""
         return None
+
+    def told(self, state: Any, branches: Branches, guidance: Guider) -> tuple[Branches, Guider]:
+        """What the network is told, and how its predictions become one, asked once for each job: to
+        add rows of the part's own, each with what only it is told. ``branches`` have one row each,
+        by the names that ``guidance`` knows them by.
+        """
+        return branches, guidance
 
     def before_step(self, state: Any, latents: torch.Tensor, step: Step) -> torch.Tensor:
         """Rewrite the latents before the model sees them, at ``step.level``."""
@@ -217,6 +230,19 @@ class Strategy:
         return next((part.start for part in self.parts if part.start), "original")
 
     @property
+    def redirects(self) -> bool:
+        return any(part.redirects for part in self.parts)
+
+    def check_runs_on(self, network: DenoisingNetwork) -> None:
+        """Raise ``InputError`` if a part wants what ``network``, which is of its kind, has not."""
+        if self.redirects and not network.redirects:
+            raise InputError(
+                f"strategy {self.name!r} keeps a UNet's self-attention from what is to go, and "
+                "this model's network cannot be told so; 'remove' with stage=differential takes "
+                "things away with any model."
+            )
+
+    @property
     def rewrites_denoised(self) -> bool:
         return any(rewrites_denoised(part) for part in self.parts)
 
@@ -234,6 +260,13 @@ class Strategy:
         return tuple(
             ready[id(part)] if id(part) in ready else part.prepare(context) for part in self.parts
         )
+
+    def told(
+        self, state: Sequence[Any], branches: Branches, guidance: Guider
+    ) -> tuple[Branches, Guider]:
+        for part, own in zip(self.parts, state, strict=True):
+            branches, guidance = part.told(own, branches, guidance)
+        return branches, guidance
 
     def before_step(self, state: Sequence[Any], latents: torch.Tensor, step: Step) -> torch.Tensor:
         for part, own in zip(self.parts, state, strict=True):

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 MEASURED: Final = Path(__file__).with_name("measured.json")
 
 ORDER: Final[Mapping[str, tuple[str, ...]]] = {
-    "remove": ("remove", "inpaint9", "fill", "differential"),
+    "remove": ("remove", "inpaint9", "fill", "erase", "differential"),
     "add": ("inpaint9", "fill", "think", "differential"),
     "replace": ("inpaint9", "fill", "think", "differential"),
+    "recolour": ("inpaint9", "fill", "differential"),
     "restyle": ("differential", "soft-blend", "inpaint9+differential", "fill+differential"),
     "extend": ("inpaint9", "fill", "differential"),
 }
@@ -153,8 +154,12 @@ def _stands_out(rgb: NDArray[np.uint8], strength_map: NDArray[np.float32]) -> fl
 
 
 def _runs_on(name: str, backbone: Backbone) -> bool:
-    needed = {stage.strategy.network for stage in create_strategy(name).stages}
-    return needed <= set(backbone.networks)
+    strategies = [stage.strategy for stage in create_strategy(name).stages]
+    return all(
+        each.network in backbone.networks
+        and (backbone.networks[each.network].redirects or not each.redirects)
+        for each in strategies
+    )
 
 
 def _known_of(task: str, strategy: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,19 +36,42 @@ def own_row(rows: torch.Tensor) -> torch.Tensor:
     return rows[-1:]
 
 
-def finish(
+class Decoded(NamedTuple):
+    """What the model has to say of one view of a picture that is finished: no network is needed
+    for the rest.
+    """
+
+    view: View
+    pixels: NDArray[np.uint8]
+    """H W 3, of the view's box."""
+    lossy: NDArray[np.uint8] | None
+    """Its original there and back through the VAE (H W 3), where that is wanted."""
+    strength_map: NDArray[np.float32]
+    """H W, how strongly it was repainted."""
+    adapted: NDArray[np.float32] | None
+    """H W, the paste's opacity that the strategy asks for, if it does."""
+
+
+def finishing(
     shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock, prefilled: str | None = None
-) -> tuple[Any, torch.Tensor | None]:
-    """Decode the last jobs' latents and paste each region over its original.
+) -> Callable[[], tuple[Any, torch.Tensor | None]]:
+    """Decode the last jobs' latents; what comes back pastes each region over its original, in any
+    thread.
 
     Returns:
-        Pictures, as ``output_type`` says, and latents (b c h w; None where regions differ in size).
+        What gives pictures, as ``output_type`` says, and latents (b c h w; None where regions
+        differ in size).
     """
     latents = latents_of(chains)
     if shared.request.output_type == "latent":
-        return latents, latents
-    canvases = painted(shared, chains, clock, prefilled)
-    return delivered(shared, canvases, shared.inputs.map_of), latents
+        return lambda: (latents, latents)
+    parts = decoded(shared, chains, clock, prefilled)
+
+    def finish() -> tuple[Any, torch.Tensor | None]:
+        canvases = painted(shared, parts, clock)
+        return delivered(shared, canvases, shared.inputs.map_of), latents
+
+    return finish
 
 
 def latents_of(chains: Sequence[Sequence[Job]]) -> torch.Tensor | None:
@@ -57,20 +80,47 @@ def latents_of(chains: Sequence[Sequence[Job]]) -> torch.Tensor | None:
     return torch.cat(rows) if len({row.shape for row in rows}) == 1 else None
 
 
-def painted(
+def decoded(
     shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock, prefilled: str | None = None
-) -> list[NDArray[Any]]:
+) -> list[Decoded]:
+    """Every view of every picture, in order: one at a time, for memory's sake, and for the same
+    bits whatever else is in the request.
+    """
+    parts = []
+    with clock.phase("decode"), torch.no_grad():
+        for (_, _, view), chain in zip(_places(shared), chains, strict=True):
+            strength_map = _repainted(shared, view, prefilled)
+            parts.append(
+                Decoded(
+                    view,
+                    shared.decoded(own_row(chain[-1].latents), view.region),
+                    _round_trip(shared, view, strength_map),
+                    strength_map,
+                    _adapted_alpha(shared, view, chain),
+                )
+            )
+    return parts
+
+
+def painted(shared: Shared, parts: Sequence[Decoded], clock: Clock) -> list[NDArray[Any]]:
     """Each picture (H W 3, as deep as the given one) with its regions pasted in."""
     finished: list[NDArray[Any]] = []
-    queue = iter(chains)
+    with clock.phase("paste"):
+        for (output, number, view), part in zip(_places(shared), parts, strict=True):
+            if number == 0:
+                finished.append(empty_canvas(shared, view.source))
+            pixels = _matched(shared, part)
+            seed = _grain_seed(shared, output), number
+            finished[-1] = _stitched(shared, finished[-1], pixels, part, seed)
+    return finished
+
+
+def _places(shared: Shared) -> Iterator[tuple[int, int, View]]:
+    """Which of the pictures that are made, which of its regions, and its view, for every job."""
     for output in range(len(shared.seeds)):
         source = output // shared.request.num_images
-        canvas = empty_canvas(shared, source)
         for number, view in enumerate(shared.inputs.views_of(source)):
-            seed = _grain_seed(shared, output), number
-            canvas = _with_region(shared, canvas, view, next(queue), clock, seed, prefilled)
-        finished.append(canvas)
-    return finished
+            yield output, number, view
 
 
 def delivered(
@@ -103,26 +153,6 @@ def empty_canvas(shared: Shared, source: int) -> NDArray[Any]:
         width, height = shared.inputs.size
         return np.zeros((height, width, 3), np.uint8)
     return underlay(shared.inputs.pictures[source].deepest, shared.request.expand)
-
-
-def _with_region(
-    shared: Shared,
-    canvas: NDArray[Any],
-    view: View,
-    chain: Sequence[Job],
-    clock: Clock,
-    seed: tuple[int, int],
-    prefilled: str | None,
-) -> NDArray[Any]:
-    """``canvas`` (H W 3) with what a view's jobs have made of it."""
-    with clock.phase("decode"), torch.no_grad():
-        # One at a time: memory, and the same bits whatever else is in the request.
-        pixels = shared.decoded(own_row(chain[-1].latents), view.region)
-        strength_map = _repainted(shared, view, prefilled)
-        lossy = _round_trip(shared, view, strength_map)
-    with clock.phase("paste"):
-        pixels = _matched(shared, pixels, lossy, view, strength_map)
-        return _stitched(shared, canvas, pixels, view, chain, seed)
 
 
 def _grain_seed(shared: Shared, output: int) -> int:
@@ -161,16 +191,9 @@ def _round_trip(
     return shared.round_trip(view)
 
 
-def _matched(
-    shared: Shared,
-    pixels: NDArray[np.uint8],
-    lossy: NDArray[np.uint8] | None,
-    view: View,
-    strength_map: NDArray[np.float32],
-) -> NDArray[np.uint8]:
-    """A region's ``pixels`` (H W 3) with their colour error taken out. ``lossy``: its original
-    there and back through the VAE.
-    """
+def _matched(shared: Shared, part: Decoded) -> NDArray[np.uint8]:
+    """A region's pixels (H W 3) with their colour error taken out."""
+    view, pixels, lossy, strength_map, _ = part
     request, inputs, region = shared.request, shared.inputs, view.region
     if inputs.pictures is None:
         return pixels
@@ -193,19 +216,19 @@ def _stitched(
     shared: Shared,
     canvas: NDArray[Any],
     pixels: NDArray[np.uint8],
-    view: View,
-    chain: Sequence[Job],
+    part: Decoded,
     seed: tuple[int, int],
 ) -> NDArray[Any]:
     """``canvas`` (H W 3) with a region's ``pixels`` pasted into its box."""
+    view = part.view
     region, box = view.region, view.region.box
     under, pasted = crop(canvas, box), pixels
     if shared.inputs.pictures is not None:
         alpha = crop(shared.inputs.alphas[view.source], box)
         if region.own is not None:
             alpha *= region.own
-        if (adapted := _adapted_alpha(shared, view, chain)) is not None:
-            alpha *= adapted
+        if part.adapted is not None:
+            alpha *= part.adapted
         pasted = _pasted(shared.request, under, pixels, alpha, seed, _new_canvas(shared, box))
     stitched = canvas.copy()
     stitched[box.top : box.bottom, box.left : box.right] = pasted

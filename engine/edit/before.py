@@ -16,14 +16,15 @@ from engine.denoise.companions import HeldOutside, Lockstep
 from engine.denoise.guidance import UNCOND, Unguided, branches_of
 from engine.denoise.job import Job
 from engine.denoise.strategy import Stage, Strategy, StrategyContext
-from engine.edit.after import finish, own_row, painted
+from engine.edit.after import Decoded, decoded, finishing, own_row
 from engine.edit.coupling import repeated
 from engine.edit.look import sight
 from engine.edit.memory import Memory
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import divide
 from engine.edit.shared import Shared
-from engine.errors import InputError
+from engine.errors import InputError, setting
+from engine.models.unheard import PromptWarning
 from engine.picture.fill import choose_prefill
 from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
@@ -40,9 +41,13 @@ if TYPE_CHECKING:
     from engine.edit.views import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
+    from engine.solvers.schedule import Schedule
     from engine.types import Conditioning
 
 
+RECOLOURING = 0.6
+"""Share of a run that a 4-channel network takes where something is to have another colour: its
+start still shows the shape (``examples/choosing.md`` has the measurements)."""
 REFINING = 0.2
 """Strength at which a large region, laid out at a size that the model can draw, is gone over: with
 more, tiles put small copies of the scene into it. For the same reason the prompt does not guide."""
@@ -89,6 +94,7 @@ class PreparedEdit(Prepared):
         self.coupling = coupling
         self.shared = shared
         self.alone = alone
+        self.stages = _stages_for(request, self.strategy.stages)
         self.seeds = shared.seeds
         if request.strength * request.num_inference_steps < 1 and not request.exact_steps:
             warnings.warn(
@@ -96,6 +102,7 @@ class PreparedEdit(Prepared):
                 "than one step: one is run. More steps make such a strength finer.",
                 stacklevel=2,
             )
+        self._warn_of_what_is_not_read()
         for view in shared.inputs.views:
             _check_reach(self.backbone, shared.size_at(view, 1.0))
         steps = [
@@ -112,6 +119,22 @@ class PreparedEdit(Prepared):
             guess_mode=request.guess_mode,
         )
         self.prefilled = self._choose_prefill()
+
+    def _warn_of_what_is_not_read(self) -> None:
+        """Warn of settings of the texts that have no effect on this model."""
+        request, backbone = self.request, self.backbone
+        without = []
+        if request.negative_text and not self._reads_both():
+            told = "is told the guidance scale" if backbone.main.embeds_guidance else ""
+            why = told or f"is not guided by a scale of {request.guidance_scale:g}"
+            without.append(
+                f"the negative prompt has no effect: {backbone.family.description} {why}"
+            )
+        if request.clip_skip and not backbone.text.skips:
+            way = setting("clip_skip")
+            without.append(f"{way} has no effect: {backbone.family.description} reads all layers")
+        for each in without:
+            warnings.warn(PromptWarning(each), stacklevel=3)
 
     @property
     def original(self) -> Image.Image:
@@ -138,12 +161,14 @@ class PreparedEdit(Prepared):
                     jobs.append(self._first_job(output, view, each))
         return jobs
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        return finish(self.shared, chains, self.clock, self.prefilled)
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
+        return finishing(self.shared, chains, self.clock, self.prefilled)
 
-    def painted(self, chains: Sequence[Sequence[Job]]) -> list[NDArray[Any]]:
-        """Its pictures (H W 3) before they are handed out, as deep as the given ones."""
-        return painted(self.shared, chains, self.clock, self.prefilled)
+    def decoded(self, chains: Sequence[Sequence[Job]]) -> list[Decoded]:
+        """Its views as the model has made them."""
+        return decoded(self.shared, chains, self.clock, self.prefilled)
 
     @property
     def can_be_seen(self) -> bool:
@@ -206,13 +231,16 @@ class PreparedEdit(Prepared):
             network, size = self.shared.tiled(network)
         with self.clock.phase("text"):
             branches, guide = self._told(network, guidance, size, None if refining else view, stage)
+        if not refining:
+            branches, guide = parts.told(state, branches, guide)
         if self.request.instruct and not refining:
             shown = self.shared.original(view, stage.scale)
             branches = {k: network.with_reference(each, shown) for k, each in branches.items()}
         if rows > 1:
             parts = replace(parts, parts=(*parts.parts, HeldOutside()))
             state = (*state, steering.regions(x0.shape[-2:]))
-        guided = any(name.partition(".")[0] == UNCOND for name in branches)
+        asked = {name for at in _progress(context.schedule) for name in guide.at(at).branches}
+        guided = any(name.partition(".")[0] == UNCOND for name in asked)
         place = Place(
             Size.of(strength_map.shape),
             view.source,
@@ -350,7 +378,7 @@ class PreparedEdit(Prepared):
         """The strategy's stages; for a region that is too large to be drawn at its own size all at
         a smaller one, and a last one that goes over it in tiles.
         """
-        stages, coarse = tuple(self.strategy.stages), view.region.coarse
+        stages, coarse = self.stages, view.region.coarse
         if coarse == 1:
             return stages
         smaller = (replace(stage, scale=stage.scale * coarse) for stage in stages)
@@ -372,7 +400,7 @@ class PreparedEdit(Prepared):
         grid = torch.from_numpy(to_latent_grid(view.strength_map, self.backbone.cell))[None, None]
         schedules = [
             self.shared.schedules(stage.strength, self.shared.size_at(view, stage.scale))
-            for stage in self.strategy.stages
+            for stage in self.stages
         ]
         return self.steering.cut(view.box, grid > 0, schedules)
 
@@ -387,9 +415,27 @@ class PreparedEdit(Prepared):
             return self.backbone.background_fill
         if self.strategy.prefill != "auto":
             return self.strategy.prefill
-        first = self.strategy.stages[0]
+        first = self.stages[0]
         task = self.request.task if first.strategy.network == "base" else "auto"
         return choose_prefill(inputs.maps, self.request.strength * first.strength, task)
+
+
+def _stages_for(request: EditRequest, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """A strategy's stages for an edit, as its task wants them to start."""
+    first, *others = stages
+    if (
+        request.task == "recolour"
+        and request.strength == 1
+        and first.strategy.network == "base"
+        and first.strategy.start == "original"
+    ):
+        first = replace(first, strength=RECOLOURING * first.strength)
+    return (first, *others)
+
+
+def _progress(schedule: Schedule) -> set[float]:
+    """The share of a run that lies before each of its steps."""
+    return {step.position / schedule.num_steps for step in schedule.steps}
 
 
 def _check_reach(backbone: Backbone, size: Size) -> None:

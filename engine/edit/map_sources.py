@@ -22,7 +22,9 @@ from engine.models.attended import attended
 from engine.models.segmenters import load_segmenter, segmented
 from engine.picture.crop import STRETCH
 from engine.picture.cutout import check_points, cut_out, cut_out_at
+from engine.picture.geometry import Size
 from engine.picture.map_files import load_strength_map
+from engine.picture.measures import colour_inside
 from engine.picture.read import load_image
 from engine.registry import Registry
 from engine.request.request import EditRequest
@@ -45,6 +47,24 @@ ROWS: Final = 4
 SMOOTH: Final = 0.6
 """Sigma, in latent cells, over which differences of predictions are averaged."""
 STEPS: Final = 50
+PEAK: Final = 0.99
+"""Quantile of a change that counts as a whole one: single cells may be more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawn:
+    """A picture, and what a model that edits by instruction made of the whole of it."""
+
+    before: torch.Tensor
+    """Clean latents, 1 c h w."""
+    after: torch.Tensor
+    original: NDArray[np.uint8]
+    """H W 3."""
+    made: NDArray[np.uint8]
+    size: Size
+    """(height, width) in px of what the latents are of: the picture, scaled and padded."""
+    shown: Size
+    """The part of it that is not padding."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,8 @@ class Wanted:
     seed: int = 0
     refine: bool = True
     """Along the picture's own edges; else as soft as it was found."""
+    redraw: Callable[[Wanted], Redrawn] | None = None
+    """Has a model that edits by instruction draw the whole picture anew."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +162,16 @@ class Probe:
         """What was found (h w) from 0 to 1, at the picture's size."""
         values = found.float().cpu().numpy()
         values = (values - values.min()) / max(float(values.max() - values.min()), 1e-9)
-        resized = cv2.resize(values, tuple(self.size), interpolation=cv2.INTER_CUBIC)
-        height, width = self.given
-        cut = np.ascontiguousarray(resized[:height, :width]).clip(0, 1)
-        whole = (self.rgb.shape[1], self.rgb.shape[0])
-        return np.asarray(cv2.resize(cut, whole, interpolation=cv2.INTER_LINEAR), np.float32)
+        return _enlarged(values, self.size, Size.of(self.given), Size.of(self.rgb.shape[:2]))
+
+
+def _enlarged(values: Map, size: Size, shown: Size, whole: Size) -> Map:
+    """``values`` (h w) of a padded picture of ``size``, of which ``shown`` is no padding, for the
+    ``whole`` picture (H W).
+    """
+    resized = cv2.resize(values, tuple(size), interpolation=cv2.INTER_CUBIC)
+    cut = np.ascontiguousarray(resized[: shown.height, : shown.width]).clip(0, 1)
+    return np.asarray(cv2.resize(cut, tuple(whole), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _drawable(rgb: NDArray[np.uint8], native: int) -> NDArray[np.uint8]:
@@ -159,8 +186,12 @@ def _drawable(rgb: NDArray[np.uint8], native: int) -> NDArray[np.uint8]:
 
 def _from_change(backbone: Backbone | None, wanted: Wanted) -> Map:
     """Where the predictions for two texts differ (DiffEdit: Couairon et al. 2022, "DiffEdit:
-    Diffusion-based Semantic Image Editing with Mask Guidance", section 3.2, step 1).
+    Diffusion-based Semantic Image Editing with Mask Guidance", section 3.2, step 1); or what the
+    one text, an instruction, has changed when all of the picture is drawn by it.
     """
+    edits = backbone is not None and backbone.main.takes_reference
+    if edits and wanted.redraw is not None and not wanted.was:
+        return map_of_change(wanted.redraw(wanted), refine=wanted.refine)
     if wanted.prompt == wanted.was:
         raise InputError("a map from a change needs two texts: what is to be seen, and what was.")
     probe = Probe(backbone, wanted)
@@ -178,6 +209,34 @@ def _from_change(backbone: Backbone | None, wanted: Wanted) -> Map:
     sigma = SMOOTH * probe.backbone.cell
     found = np.asarray(cv2.GaussianBlur(probe.grown(total), (0, 0), sigma), np.float32)
     return _refined(probe, found / found.max(), wanted)
+
+
+def map_of_change(redrawn: Redrawn, *, refine: bool = True) -> Map:
+    """Where a picture was changed (H W in [0, 1]), and how much, by its latents.
+
+    Most of it, which is the drift of a network that draws all of the frame anew, counts as nothing.
+
+    Args:
+        redrawn: the picture, before and after.
+        refine: along the edges of what was there and of what is there now.
+    """
+    apart = (redrawn.after - redrawn.before).float().pow(2).mean(dim=1)[0].sqrt().cpu().numpy()
+    apart = np.asarray(cv2.GaussianBlur(apart, (0, 0), SMOOTH), np.float32)
+    drift = float(np.median(apart))
+    peak = float(np.quantile(apart, PEAK))
+    found = ((apart - drift) / max(peak - drift, 1e-9)).clip(0, 1)
+    whole = Size.of(redrawn.original.shape[:2])
+    likely = _enlarged(found, redrawn.size, redrawn.shown, whole)
+    if not refine:
+        return likely
+    return np.maximum(cut_out(redrawn.original, likely), cut_out(redrawn.made, likely))
+
+
+def drift_of(redrawn: Redrawn, strength_map: Map) -> float:
+    """How far the colours of a picture that was drawn anew are off where nothing was to change
+    (``strength_map``, H W, is 0): mean Delta-E 2000; NaN where all was.
+    """
+    return colour_inside(redrawn.made, redrawn.original, np.asarray(strength_map) == 0)
 
 
 def _from_words(backbone: Backbone | None, wanted: Wanted) -> Map:

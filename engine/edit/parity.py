@@ -12,7 +12,7 @@ otherwise, its :class:`engine.models.peer.Peer` says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class PreparedLikeDiffusers(Prepared):
 
     def __init__(self, backbone: Backbone, request: EditRequest) -> None:
         super().__init__(backbone, request)
-        if not isinstance(self.strategy, Strategy):
+        if not isinstance(self.strategy, Strategy) or self.strategy.redirects:
             raise InputError(
                 f'strategy {self.strategy.name!r} has no counterpart for compat="diffusers".'
             )
@@ -96,14 +96,16 @@ class PreparedLikeDiffusers(Prepared):
         with torch.no_grad():
             return [self._job()]
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         latents = torch.cat([chain[-1].latents for chain in chains])
         if self.request.output_type == "latent":
-            return latents, latents
+            return lambda: (latents, latents)
         with self.clock.phase("decode"), torch.no_grad():
             decoded = self.backbone.decode(latents, parity=True)
             images = self.processor.postprocess(decoded, output_type=self.request.output_type)
-        return images, latents
+        return lambda: (images, latents)
 
     def _job(self) -> Job:
         request, strategy, count = self.request, self._parts, self.request.num_images
@@ -153,14 +155,15 @@ class PreparedLikeDiffusers(Prepared):
     ) -> tuple[Conditioning, Conditioning | None]:
         count, negative = self.request.num_images, self.request.negative_text
         silent = negative is None and "negative_prompt_embeds" not in self.request.embeds
-        guided = guidance.active and not network.embeds_guidance
+        peer = self.backbone.family.peer
+        guided = guidance.active and not network.embeds_guidance and peer.guides(self.backbone.pipe)
         reading = reading_of(self.request)
-        if self.backbone.family.peer.shows and self.backbone.text.reads_pictures:
+        if peer.shows and self.backbone.text.reads_pictures:
             reading = replace(reading, shown=Shown.of(self.image))
         cond, uncond = self.backbone.encode_prompt(
             self.request.text,
             negative,
-            guided=guided and not (silent and self.backbone.family.peer.guides_by_negative),
+            guided=guided and not (silent and peer.guides_by_negative),
             size=self.size,
             images=count,
             reading=reading,

@@ -45,7 +45,7 @@ class Prepared(ABC):
         self.strategy = build_strategy(request.strategy, request.options)
         for stage in self.strategy.stages:
             if not stage.model:
-                backbone.network(stage.strategy.network)
+                stage.strategy.check_runs_on(backbone.network(stage.strategy.network))
         backbone.text.check(request.embeds, guided=self._reads_both())
         self.controls = _controls_of(self.strategy.name, request)
         if request.instruct and not backbone.main.takes_reference:
@@ -98,8 +98,12 @@ class Prepared(ABC):
         """Encode everything and make the first stage's jobs. Called once."""
 
     @abstractmethod
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        """Pictures, as ``output_type`` says, and latents (None where they differ in size).
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
+        """Let the model do its last, which is to decode. What comes back needs no model: called
+        once, in any thread, it gives pictures, as ``output_type`` says, and latents (None where
+        they differ in size).
 
         ``chains``: every job of :meth:`start` with those that followed it, in the same order.
         """
@@ -115,25 +119,34 @@ class Prepared(ABC):
 
     def result(
         self, jobs: Sequence[Job], model: str, load: Mapping[str, Any] = MappingProxyType({})
-    ) -> EditResult:
-        """What the finished ``jobs`` of :meth:`start` have made. ``model``: its name; ``load``: how
-        it is loaded again.
+    ) -> Callable[[], EditResult]:
+        """What gives, once and in any thread, what the finished ``jobs`` of :meth:`start` have
+        made. All that takes the model is done now. ``model``: its name; ``load``: how it is loaded
+        again.
         """
         chains = [job.chain for job in jobs]
-        images, latents = self.finish(chains)
+        finish, settings = self.finishing(chains), self._settings(chains[0][-1], model)
         every = [job for chain in chains for job in chain]
-        return EditResult(
-            images=images,
-            latents=latents,
-            seeds=list(self.seeds),
-            settings=self._settings(chains[0][-1], model),
-            timings=self.clock.read(),
-            request=self.request,
-            load=load,
-            model_calls=sum(job.calls for job in every),
-            skipped_calls=sum(job.spared for job in every if not job.resumed),
-            reused_calls=sum(job.spared for job in every if job.resumed),
-        )
+        calls = sum(job.calls for job in every)
+        skipped = sum(job.spared for job in every if not job.resumed)
+        reused = sum(job.spared for job in every if job.resumed)
+
+        def make() -> EditResult:
+            images, latents = finish()
+            return EditResult(
+                images=images,
+                latents=latents,
+                seeds=list(self.seeds),
+                settings=settings,
+                timings=self.clock.read(),
+                request=self.request,
+                load=load,
+                model_calls=calls,
+                skipped_calls=skipped,
+                reused_calls=reused,
+            )
+
+        return make
 
     def observer(self, row: Callable[[torch.Tensor], torch.Tensor]) -> Observer | None:
         """The caller's callback, if there is one. Its snapshots can be looked at, and hold what

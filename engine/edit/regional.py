@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ import numpy as np
 
 from controls import check_controls, check_references
 from engine.denoise.resume import alike
-from engine.edit.after import delivered, empty_canvas, latents_of
+from engine.edit.after import delivered, empty_canvas, latents_of, painted
 from engine.edit.before import PreparedEdit
 from engine.edit.coupling import Coupling, Share
 from engine.edit.inputs import load_base, load_pictures
@@ -23,12 +23,15 @@ from engine.errors import InputError
 from engine.picture.crop import Cutter
 from engine.picture.map_files import check_strength, load_strength_map
 from engine.picture.map_tools import grow
+from engine.picture.masks import distance_to
 from engine.request.fields import SEEDS
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from PIL import Image
+
+    Mask = NDArray[np.bool_]
 
     from engine.denoise.job import Job
     from engine.edit.memory import Memory
@@ -38,6 +41,11 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 8
 """Prompts in one run."""
+OVERLAP: Final = 1 / 3
+"""Share of the smaller of two regions from which on what they have in common is one picture."""
+BORDER: Final = 0.5
+"""Share of a region's border from which on it is the other's too, so that no seam may show: sky and
+land. The picture's own edge is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,21 +142,31 @@ class PreparedRegions(Prepared):
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         """Each run's picture is made over the original, and what it repaints is taken from it: no
-        run's seam sees another's, so their order does not matter.
+        run's seam sees another's, so their order does not matter. Where two overlap a little, the
+        one that lies deeper inside its region shows, with all between.
         """
-        queue, first = iter(chains), self.parts[0].shared
-        canvases = [
-            empty_canvas(first, output // self.request.num_images).copy()
-            for output in range(len(self.seeds))
+        queue, first, latents = iter(chains), self.parts[0].shared, latents_of(chains)
+        made = [
+            (part, part.decoded([next(queue) for _ in range(count)]))
+            for part, count in zip(self.parts, self._counts, strict=True)
         ]
-        for part, count in zip(self.parts, self._counts, strict=True):
-            own = part.painted([next(queue) for _ in range(count)])
-            where = part.strength_map > 0
-            for canvas, painting in zip(canvases, own, strict=True):
-                canvas[where] = painting[where]
-        return delivered(first, canvases, lambda _: self.strength_map), latents_of(chains)
+
+        def finish() -> tuple[Any, torch.Tensor | None]:
+            canvases = [
+                empty_canvas(first, output // self.request.num_images).copy()
+                for output in range(len(self.seeds))
+            ]
+            paintings = [painted(part.shared, decoded, self.clock) for part, decoded in made]
+            weights = [depth(part.strength_map) for part in self.parts]
+            for canvas, several in zip(canvases, zip(*paintings, strict=True), strict=True):
+                lay(canvas, several, weights)
+            return delivered(first, canvases, lambda _: self.strength_map), latents
+
+        return finish
 
     def _settings(self, job: Job, model: str) -> dict[str, Any]:
         prefills = {part.prefilled for part in self.parts}
@@ -194,11 +212,13 @@ def _placed(request: EditRequest, pictures: Sequence[Any]) -> list[Placed]:
 def grouped(
     placed: Sequence[Placed], request: EditRequest, backbone: Backbone
 ) -> list[list[Placed]]:
-    """Which regions share a run: those that touch (come into the same latent cells).
+    """Which regions share a run: those that touch (come into the same latent cells) so much that
+    they are one picture, see :data:`OVERLAP` and :data:`BORDER`; the edit's own map is one with all
+    that it touches.
 
-    Where the coupling is named, also those apart whose common cut-out is smaller than theirs
-    together and that differ in nothing but their prompts: that is less work, but a model that sees
-    several things in one picture may leave one out that it draws alone.
+    Where the coupling is named, all that touch, and also those apart whose common cut-out is
+    smaller than theirs together and that differ in nothing but their prompts: that is less work,
+    but a model that sees several things in one picture may leave one out that it draws alone.
 
     Raises:
         InputError: regions touch that cannot share one.
@@ -206,8 +226,16 @@ def grouped(
     reach = np.ones((2 * backbone.cell + 1,) * 2, np.uint8)
     near = [cv2.dilate((each.map > 0).astype(np.uint8), reach) > 0 for each in placed]
     groups: list[list[int]] = []
-    for number, each in enumerate(placed):
-        met = [g for g in groups if any((near[other] & (each.map > 0)).any() for other in g)]
+
+    def meet(one: int, two: int) -> bool:
+        if not (near[one] & (placed[two].map > 0)).any():
+            return False
+        both = placed[one], placed[two]
+        named = request.coupling != "auto" or any(each.region is None for each in both)
+        return named or _are_one(both[0].map > 0, both[1].map > 0, backbone.cell)
+
+    for number in range(len(placed)):
+        met = [g for g in groups if any(meet(other, number) for other in g)]
         joined = [number, *(other for g in met for other in g)]
         groups = [g for g in groups if g not in met] + [joined]
     together = [[placed[number] for number in sorted(group)] for group in groups]
@@ -216,6 +244,23 @@ def grouped(
     if request.coupling == "auto":
         return sorted(together, key=lambda group: group[0].order)
     return _gathered(together, request, backbone)
+
+
+def _are_one(one: Mask, two: Mask, cell: int) -> bool:
+    """Whether two regions (H W) that touch overlap by much, or have much of their border in common:
+    less than half a latent ``cell`` (px) apart.
+    """
+    if (one & two).sum() > OVERLAP * min(one.sum(), two.sum()):
+        return True
+
+    def shared(own: Mask, other: Mask) -> bool:
+        around = np.pad(own, 1, mode="edge").astype(np.uint8)
+        inner = cv2.erode(around, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+        border = own & ~inner
+        beside = cv2.dilate(other.astype(np.uint8), np.ones((cell + 1, cell + 1), np.uint8)) > 0
+        return bool((border & beside).sum() > BORDER * max(1, border.sum()))
+
+    return shared(one, two) or shared(two, one)
 
 
 def _check_group(group: Sequence[Placed]) -> None:
@@ -282,6 +327,35 @@ def _plain(group: Sequence[Placed]) -> bool:
         each.region is None or all(getattr(each.region, name) is None for name in others)
         for each in group
     )
+
+
+# --- several runs ---------------------------------------------------------------------------------
+
+
+def depth(strength_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each pixel (H W) belongs to a region: its distance from the region's border in px,
+    times its strength; 0 outside.
+    """
+    return distance_to(strength_map == 0).clip(max=1e4) * strength_map
+
+
+def lay(
+    canvas: NDArray[Any],
+    paintings: Sequence[NDArray[Any]],
+    weights: Sequence[NDArray[np.float32]],
+) -> None:
+    """Lay ``paintings`` (H W 3) over ``canvas``, in place, each where its weight (H W) is above 0:
+    where that is so of several, their mean by weight.
+    """
+    covers = np.sum([each > 0 for each in weights], axis=0)
+    total, mixed = np.sum(weights, axis=0), np.zeros(canvas.shape, np.float64)
+    for painting, weight in zip(paintings, weights, strict=True):
+        alone = (weight > 0) & (covers == 1)
+        canvas[alone] = painting[alone]
+        mixed += painting * weight[..., None].astype(np.float64)
+    shared = covers > 1
+    mean = mixed[shared] / total[shared][:, None]
+    canvas[shared] = np.rint(mean) if np.issubdtype(canvas.dtype, np.integer) else mean
 
 
 # --- one run of several --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ is 0 the next leg starts from the original's own pixels: no model's VAE comes in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -110,8 +110,10 @@ class PreparedRelay(Prepared):
     def start(self) -> list[Job]:
         return self.legs[0].start()
 
-    def finish(self, chains: Sequence[Sequence[Job]]) -> tuple[Any, torch.Tensor | None]:
-        return self.legs[-1].finish(chains)
+    def finishing(
+        self, chains: Sequence[Sequence[Job]]
+    ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
+        return self.legs[-1].finishing(chains)
 
     def _hand_over(self, number: int, view: View, finished: Job) -> Job:
         """The first job of the leg after ``number``, whose last job is ``finished``."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engine.errors import SoftpaintWarning
 from engine.picture.geometry import Size
 from engine.solvers.names import fresh_scheduler
+from engine.solvers.quirks import has_no_training_schedule
 from engine.solvers.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ScheduleMaker:
         most checkpoints' schedulers has it (``leading``): what is drawn is a smear.
         """
         if self.parity or schedule.strength < 1 or self.request.denoising_start is not None:
+            return
+        if has_no_training_schedule(schedule.scheduler):  # EDM's runs begin at the top
             return
         levels = schedule.scheduler.config.get("num_train_timesteps", 1000)
         first = float(schedule.timesteps[0]) / levels

@@ -14,6 +14,7 @@ from engine.engine import InpaintEngine
 from engine.errors import SoftpaintError
 from engine.evaluate.peers import PEERS, peer_pipeline, run_peer
 from engine.evaluate.store import Row, Store
+from engine.evaluate.suites import PURPOSES
 from engine.evaluate.workers import in_processes
 from engine.picture.masks import is_hard
 from engine.picture.metrics import Sample, measure
@@ -129,6 +130,7 @@ class Runner:
                     "image": case.image,
                     "prompt": case.prompt,
                     **_region(case),
+                    "task": PURPOSES.get(case.task, "auto"),
                     "strategy": variant.strategy,
                     "num_inference_steps": self.plan.steps,
                     "guidance_scale": self.plan.guidance,

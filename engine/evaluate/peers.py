@@ -67,25 +67,28 @@ def run_peer(
     seeds: Sequence[int],
     num_inference_steps: int,
     guidance_scale: float,
+    strength: float | None = None,
 ) -> list[Image.Image]:
     """One call of the pipeline for several pictures of one size, everything else as it comes.
 
-    Its own default strength is kept where it repaints, which is 0.9999 for SDXL (one step less)
-    and 1 for SD; flow pipelines' .6 is raised to 1. Sides that are no multiple of ``multiple`` are
-    rounded down, as the pipeline demands, and the results brought back to size.
+    Without a ``strength`` its own default is kept where it repaints, which is 0.9999 for SDXL (one
+    step less) and 1 for SD; flow pipelines' .6 is raised to 1. Sides that are no multiple of
+    ``multiple`` are rounded down, as the pipeline demands, and the results brought back to size.
     """
     import torch
     from PIL import Image
 
     size = images[0].size
     own = inspect.signature(pipe.__call__).parameters["strength"].default
+    if strength is None:
+        strength = own if own > 0.99 else 1.0
     made: list[Image.Image] = pipe(
         prompt=list(prompts),
         image=list(images),
         mask_image=list(masks),
         width=size[0] // multiple * multiple,
         height=size[1] // multiple * multiple,
-        strength=own if own > 0.99 else 1.0,
+        strength=strength,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],

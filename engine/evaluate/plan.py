@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from controls import split_controls
 from engine.errors import InputError
 from engine.evaluate.peers import list_peers
+from engine.evaluate.suites import PURPOSES
 from engine.request.request import EditRequest
 from strategies import create_strategy, get_strategy, list_strategies
 
@@ -76,7 +77,7 @@ class Plan:
         """What pictures depend on, for :class:`~engine.evaluate.store.Store`."""
         load = {key: str(value) for key, value in self.load.items() if key != "device"}
         versions = {name: version(name) for name in ("softpaint", "diffusers", "torch")}
-        return {**asdict(self), "load": load, **versions}
+        return {**asdict(self), "load": load, "purposes": dict(PURPOSES), **versions}
 
 
 def choose(
@@ -90,11 +91,11 @@ def choose(
     """
     if variants is None:
         infos = [get_strategy(name) for name in list_strategies()]
-        able = [each for each in infos if each.network in engine.backbone.networks]
+        able = [each for each in infos if each.runs_on(engine.backbone.networks)]
         variants = [Variant(each.name, each.name, only=each.only) for each in able]
     for variant in variants:
         for stage in variant.build().stages:
-            engine.backbone.network(stage.strategy.network)
+            stage.strategy.check_runs_on(engine.backbone.network(stage.strategy.network))
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise InputError("strategies must not be named twice.")

@@ -24,6 +24,16 @@ MAPPING: Final = "mapping_file.json"
 _SUFFIX: Final = "_mask"  # BrushBench's fields: inpainting_mask, outpainting_mask
 
 
+PURPOSES: Final = {
+    "removal": "remove",
+    "insertion": "add",
+    "recolour": "recolour",
+    "outpaint": "extend",
+    "strength": "restyle",
+}
+"""What an edit of each task is for, as ``task=`` takes it; of a folder's tasks it is not known."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One edit to be made by everybody, and what is known of its answer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.models.places import attentions_of, shrunk_to
 from engine.models.speed.forwards import replaced_forwards
 
 if TYPE_CHECKING:
@@ -38,21 +39,15 @@ def attended(
     Returns:
         h' w' at the size of the finest attentions read, the mean over rows, heads and layers.
     """
-    from diffusers.models.attention_processor import Attention
-
     seen: dict[int, list[torch.Tensor]] = {}
-    every = network.module.modules()
-    layers = [each for each in every if isinstance(each, Attention) and each.is_cross_attention]
+    layers = attentions_of(network.module, cross=True)
     watched = [(layer, _watching(layer, seen, tokens)) for layer in layers]
     with replaced_forwards(network.module, watched):
         network.predict(sample, timesteps, conditioning, {})
     fine = [count for count in seen if count <= FINEST]
     count = max(fine) if fine else min(seen)
     mean = sum(seen[count][1:], seen[count][0]) / len(seen[count])
-    height, width = sample.shape[-2:]
-    while height * width > count:
-        height, width = -(-height // 2), -(-width // 2)
-    return mean.reshape(height, width)
+    return mean.reshape(shrunk_to((sample.shape[-2], sample.shape[-1]), count))
 
 
 def _watching(

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, SoftpaintWarning
+from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.lru import LRU
 from engine.models.family import Family, family_of
 from engine.models.ip_adapter import encode_images
@@ -83,6 +83,12 @@ class Backbone:
         """
         if kind not in self.networks:
             needed = KINDS[kind]
+            if needed.families and self.family.name not in needed.families:
+                raise InputError(
+                    f"this strategy needs {needed.what}, which {self.family.description} has not; "
+                    "differential is for every model, as the stage of remove too "
+                    "(stage=differential)."
+                )
             raise InputError(
                 f"this strategy needs {needed.what}, which is not loaded; give {needed.how}"
             )
@@ -277,6 +283,12 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         networks.append(second)
     _say_what_is_left_out(pipe)
     backbone = Backbone(pipe, family, networks)
+    own, made = networks[0].latent_channels, backbone.latent_channels
+    if own is not None and own != made:
+        raise ModelError(
+            f"this model's {family.denoiser} denoises latents of {own} channels, and its VAE makes "
+            f"{made}: one of them is another model's."
+        )
     backbone.defaults = family.defaults(pipe)
     if "base" not in backbone.networks:
         kind = KINDS[backbone.main.kind]

@@ -14,6 +14,8 @@ from functools import cached_property
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
+from engine.models.places import Grid, attentions_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,10 +66,7 @@ class Coupled:
 
     @cached_property
     def _attentions(self) -> list[Any]:
-        from diffusers.models.attention_processor import Attention
-
-        every = self._unet.modules()
-        return [each for each in every if isinstance(each, Attention) and each.is_cross_attention]
+        return attentions_of(self._unet, cross=True)
 
     def changes(
         self, tensors: Mapping[str, torch.Tensor]
@@ -88,8 +87,7 @@ class _Mix:
 
     def __init__(self, texts: Sequence[torch.Tensor], weights: torch.Tensor) -> None:
         self.texts = texts
-        self.weights = weights
-        self._at: dict[tuple[int, Any], torch.Tensor] = {}
+        self.weights = Grid(weights)
 
     def of(self, forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """``forward`` of an attention (B n c; text B m d), once for each prompt."""
@@ -101,7 +99,7 @@ class _Mix:
             **more: Any,
         ) -> torch.Tensor:
             said = forward(hidden_states, encoder_hidden_states, attention_mask, **more)
-            weights = self._weights(hidden_states)
+            weights = self.weights.at(hidden_states)[..., None]
             out = said * weights[:, 0]
             for number, text in enumerate(self.texts, start=1):
                 # With IP-Adapters the text comes with their pictures.
@@ -111,18 +109,3 @@ class _Mix:
             return out
 
         return mixed
-
-    def _weights(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The weights (B r n 1) at the size of an attention's input (B n c)."""
-        import torch
-
-        key = (hidden.shape[1], hidden.dtype)
-        if key not in self._at:
-            height, width = self.weights.shape[-2:]
-            while height * width > hidden.shape[1]:
-                height, width = -(-height // 2), -(-width // 2)
-            shrunk = torch.nn.functional.interpolate(
-                self.weights, size=(height, width), mode="area"
-            )
-            self._at[key] = shrunk.flatten(2)[..., None].to(hidden.dtype)
-        return self._at[key]

@@ -106,6 +106,18 @@ def _parsed(path: Path, table: Mapping[str, Any], available: int) -> Header:
     )
 
 
+def stranger_in(path: Path) -> str:
+    """What a file that should not be ``.safetensors`` is instead, where that is known and it is no
+    pickle; else empty.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[8:9] == b"{":
+        return "is a .safetensors file."
+    told = _stranger(start, path)
+    return "" if told == _PICKLE else told
+
+
 def _stranger(start: bytes, path: Path) -> str:
     """What a file with this ``start`` is, where it is known and no ``.safetensors``; else empty."""
     if not start:

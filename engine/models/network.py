@@ -27,6 +27,8 @@ class NetworkKind:
     """How one is given."""
     strategy: str = ""
     """The strategy of edits with a model that has no other network; empty for the usual one."""
+    families: tuple[str, ...] = ()
+    """Names of the families that have one; empty for all."""
 
 
 KINDS = {
@@ -34,9 +36,19 @@ KINDS = {
     for kind in (
         NetworkKind("base", "the text-to-image network", "a text-to-image checkpoint as model="),
         NetworkKind(
-            "inpaint", "the 9-channel inpainting UNet", "inpaint_model=", strategy="inpaint9"
+            "inpaint",
+            "the 9-channel inpainting UNet",
+            "inpaint_model=",
+            strategy="inpaint9",
+            families=("sd", "sdxl"),
         ),
-        NetworkKind("fill", "the transformer of Flux Fill", "Flux Fill as model=", strategy="fill"),
+        NetworkKind(
+            "fill",
+            "the transformer of Flux Fill",
+            "Flux Fill as model=",
+            strategy="fill",
+            families=("flux",),
+        ),
     )
 }
 """By name. ``"base"`` takes latents alone; ``"inpaint"`` latents, mask (1 = repaint) and the masked
@@ -65,6 +77,9 @@ class Network(ABC):
     couples = False
     """It can follow several prompts in one call, each where its region is: a conditioning of
     :func:`engine.models.coupled.coupled`."""
+    redirects = False
+    """Its self-attention can be kept from looking at some places, in some rows of a call: a
+    conditioning of :func:`engine.models.redirected.hiding`."""
     down_factor = 1
     """Latent sizes are best multiples of this."""
     takes_reference = False
@@ -117,6 +132,11 @@ class Network(ABC):
         network that :attr:`takes_reference`.
         """
         return conditioning.adding({REFERENCE: latents.expand(conditioning.rows, -1, -1, -1)})
+
+    @property
+    def latent_channels(self) -> int | None:
+        """Of the latents that it denoises, where its config tells."""
+        return None
 
     def cells_at_hand(self) -> int:
         """Latent positions (rows x h x w) of a forward that fit into the memory that is free now,

@@ -30,6 +30,10 @@ class Peer:
     latents: int | None = None
     """How many latent channels the pipeline insists on, though it runs with any."""
 
+    def guides(self, pipe: Any) -> bool:
+        """Whether a scale has it guide by a second prediction, where the network knows none."""
+        return True
+
     def processors(self, cell: int) -> tuple[Any, Any, Any]:
         """Diffusers' processors for pictures, masks and control images; ``cell``: pixels per latent
         along one side.
@@ -62,7 +66,3 @@ class Peer:
             tuple(shape), generator=generator, device=device, dtype=dtype
         )
         return drawn
-
-
-PATCHED = Peer(patch=2)
-"""Of the families whose transformers take patches of two by two latents."""

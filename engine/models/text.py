@@ -92,6 +92,8 @@ class TextEncoder(ABC):
 
     reads_pictures = False
     """It reads the edited picture with an instruction."""
+    skips = False
+    """It can leave out its last layers (``clip_skip``)."""
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
@@ -230,6 +232,7 @@ class ClipText(PipelineText):
     long and weighted ones through :mod:`engine.models.clip`.
     """
 
+    skips = True
     last = 1
     """The hidden state that is read, counted from the end: see :class:`engine.models.clip.Reader`.
     """
@@ -252,7 +255,7 @@ class ClipText(PipelineText):
                 "negative_prompt": prompt.negative,
                 "clip_skip": prompt.reading.clip_skip,
             }
-        given = prompt.reading.given
+        given: dict[str, Any] = prompt.reading.given
         self.check_embeds(given, self.pipe.unet.config.cross_attention_dim)
         texts: dict[str, str] = {}
         if "prompt_embeds" not in given:

@@ -13,6 +13,7 @@ from engine.models.coupled import Coupled
 from engine.models.ip_adapter import image_projections, lend_adapters
 from engine.models.lora import LentLoras
 from engine.models.network import Network
+from engine.models.redirected import Redirected
 from engine.models.speed.forwards import is_compiled, replaced_forwards
 from engine.models.speed.rows import Fours
 from engine.models.speed.text_projections import TextProjections
@@ -30,8 +31,10 @@ TEXT_MASK = "encoder_attention_mask"
 ADDED = ("text_embeds", "time_ids")
 """The conditioning that diffusers' UNets take inside ``added_cond_kwargs``. IP-Adapters' comes as
 ``image_embeds.0``, ``ip_adapter_masks.0`` and so on, one for each adapter."""
-UNET_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
-"""Diffusers' classes of ControlNets for UNets."""
+UNET_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "T2IAdapter")
+"""Diffusers' classes of networks that steer UNets."""
+INTRABLOCK = "down_intrablock_additional_residuals"
+"""The UNet's argument for what T2I-Adapters add, a list that it empties."""
 MAPS = 32
 """Maps of the first level's width that a UNet's forward holds at once, with a reserve: diffusers'
 SDXL holds 16, SD 1.5 26 (all tensors of a forward counted, attention without its scores)."""
@@ -53,7 +56,7 @@ class UNetNetwork(Network):
         self.parity = parity
         self._projections = TextProjections(module)
         self._fours = Fours(module)
-        self._coupled = Coupled(module)
+        self._coupled, self._redirected = Coupled(module), Redirected(module)
         self._lent: Any = None
         self._loras: LentLoras | None = None
         channels = module.config.out_channels
@@ -81,6 +84,10 @@ class UNetNetwork(Network):
     @property
     def couples(self) -> bool:  # type: ignore[override]  # compiled layers keep their forwards
         return not is_compiled(self.module)
+
+    @property
+    def redirects(self) -> bool:  # type: ignore[override]  # as above; fused layers have one more way
+        return not is_compiled(self.module) and self._redirected.able
 
     @property
     def down_factor(self) -> int:  # type: ignore[override]  # what the downsampling halves
@@ -121,6 +128,8 @@ class UNetNetwork(Network):
         if embeds := _numbered(tensors, "image_embeds"):
             added["image_embeds"] = embeds
         masks = _numbered(tensors, "ip_adapter_masks")
+        if INTRABLOCK in residuals:
+            residuals = {**residuals, INTRABLOCK: list(residuals[INTRABLOCK])}
         with replaced_forwards(self.module, self._changes(sample, text, tensors)):
             prediction: torch.Tensor = self.module(
                 sample,
@@ -145,6 +154,7 @@ class UNetNetwork(Network):
         if not self.parity:
             yield from self._fours.changes(sample)
         yield from self._coupled.changes(tensors)
+        yield from self._redirected.changes(tensors)
 
     def with_guidance(self, conditioning: Conditioning, scale: float) -> Conditioning:
         import torch

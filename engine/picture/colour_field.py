@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LIGHTLY: Final = 0.25
 """Strengths below it count as lightly touched: the original is still what should be there."""
+RAMP: Final = 2
+"""Latent cells over which a feathered border may rise."""
 _NODES: Final = 128  # of the field's own grid along the longer side
 _TOLERANCE: Final = 10.0  # Delta-E from the field at which an error has lost 3/4 of its weight
 _ALIKE: Final = 20.0  # the same for edit and original inside the mask, where both show through
@@ -206,11 +208,16 @@ def _taper(difference: _Floats) -> _Floats:
 def ring_trust(strength_map: NDArray[np.float32], cell: float) -> NDArray[np.float32]:
     """How much each pixel near the edit should look like the original, ``(H, W)`` in [0, 1]: 1
     where the strength is 0 and the edit at most a cell away, falling to 0 at :data:`LIGHTLY`.
+    A map that rises slowly has no border: where it comes to less than half within :data:`RAMP`
+    cells, what is lightly touched shows what was asked for, and trust in it falls.
     """
     touched = strength_map > 0
     if not touched.any():
         return np.zeros_like(strength_map, dtype=np.float32)
+    reach = 2 * round(RAMP * cell) + 1
+    rises = cv2.dilate(strength_map.astype(np.float32), np.ones((reach, reach), np.uint8))
     trust = np.clip(1 - strength_map / LIGHTLY, 0, 1)
+    trust *= np.where(touched, np.clip(2 * rises, 0, 1), 1)
     return np.where(distance_to(touched) <= cell, trust, 0).astype(np.float32)
 
 

@@ -20,7 +20,7 @@ from engine.report.html import (
 _SHOWN: Final = ("seam", "seam_jump", "colour_ring", "untouched")
 """The metrics of the page; rows are ranked by the first."""
 _MOST: Final = 500
-"""Pictures that are listed: the worst ones."""
+"""Pictures that are listed, the worst ones, and failures."""
 
 
 def batch_page(

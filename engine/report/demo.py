@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 SHEET = "softpaint-demo.png"
 CONTROL = "canny"
-STEERED = ("blend", "differential")
+STEERED = ("differential",)
 """Strategies that the demo shows with the control, too."""
+_NEW_CANVAS = 128  # mid grey: no colour that would look like the picture's
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,21 @@ class Take:
     untouched: int
     """Largest difference, 0 to 255, among pixels whose strength is 0: it should be 0."""
     prompt_score: float
-    """0 to 1: how much of the prompt the pocket classifier finds; NaN where it knows no word."""
+    """0 to 1: how much of the prompts the pocket classifier finds; NaN where it knows no word."""
+    distance: float
+    """Mean Delta-E of the painted pixels from the renderer's own picture."""
 
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What one strategy did over all scenes: sums, the worst untouched pixel, the mean score."""
+    """What one strategy did over all scenes: sums, the worst untouched pixel, means."""
 
     strategy: str
     seconds: float
     model_calls: int
     untouched: int
     prompt_score: float
+    distance: float
 
     @classmethod
     def of(cls, strategy: str, takes: Sequence[Take]) -> DemoRow:
@@ -58,6 +62,7 @@ class DemoRow:
             model_calls=sum(take.model_calls for take in takes),
             untouched=max(take.untouched for take in takes),
             prompt_score=fmean(take.prompt_score for take in takes),
+            distance=fmean(take.distance for take in takes),
         )
 
 
@@ -89,12 +94,11 @@ def run_demo(
             for scene, control in zip(scenes, controls, strict=True):
                 takes[name].append(_take(engine, name, scene, control, steps, seed))
                 advance()
-    truths = any(scene.truth is not None for scene in scenes)
     picture = labelled_grid(
         [_sheet_row(scene, [takes[name][i] for name in names]) for i, scene in enumerate(scenes)],
         title=f"softpaint demo: model {engine.name}, {steps} steps, seed {seed}",
-        columns=["where, how strongly", *names, *["as the renderer draws it"] * truths],
-        row_labels=[f"{scene.name}\n{scene.prompt}" for scene in scenes],
+        columns=["where, how strongly", *names, "as the renderer draws it"],
+        row_labels=[f"{scene.name}\n{_prompts(scene)}" for scene in scenes],
     )
     save_image(picture, sheet)
     rows = [DemoRow.of(name, takes[name]) for name in names]
@@ -113,7 +117,7 @@ def _take(
     """One scene through the strategy, or strategy with the control, that ``name`` says."""
     import numpy as np
 
-    from engine.picture.metrics import untouched
+    from engine.picture.metrics import colour_inside, untouched
     from engine.pocket.classifier import prompt_score
 
     plain = name.removesuffix(f"+{CONTROL}")
@@ -127,12 +131,15 @@ def _take(
         seed=seed,
         progress=False,
     )
+    picture, strength = np.asarray(result.images[0]), _strength(scene)
+    prompts = [prompt for _, prompt in scene.regions] or [scene.prompt]
     return Take(
         image=result.images[0],
         seconds=result.timings["total"],
         model_calls=result.model_calls,
-        untouched=int(untouched(np.asarray(result.images[0]), scene.image, _strength(scene))),
-        prompt_score=prompt_score(result.images, scene.prompt)[0],
+        untouched=int(untouched(picture, _canvas(scene), strength)),
+        prompt_score=fmean(prompt_score(result.images, prompt)[0] for prompt in prompts),
+        distance=float(colour_inside(picture, scene.truth, strength > 0)),
     )
 
 
@@ -169,15 +176,21 @@ def _controls(engine: InpaintEngine, scenes: Sequence[DemoEdit]) -> list[Control
     checkpoint = engine.backbone.checkpoint
     if checkpoint is None or CONTROL not in (checkpoint.controlnets or ()):
         return [None] * len(scenes)
-    wanted = [scene.image if scene.truth is None else scene.truth for scene in scenes]
-    return [Control(CONTROL, annotate(picture, CONTROL)) for picture in wanted]
+    return [Control(CONTROL, annotate(scene.truth, CONTROL)) for scene in scenes]
 
 
 def table(rows: Sequence[DemoRow]) -> str:
     """The rows as aligned text."""
     from engine.picture.sheet import text_table
 
-    head = ("strategy", "seconds", "model calls", "untouched-pixel error", "prompt score")
+    head = (
+        "strategy",
+        "seconds",
+        "model calls",
+        "untouched-pixel error",
+        "prompt score",
+        "Delta-E",
+    )
     cells = [
         (
             row.strategy,
@@ -185,6 +198,7 @@ def table(rows: Sequence[DemoRow]) -> str:
             str(row.model_calls),
             str(row.untouched),
             f"{row.prompt_score:.2f}",
+            f"{row.distance:.1f}",
         )
         for row in rows
     ]
@@ -192,6 +206,12 @@ def table(rows: Sequence[DemoRow]) -> str:
 
 
 def _region(scene: DemoEdit) -> dict[str, Any]:
+    if scene.expand is not None:
+        return {"expand": scene.expand}
+    if scene.regions:
+        from engine.request.regions import Region
+
+        return {"regions": [Region(mask, prompt=prompt) for mask, prompt in scene.regions]}
     if scene.strength_map is not None:
         return {"strength_map": scene.strength_map}
     return {"mask": scene.mask}
@@ -204,16 +224,33 @@ def _strength(scene: DemoEdit) -> NDArray[np.float32]:
     return np.asarray(region, np.float32)
 
 
+def _canvas(scene: DemoEdit) -> NDArray[np.uint8]:
+    """The picture, with grey where there is none yet."""
+    import numpy as np
+
+    if scene.expand is None:
+        return scene.image
+    left, top, right, bottom = scene.expand
+    around = ((top, bottom), (left, right), (0, 0))
+    return np.pad(scene.image, around, constant_values=_NEW_CANVAS)
+
+
+def _prompts(scene: DemoEdit) -> str:
+    return "\n".join(prompt for _, prompt in scene.regions) or scene.prompt
+
+
 def _sheet_row(scene: DemoEdit, takes: Sequence[Take]) -> list[tuple[Image.Image | None, str]]:
     from PIL import Image
 
     from engine.picture.sheet import overlay_map
 
-    row: list[tuple[Image.Image | None, str]] = [(overlay_map(scene.image, _strength(scene)), "")]
-    row += [(take.image, f"{take.prompt_score:.0%} of the prompt found") for take in takes]
-    if scene.truth is not None:
-        row.append((Image.fromarray(scene.truth), ""))
-    return row
+    row: list[tuple[Image.Image | None, str]] = [
+        (overlay_map(_canvas(scene), _strength(scene)), "")
+    ]
+    for take in takes:
+        found = f"{take.prompt_score:.0%} of the prompt found"
+        row.append((take.image, f"{found}, Delta-E {take.distance:.1f}"))
+    return [*row, (Image.fromarray(scene.truth), "")]
 
 
 class _Progress:

@@ -328,13 +328,14 @@ class Fields:
         Recorded(),
     ] = 1
     task: Annotated[
-        Literal["auto", "remove", "add", "replace", "restyle", "extend"],
+        Literal["auto", "remove", "add", "replace", "recolour", "restyle", "extend"],
         Group.STRATEGY,
         Help(
-            "What the edit is for: remove, add, replace, restyle, extend, or auto: guessed for "
-            "the strategy auto.",
-            'Named, it decides what ``prefill="auto"`` is with a 4-channel network: what is added, '
-            "replaced or restyled starts from the original.",
+            "What the edit is for: remove, add, replace, recolour, restyle, extend, or auto: "
+            "guessed for the strategy auto.",
+            "Named, it decides what a 4-channel network starts from: what is added, replaced or "
+            'restyled from the original (``prefill="auto"``), what is recoloured too, at .6 of a '
+            "run where ``strength`` is 1, so that it keeps its shape.",
         ),
         Option(metavar="TASK"),
         Recorded(),

@@ -14,7 +14,8 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.picture.metadata import texts_of
-from engine.request import infotext
+from engine.request import infotext, invoke
+from engine.request.invoke import kept, number
 from engine.request.record import EditRecord
 
 DEPTH = 20
@@ -68,8 +69,8 @@ def _shown(value: Any) -> str:
 
 def read_texts(texts: Mapping[str, str]) -> ForeignRecord | None:
     """The record in a file's texts by their keywords."""
-    if (invoke := _table(texts.get("invokeai_metadata"))) is not None:
-        return ForeignRecord("InvokeAI", *_invoke(invoke))
+    if (table := _table(texts.get(invoke.KEYWORD))) is not None:
+        return ForeignRecord("InvokeAI", *invoke.read(table))
     if (graph := _table(texts.get("prompt"))) is not None:
         return ForeignRecord("ComfyUI", *_comfy(graph))
     if texts.get("workflow"):
@@ -86,78 +87,6 @@ def _table(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _number(value: Any, kind: type) -> Any:
-    """A number as ``kind``; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return kind(value)
-
-
-def _kept(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if value is not None}
-
-
-# --- InvokeAI ------------------------------------------------------------------------------------
-
-_INVOKE = {
-    "euler": "euler",
-    "euler_k": "euler-karras",
-    "euler_a": "euler-a",
-    "ddim": "ddim",
-    "ddpm": "ddpm",
-    "deis": "deis",
-    "dpmpp_2m": "dpmpp-2m",
-    "dpmpp_2m_k": "dpmpp-2m-karras",
-    "dpmpp_2m_sde": "dpmpp-2m-sde",
-    "dpmpp_2m_sde_k": "dpmpp-2m-sde-karras",
-    "dpmpp_2s": "dpmpp-2s",
-    "heun": "heun",
-    "kdpm_2": "kdpm2",
-    "kdpm_2_a": "kdpm2-a",
-    "lms": "lms",
-    "pndm": "pndm",
-    "unipc": "unipc",
-    "lcm": "lcm",
-    "tcd": "tcd",
-}
-
-
-def _invoke(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    texts = {
-        n: t for n in ("positive_prompt", "negative_prompt") if isinstance(t := table.get(n), str)
-    }
-    scheduler = table.get("scheduler")
-    skip = _number(table.get("clip_skip"), int)
-    settings = _kept(
-        {
-            "prompt": texts.get("positive_prompt"),
-            "negative_prompt": texts.get("negative_prompt") or None,
-            "num_inference_steps": _number(table.get("steps"), int),
-            "guidance_scale": _number(table.get("cfg_scale"), float),
-            "seed": _number(table.get("seed"), int),
-            "strength": _number(table.get("strength"), float) or None,
-            "scheduler": _INVOKE.get(scheduler) if isinstance(scheduler, str) else None,
-            "clip_skip": skip or None,
-        }
-    )
-    left = {}
-    if scheduler and "scheduler" not in settings:
-        left["scheduler"] = str(scheduler)
-    model = table.get("model")
-    if isinstance(model, dict):
-        left["model"] = str(model.get("name") or model.get("model_name") or model.get("key"))
-    for each in table.get("loras") or []:
-        if isinstance(each, dict):
-            named = each.get("model") or each.get("lora") or {}
-            name = named.get("name") or named.get("model_name") if isinstance(named, dict) else None
-            left[f"LoRA {name}"] = str(each.get("weight", 1))
-    known = {"positive_prompt", "negative_prompt", "steps", "cfg_scale", "seed", "strength"}
-    known |= {"scheduler", "clip_skip", "model", "loras"}
-    rest = {name: value for name, value in table.items() if name not in known and value is not None}
-    left |= {n: str(v) for n, v in rest.items() if isinstance(v, str | int | float)}
-    return settings, left
 
 
 # --- ComfyUI -------------------------------------------------------------------------------------
@@ -201,14 +130,14 @@ def _comfy(graph: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     if scheduler is None:
         left["sampler"] = f"{name} {schedule}"
     seeds = (_value(inputs.get(each), nodes) for each in ("seed", "noise_seed"))
-    settings = _kept(
+    settings = kept(
         {
             "prompt": _text_at(inputs.get("positive"), "positive", nodes),
             "negative_prompt": _text_at(inputs.get("negative"), "negative", nodes) or None,
-            "num_inference_steps": _number(_value(inputs.get("steps"), nodes), int),
-            "guidance_scale": _number(_value(inputs.get("cfg"), nodes), float),
-            "seed": next((n for each in seeds if (n := _number(each, int)) is not None), None),
-            "strength": _number(_value(inputs.get("denoise"), nodes), float) or None,
+            "num_inference_steps": number(_value(inputs.get("steps"), nodes), int),
+            "guidance_scale": number(_value(inputs.get("cfg"), nodes), float),
+            "seed": next((n for each in seeds if (n := number(each, int)) is not None), None),
+            "strength": number(_value(inputs.get("denoise"), nodes), float) or None,
             "scheduler": scheduler,
         }
     )

@@ -32,6 +32,19 @@ SAMPLERS: Mapping[str, tuple[str, str]] = {
     "tcd": ("TCD", ""),
 }
 """Schedulers here -> sampler and schedule there."""
+OF_MODELS: Mapping[str, str] = {
+    "EulerDiscreteScheduler": "euler",
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler-a",
+    "DDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpmpp-2m",
+    "UniPCMultistepScheduler": "unipc",
+    "HeunDiscreteScheduler": "heun",
+    "PNDMScheduler": "pndm",
+    "LCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
+}
+"""Classes of models' own schedulers, as an edit without a name for one records them -> names."""
 LORA = re.compile(r"\s*<(?:lora|lyco):([^<>:]+)(?::([^<>]*))?>")
 _SETTING = re.compile(r'\s*([\w][\w /+-]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _NEGATIVE = "Negative prompt:"
@@ -62,38 +75,52 @@ def written(used: Mapping[str, Any], load: Mapping[str, Any], seed: int | None) 
         load: what the model was loaded from.
         seed: the picture's own.
     """
-    loras = "".join(f" <lora:{stem}:{weight}>" for stem, weight in map(_lora, load.get("lora", ())))
+    loras = "".join(f" <lora:{stem}:{weight}>" for stem, weight in loras_of(load))
     size = used.get("size") or (0, 0)
     said: dict[str, Any] = {"Steps": used.get("num_inference_steps")}
-    sampler, schedule = SAMPLERS.get(str(used.get("scheduler")), (used.get("scheduler"), ""))
+    name = solver_in(used)
+    sampler, schedule = SAMPLERS.get(name, (name or None, ""))
     said |= {"Sampler": sampler, "Schedule type": schedule or None}
     said |= {"CFG scale": used.get("guidance_scale"), "Seed": seed}
-    said |= {"Size": f"{size[0]}x{size[1]}", "Model": _name(str(used.get("model", "")))}
+    said |= {"Size": f"{size[0]}x{size[1]}", "Model": name_of(str(used.get("model", "")))}
     said["Denoising strength"] = used.get("strength")
     if used.get("clip_skip") is not None:
         said["Clip skip"] = int(used["clip_skip"]) + 1
     said["Version"] = "softpaint"
     line = ", ".join(f"{key}: {_quoted(value)}" for key, value in said.items() if value is not None)
-    lines = [f"{_text(used.get('prompt'))}{loras}"]
+    lines = [f"{prompt_text(used.get('prompt'))}{loras}"]
     if used.get("negative_prompt"):
-        lines.append(f"{_NEGATIVE} {_text(used['negative_prompt'])}")
+        lines.append(f"{_NEGATIVE} {prompt_text(used['negative_prompt'])}")
     return "\n".join([*lines, line])
 
 
-def _text(value: Any) -> str:
+def solver_in(used: Mapping[str, Any]) -> str:
+    """The name of the scheduler of an edit's settings."""
+    told = str(used.get("scheduler") or "")
+    return OF_MODELS.get(told, told)
+
+
+def prompt_text(value: Any) -> str:
+    """A prompt, or several, as one text."""
     return value if isinstance(value, str) else "\n".join(map(str, value or ()))
 
 
-def _name(place: str) -> str:
+def name_of(place: str) -> str:
+    """What other programs call a model: its file without folder and suffix."""
     last = PureWindowsPath(place).name if "\\" in place else PurePosixPath(place).name
     return last.removesuffix(".safetensors")
+
+
+def loras_of(load: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and weights of the LoRAs among what a model was loaded from."""
+    return [_lora(each) for each in load.get("lora", ())]
 
 
 def _lora(recorded: str) -> tuple[str, str]:
     place, _, weight = recorded.rpartition(":")
     if not place.endswith(".safetensors"):
         place, weight = recorded, "1"
-    return _name(place), weight
+    return name_of(place), weight
 
 
 def _quoted(value: Any) -> str:

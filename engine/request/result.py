@@ -139,8 +139,8 @@ class EditResult:
         Args:
             path: ``out.png``; of several pictures ``out-0.png``, ``out-1.png`` and so on.
             metadata: ``"a1111"`` for stable-diffusion-webui's ``parameters`` beside the record,
-                ``"softpaint"`` for the record alone; None writes both into a PNG whose photo came
-                without such.
+                ``"invokeai"`` for InvokeAI's (in a PNG), ``"softpaint"`` for the record alone; None
+                writes stable-diffusion-webui's into a PNG whose photo came without such.
 
         Returns:
             The files.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, UnknownNameError
+from engine.errors import InputError, UnknownNameError, setting
 from engine.picture.commit import Commit
 from engine.picture.metadata import EXIF_IFD, USER_COMMENT, clean_exif
 from engine.picture.write import check_writable, save_image
-from engine.request import infotext
+from engine.request import infotext, invoke
 from engine.request.record import EditRecord
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from engine.request.result import EditResult
 
-METADATA = ("softpaint", "a1111")
-"""What a file says of its edit: Softpaint's own record alone, or stable-diffusion-webui's beside
-it."""
-KEPT = "parameters of the input"
+METADATA = ("softpaint", "a1111", "invokeai")
+"""What a file says of its edit: Softpaint's own record alone, or stable-diffusion-webui's or
+InvokeAI's beside it."""
+KEPT = "{} of the input"
 """The keyword under which a photo's own go on where the result has its own."""
 Save = Callable[[Commit, "Image.Image", Path, Mapping[str, str]], None]
 
@@ -61,7 +61,7 @@ def write_pictures(
         save: writes one of them; None is as a file.
         metadata: see :func:`with_infotext`.
     """
-    check_metadata(metadata)
+    check_metadata(metadata, paths)
     pictures = [
         with_infotext(result, index, path, metadata)
         for index, path in zip(indices, paths, strict=True)
@@ -78,35 +78,48 @@ def write_pictures(
                 save_image(picture, path, metadata=record.metadata(), commit=commit)
 
 
-def check_metadata(metadata: str | None) -> None:
-    """Raise ``InputError`` for what is none of :data:`METADATA`."""
+def check_metadata(metadata: str | None, paths: Iterable[Path] = ()) -> None:
+    """Raise ``InputError`` for what is none of :data:`METADATA`, or not for one of ``paths``."""
     if metadata is not None and metadata not in METADATA:
         raise UnknownNameError("metadata", str(metadata), METADATA)
+    other = next((path for path in paths if not _is_png(path)), None)
+    if metadata == "invokeai" and other is not None:
+        raise InputError(
+            f"InvokeAI reads settings from PNG files only: {str(other)!r} cannot hold them for "
+            f"{setting('metadata', 'invokeai')}."
+        )
+
+
+def _is_png(path: Path) -> bool:
+    """Standard output is one too."""
+    return path.suffix.lower() in {".png", ""}
 
 
 def with_infotext(
     result: EditResult, index: int, path: Path, metadata: str | None = None
 ) -> Image.Image:
-    """A picture of ``result`` that carries the settings for other programs too: as
-    stable-diffusion-webui writes them, in a PNG's text, elsewhere in EXIF's user comment.
+    """A picture of ``result`` that carries the settings for other programs too: as they write
+    them, in a PNG's text, stable-diffusion-webui's elsewhere in EXIF's user comment.
 
     Args:
-        metadata: ``"a1111"`` in any file, what the photo came with under another keyword;
-            ``"softpaint"`` not at all; None in a PNG whose photo came with none.
+        metadata: ``"a1111"`` in any file, ``"invokeai"`` in a PNG, what the photo came with under
+            another keyword; ``"softpaint"`` not at all; None is stable-diffusion-webui's in a PNG
+            whose photo came with none.
     """
     picture = result.picture(index)
-    png = path.suffix.lower() in {".png", ""}
+    form = invoke if metadata == "invokeai" else infotext
     texts = picture.info.get("png_text", ())
-    held = any(keyword == infotext.KEYWORD for keyword, _ in texts)
+    held = any(keyword == form.KEYWORD for keyword, _ in texts)
+    png = _is_png(path)
     if metadata == "softpaint" or (metadata is None and (held or not png)):
         return picture
     used = {**result.settings, **_one_each(result, index)}
-    text = infotext.written(used, result.load, result.seeds[index])
+    text = form.written(used, result.load, result.seeds[index])
     own = picture.copy()
     own.info = dict(picture.info)
     if png:
-        kept = tuple((KEPT if key == infotext.KEYWORD else key, each) for key, each in texts)
-        own.info["png_text"] = (*kept, (infotext.KEYWORD, text))
+        kept = ((KEPT.format(key) if key == form.KEYWORD else key, each) for key, each in texts)
+        own.info["png_text"] = (*kept, (form.KEYWORD, text))
         return own
     exif = clean_exif(picture.info.get("exif"))
     exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")

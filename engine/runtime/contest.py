@@ -19,6 +19,7 @@ from engine.errors import CancelledError, InputError
 from engine.picture.judging import find_judge, score
 from engine.request.fields import SEEDS
 from engine.request.result import Candidate, EditResult, Judged
+from engine.runtime.core import State
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
@@ -61,6 +62,11 @@ class Entry:
     @property
     def running(self) -> bool:
         return not self.ticket.left
+
+    @property
+    def finished(self) -> bool:
+        """It has its picture, but for the last touches."""
+        return self.ticket.state is State.FINISHED
 
     def watch(self) -> None:
         """Keep hold of the jobs, which a ticket lets go of when it leaves."""
@@ -143,7 +149,7 @@ class Contest:
         cancelled = self._cancelled
         if cancelled is not None:
             return cancelled
-        if not self.left or any(ticket.result for ticket in self.tickets):
+        if not self.left or any(ticket.state is State.FINISHED for ticket in self.tickets):
             return None
         return next(e.ticket.error for e in self.entries if e.ticket.error and e.left_at is None)
 
@@ -155,7 +161,7 @@ class Contest:
             self.abort()
             return
         for entry in self.entries:
-            if entry.ticket.result is not None and not self._is_finished(entry):
+            if entry.finished and not self._is_finished(entry):
                 self._judge(entry, 1.0, [job.chain[-1].latents for job in entry.jobs])
         self._halve()
 
@@ -175,7 +181,7 @@ class Contest:
             raise error
         if not self.left:
             raise RuntimeError("this edit's candidates are running: step its runtime")
-        finished = [entry for entry in self.entries if entry.ticket.result is not None]
+        finished = [entry for entry in self.entries if entry.finished]
         best = sorted(finished, key=lambda entry: -entry.score)[: self.request.keep or 1]
         parts = tuple(self._part(entry) for entry in best)
         joined = EditResult.joined(parts)

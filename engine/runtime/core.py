@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from time import perf_counter
 from types import MappingProxyType
@@ -78,6 +78,7 @@ class Ticket:
         self.held = False
         """It waits, see :meth:`Runtime.hold`."""
         self._progress = Progress(0, prepared.steps)
+        self._finish: Callable[[], EditResult] | None = None
 
     @property
     def tickets(self) -> tuple[Ticket, ...]:
@@ -105,13 +106,26 @@ class Ticket:
         self._progress = self.progress
         self.jobs, self.prepared = (), None
 
+    def finish_with(self, make: Callable[[], EditResult]) -> None:
+        """Leave, finished but for what ``make`` does."""
+        self.state, self._finish = State.FINISHED, make
+        self.release()
+
     def outcome(self) -> EditResult:
-        """The result of a ticket that has left.
+        """The result of a ticket that has left; where its runtime leaves the last touches to the
+        caller, they are done now, in this thread.
 
         Raises:
             Exception: what ended it, a :class:`~engine.errors.CancelledError` if it was aborted.
             RuntimeError: it has not left yet.
         """
+        if self._finish is not None:
+            finish, self._finish = self._finish, None
+            try:
+                self.result = finish()
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                self.error, self.state = error, State.FAILED
+                _forget_frames(error)
         if self.error is not None:
             raise self.error
         if self.result is None:
@@ -128,6 +142,8 @@ class Runtime:
         load: the arguments of ``InpaintEngine.from_pretrained`` that load it again.
         max_running: how many tickets run at a time; the others are queued, and take no memory but
             for their pictures. None is all.
+        touches: finish pictures (colours, paste) before their ticket leaves. Else
+            :meth:`Ticket.outcome` does, in whose thread it is called: the model waits for none.
     """
 
     def __init__(
@@ -137,11 +153,13 @@ class Runtime:
         *,
         load: Mapping[str, Any] = MappingProxyType({}),
         max_running: int | None = None,
+        touches: bool = True,
     ) -> None:
         self.backbone = backbone
         self.model = model
         self.load = load
         self.max_running = max_running
+        self.touches = touches
         self._loop = Loop()
         self._queue: deque[Ticket] = deque()
         self._running: list[Ticket] = []
@@ -302,12 +320,17 @@ class Runtime:
     def _finish(self, ticket: Ticket) -> None:
         assert ticket.prepared is not None  # noqa: S101 - it has not left
         try:
-            ticket.result = ticket.prepared.result(ticket.jobs, self.model, self.load)
+            make = ticket.prepared.result(ticket.jobs, self.model, self.load)
+            if self.touches:
+                ticket.result = make()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this ticket's alone
             self._end(ticket, error)
             return
-        ticket.state = State.FINISHED
-        ticket.release()
+        if self.touches:
+            ticket.state = State.FINISHED
+            ticket.release()
+        else:
+            ticket.finish_with(make)
 
     def _end(self, ticket: Ticket, error: Exception) -> None:
         """Take an unfinished ticket out of the loop."""

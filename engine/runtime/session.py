@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
+from engine.edit.map_sources import Redrawn, drift_of, map_of_change
 from engine.edit.memory import Renders
 from engine.edit.seeds import draw_seed
-from engine.errors import InputError
+from engine.errors import InputError, setting
+from engine.picture.geometry import Size
+from engine.picture.read import load_image
 from engine.request.request import EditRequest
 from engine.runtime.core import Runtime
 from engine.runtime.progress import run
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from engine.edit.before import PreparedEdit
     from engine.models import Backbone
     from engine.request.result import EditResult
 
+WHOLE = {"strategy": "whole", "region": "full", "prefill": "original"}
+"""What draws all of a frame, and goes on from there whatever the map is then."""
 SESSION_BYTES = 512 * 2**20
 """What a session keeps by default: 40 renders of 30 steps of DPM++ 2M at 1024 px in float16."""
 
@@ -69,6 +79,10 @@ class Session:
         self.memory = Renders(max_bytes, None if store is None else torch.device(store))
         """The steps of its renders."""
         self._weights = backbone.fingerprint()
+        self.drift = math.nan
+        """How far, by :meth:`map_from_change`, a frame that was drawn anew is off where nothing was
+        to change: mean Delta-E 2000. No render shows it: outside its map the picture stays, and
+        inside the colour field takes it away."""
 
     def render(self, **changes: Any) -> EditResult:
         """The edit with ``changes`` to the session's arguments, in this render only.
@@ -87,6 +101,64 @@ class Session:
         finally:
             self.memory.keep()
         return ticket.outcome()
+
+    def map_from_change(self, *, refine: bool = True, **changes: Any) -> NDArray[np.float32]:
+        """Draw the whole frame as the instruction says, and propose where it was changed as a
+        strength map: to be looked at, edited, and rendered with.
+
+        From here on the session draws the whole frame (``strategy="whole"`` where it was given
+        none, ``region="full"``): a render with a map takes what that covers and computes no step.
+
+        Args:
+            refine: along the edges of what was there and of what is there now; else as soft as the
+                change.
+            **changes: as for :meth:`render`.
+
+        Returns:
+            float32 H W in [0, 1], 1 = repaint.
+
+        Raises:
+            InputError: bad input, or the model is shown no picture; nothing was computed.
+            CancelledError: the callback cancelled.
+
+        Example:
+            >>> session = engine.session(image="photo.png", prompt="make the door red")
+            >>> strength_map = session.map_from_change()  # doctest: +SKIP
+            >>> result = session.render(strength_map=strength_map)  # doctest: +SKIP
+        """
+        redrawn = self.redraw(changes)
+        found = map_of_change(redrawn, refine=refine)
+        self.drift = drift_of(redrawn, found)
+        return found
+
+    def redraw(self, changes: Mapping[str, Any]) -> Redrawn:
+        """What :meth:`map_from_change` compares."""
+        if not self._runtime.backbone.main.takes_reference:
+            raise InputError(
+                "a map from what an instruction changes is for models that are shown the picture, "
+                f"such as Flux.2; for others {setting('was')} says what is seen now."
+            )
+        self.arguments = {**WHOLE, **self.arguments, "region": "full", "instruct": True}
+        size = load_image({**self.arguments, **changes}.get("image")).size
+        everywhere = np.ones(Size(*size).shape, np.float32)
+        request = self.request({"num_images": 1, **changes, "strength_map": everywhere})
+        ticket = self._runtime.add(request, self.memory)
+        prepared = cast("PreparedEdit", ticket.prepared)
+        try:
+            run(self._runtime, [ticket], progress=request.progress)
+        finally:
+            self.memory.keep()
+        made = ticket.outcome()
+        (view,) = prepared.shared.inputs.views
+        assert made.latents is not None  # noqa: S101 - there is one view
+        return Redrawn(
+            before=prepared.shared.original(view),
+            after=made.latents,
+            original=np.asarray(prepared.original),
+            made=np.asarray(made.images[0]),
+            size=Size.of(view.strength_map.shape),
+            shown=view.region.size,
+        )
 
     def request(self, changes: Mapping[str, Any]) -> EditRequest:
         """What :meth:`render` asks its runtime for. Who runs it in a runtime of his own gives it

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from time import time
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from engine.request.result import EditResult
+    from engine.runtime.progress import Running
+
 LOG = logging.getLogger("softpaint.serve")
 MEASURED = (*(name for name in WITHOUT_TRUTH if name != "model_calls"), "prompt")
 """Figures of a picture whose right answer is not known."""
 PROMPT_PIXELS = 512 * 512
 """Up to this size a session's picture is measured before it is shown: that takes no time to speak
 of."""
+THREADS = 2
+"""Large pictures' colours and files take longer than a fast model's steps."""
 FORMATS: Mapping[str, tuple[str, str]] = {
     "png": ("PNG", "image/png"),
     "jpg": ("JPEG", "image/jpeg"),
@@ -90,24 +96,47 @@ def encoded(
 
 
 class Finisher:
-    """Measures finished jobs, one after the other, and tells that they are finished.
+    """Makes the pictures of jobs that the model is done with, measures them, and tells that they
+    are finished; the model takes its next steps meanwhile.
 
     Args:
         discreet: results tell the model's name only, not where the server has it.
         left: is called with each job that is over.
+        limit: how many jobs may wait for it before no further one is begun.
     """
 
-    def __init__(self, *, discreet: bool, left: Callable[[Job], None]) -> None:
+    def __init__(self, *, discreet: bool, left: Callable[[Job], None], limit: int) -> None:
         self.discreet = discreet
         self.left = left
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="softpaint-finish")
+        self._limit = limit
+        self._held = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="softpaint-finish")
 
-    def finish(self, job: Job, outputs: Sequence[Output]) -> None:
-        """Measure what a job has made and publish it."""
-        self._pool.submit(self._finish, job, outputs)
+    @property
+    def full(self) -> bool:
+        """Whether it has fallen behind."""
+        return self._held >= self._limit
+
+    def finish(
+        self,
+        job: Job,
+        runs: Mapping[str, Running],
+        done: Callable[[Job, Exception | None], None],
+    ) -> None:
+        """Make a job's pictures, measure and publish them.
+
+        Args:
+            job: that the model is done with.
+            runs: by label, what it was.
+            done: is called when this is over, with the job and what it failed with.
+        """
+        with self._lock:
+            self._held += 1
+        self._pool.submit(self._finish, job, runs, done)
 
     def close(self) -> None:
-        """Wait for what is being measured."""
+        """Wait for what is being finished."""
         self._pool.shutdown()
 
     def record(self, output: Output) -> dict[str, str]:
@@ -116,10 +145,50 @@ class Finisher:
         record = EditRecord.of(result, index=output.index, beside=Path(STANDARD_INPUT))
         return record.metadata()
 
-    def _finish(self, job: Job, outputs: Sequence[Output]) -> None:
-        if self.discreet:
-            for output in outputs:
-                output.result = _without_places(output.result)
+    def _finish(
+        self,
+        job: Job,
+        runs: Mapping[str, Running],
+        done: Callable[[Job, Exception | None], None],
+    ) -> None:
+        failed: Exception | None = None
+        try:
+            self._publish(job, self._made(job, runs))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
+            failed = error
+        with self._lock:
+            self._held -= 1
+        done(job, failed)
+
+    def _made(self, job: Job, runs: Mapping[str, Running]) -> list[Output]:
+        """The pictures of a job.
+
+        Raises:
+            Exception: of an edit of it; of a tolerant job only if there is no picture at all.
+        """
+        made: dict[str, EditResult] = {}
+        for label, run in runs.items():
+            try:
+                made[label] = run.outcome()
+            except Exception as error:
+                if not job.tolerant:
+                    raise
+                job.errors[label] = error
+        if not made:
+            raise next(iter(job.errors.values()))
+        job.candidates = [
+            replace(each, judged=each.judged[-1:])  # earlier looks are of no use to anybody
+            for result in made.values()
+            for each in result.candidates
+        ]
+        return [
+            Output(label, _without_places(part) if self.discreet else part, index)
+            for label, result in made.items()
+            for part in result.parts or [result]
+            for index in range(len(part.seeds))
+        ]
+
+    def _publish(self, job: Job, outputs: Sequence[Output]) -> None:
         picture = outputs[0].picture
         # Who paints waits for the picture: its figures follow, for who asks for the job again.
         live = job.memory is not None and picture.width * picture.height > PROMPT_PIXELS
@@ -156,4 +225,4 @@ def _without_places(result: Any) -> Any:
         for name, value in result.load.items()
     }
     model = Path(str(result.settings.get("model", ""))).name
-    return dataclasses.replace(result, load=load, settings={**result.settings, "model": model})
+    return replace(result, load=load, settings={**result.settings, "model": model})

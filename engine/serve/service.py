@@ -58,7 +58,7 @@ class Service:
         """Its name, for clients."""
         self.limits = limits or Limits()
         self.sessions = Sessions(self.limits.sessions, self.limits.session_bytes)
-        self.finisher = Finisher(discreet=discreet, left=self._left)
+        self.finisher = Finisher(discreet=discreet, left=self._left, limit=self.limits.running)
         self.worker = Worker(engine, self.limits, self.finisher, self.sessions.trim)
         self.meters = Meters(self)
         self._jobs: OrderedDict[str, Job] = OrderedDict()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.errors import CancelledError
 from engine.runtime.contest import Contest
 from engine.serve.errors import BusyError, LeavingError
-from engine.serve.jobs import Job, JobState, Output, Preview, failure
+from engine.serve.jobs import Job, JobState, Preview, failure
 from engine.serve.rate import Rate
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Worker(threading.Thread):
         self._finisher = finisher
         self._settled = settled
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._fore, self._back = engine.runtime(), engine.runtime()
+        self._fore, self._back = self._new_runtime(), self._new_runtime()
 
     # --- what other threads do -------------------------------------------------------------------
 
@@ -209,7 +209,8 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Do what was asked for, start what fits, take a step; again and again."""
         while True:
-            if not self._do_calls(block=not (self.waiting or self.running)):
+            idle = not self.running and (not self.waiting or self._finisher.full)
+            if not self._do_calls(block=idle):
                 break
             self._step(self._start())
         self.drain()
@@ -230,7 +231,7 @@ class Worker(threading.Thread):
     def _start(self) -> list[Job]:
         """Let jobs enter a runtime while there is room in it; those that do."""
         started: list[Job] = []
-        while self.waiting:
+        while self.waiting and not self._finisher.full:
             job = self.waiting[0]
             others = [each for each in self.running if each.background == job.background]
             taken = sum(len(each.tickets) for each in others)
@@ -247,6 +248,9 @@ class Worker(threading.Thread):
         if started:
             self._tell_places()
         return started
+
+    def _new_runtime(self) -> Runtime:
+        return self.engine.runtime(touches=False)  # the finisher does, beside the next steps
 
     def _runtime(self, job: Job) -> Runtime:
         return self._back if job.background else self._fore
@@ -286,27 +290,16 @@ class Worker(threading.Thread):
         return moved
 
     def _finish(self, job: Job) -> None:
-        """Give the pictures to those who measure and tell."""
+        """Give what the model has made to those who make pictures of it, measure and tell."""
         self.running.remove(job)
-        job.errors = {name: run.error for name, run in job.runs.items() if run.error is not None}
-        made = {name: run.outcome() for name, run in job.runs.items() if run.error is None}
-        outputs = [
-            Output(name, part, index)
-            for name, result in made.items()
-            for part in result.parts or [result]
-            for index in range(len(part.seeds))
-        ]
-        job.candidates = [
-            replace(each, judged=each.judged[-1:])  # earlier looks are of no use to anybody
-            for result in made.values()
-            for each in result.candidates
-        ]
-        if not outputs:
-            self._fail(job, next(iter(job.errors.values())))
-            return
+        runs = job.runs
         self._forget(job)
         self._settled()
-        self._finisher.finish(job, outputs)
+        self._finisher.finish(job, runs, self._touched)
+
+    def _touched(self, job: Job, error: Exception | None) -> None:
+        """Called in the finisher's thread when it is done with a job."""
+        self._inbox.put(lambda: None if error is None else self._fail(job, error))
 
     def _end(self, job: Job, error: Exception) -> None:
         """Take a job out of queue and runtime."""
@@ -345,9 +338,9 @@ class Worker(threading.Thread):
                 self.running.remove(job)
                 self._fail(job, error)
         if runtime is self._fore:
-            self._fore = self.engine.runtime()
+            self._fore = self._new_runtime()
         else:
-            self._back = self.engine.runtime()
+            self._back = self._new_runtime()
 
     def _tell_places(self) -> None:
         for place, job in enumerate(self.waiting, 1):

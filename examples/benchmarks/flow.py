@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import T5Config, T5EncoderModel
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
@@ -33,17 +34,28 @@ STEPS = 25
 GUIDANCE = 4.0
 
 
-class Bench:
-    """pocket-flow, and diffusers' pipeline around the same modules."""
+def beside_a_t5(engine: InpaintEngine) -> InpaintEngine:
+    """The same model with a small T5 of random weights, whose 256 tokens are all told apart."""
+    width = engine.pipe.transformer.config.joint_attention_dim
+    config = T5Config(
+        vocab_size=len(engine.pipe.tokenizer), d_model=width, d_ff=width, num_layers=1, num_heads=2
+    )
+    torch.manual_seed(0)
+    own = {"text_encoder_3": T5EncoderModel(config).eval(), "tokenizer_3": engine.pipe.tokenizer}
+    return InpaintEngine.from_pipe(type(engine.pipe)(**{**engine.pipe.components, **own}))
 
-    def __init__(self, repeats: int) -> None:
+
+class Bench:
+    """A flow model, and diffusers' pipeline around the same modules."""
+
+    def __init__(self, repeats: int, engine: InpaintEngine) -> None:
         self.repeats = repeats
-        self.engine = InpaintEngine.from_pretrained("pocket-flow", device="cpu")
+        self.engine = engine
         backbone = self.engine.backbone
         self.peer = peer_pipeline(
             backbone, "diffusers-4ch", fresh_scheduler(None, backbone.pipe.scheduler)
         )
-        scene = world.demo_scenes()[0]
+        scene = world.sample_edits()[0]
         self.prompt = scene.prompt
         self.image, self.mask = (Image.fromarray(each) for each in (scene.image, scene.mask))
         alone = torch.get_num_threads() == 1
@@ -116,8 +128,12 @@ def measured(bench: Bench) -> list[Row]:
     four, each = bench.medians(bench.shared, bench.apart)
     first, peer = (reads_a_step(partial(act)) for act in (bench.first, bench.diffusers))
     none: dict[str, Any] = {"max_difference": None}
+    words = Bench(bench.repeats, beside_a_t5(bench.engine))
+    with_words, theirs_too = words.medians(words.first, words.diffusers)
+    unit = f"s, {STEPS} steps, with a T5's tokens"
     return [
         row("flow-single-edit", ours, theirs, 1.0, unit=f"s, {STEPS} steps", **none),
+        row("flow-single-edit-t5", with_words, theirs_too, 1.0, unit=unit, **none),
         row("flow-shared-4", four, each, 0.7, unit="s, against four edits of our own", **none),
         row("flow-host-reads", first, peer, 0.0, of="softpaint", unit="reads a step", **none),
     ]
@@ -133,7 +149,8 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    rows = measured(Bench(options.repeats))
+    engine = InpaintEngine.from_pretrained("pocket-flow", device="cpu")
+    rows = measured(Bench(options.repeats, engine))
     print(machine() + "\n")
     print("| row | softpaint | peer | ratio | goal | | max. difference | unit |")
     print("|---|---:|---:|---:|---|---|---:|---|")

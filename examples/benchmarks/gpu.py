@@ -32,6 +32,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -542,6 +543,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the rows with their details")
     parser.add_argument("--markdown", type=Path, help="write the table")
     asked = parser.parse_args(arguments)
+    diffusers_logging.set_verbosity_error()  # it tells of every cast
     wanted = asked.rows.split(",")
     if unknown := set(wanted) - set(ROWS):
         parser.error(f"unknown row {min(unknown)!r}; known: {', '.join(ROWS)}")

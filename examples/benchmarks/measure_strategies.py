@@ -116,7 +116,7 @@ def _schedulers(engine: InpaintEngine) -> list[str]:
 def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence[str]) -> None:
     """The demo's scenes through the strategies, and outpainting."""
     rows: list[list[tuple[Any, str]]] = []
-    for scene in world.demo_scenes():
+    for scene in world.sample_edits():
         region: dict[str, Any] = {"mask": scene.mask}
         if scene.strength_map is not None:
             region = {"strength_map": scene.strength_map}

@@ -132,7 +132,7 @@ class Bench:
         self.clock: Callable[[], float] = time.process_time if single else time.perf_counter
         self.meter = Meter(self.engine.pipe, self.clock)
 
-        scene = world.demo_scenes()[0]
+        scene = world.sample_edits()[0]
         self.prompt = scene.prompt
         self.image, self.mask = (Image.fromarray(each) for each in (scene.image, scene.mask))
 
@@ -429,7 +429,7 @@ def arriving(bench: Bench, count: int = 16) -> list[Arrival]:
     rng = np.random.default_rng(0)
     bench.edit(num_inference_steps=14)
     pace = bench.meter.run(lambda: bench.edit(num_inference_steps=14))["total"]
-    scenes, at, arrivals = world.demo_scenes(), 0.0, []
+    scenes, at, arrivals = world.sample_edits(), 0.0, []
     for number in range(count):
         scene = scenes[int(rng.integers(len(scenes)))]
         request = EditRequest(

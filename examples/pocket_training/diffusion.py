@@ -250,7 +250,7 @@ def stage_unet(options: argparse.Namespace) -> None:
     data = CaptionedLatents(options, seed=int(time.time()))
     run = Run("unet", model.models, options, lr=options.lr or 1e-3, final=0.01, ema=0.998)
     diffusion, batch = Diffusion(options.device), options.batch
-    for _ in run.reporting(900, lambda: _report_samples(model, run, options)):
+    for _ in run.reporting(900, lambda: _report(model, run, options)):
         latents, things, captions = data.batch(batch)
         captions = ["" if data.rng.random() < 0.05 else caption for caption in captions]
         noisy, noise, timesteps = diffusion.noisy(latents)
@@ -288,11 +288,12 @@ def draw_samples(pipe: Any, captions: Sequence[str], guidance: float = 4.5) -> I
     return np.concatenate(images)
 
 
-def _report_samples(model: TextToImage, run: Run, options: argparse.Namespace) -> None:
-    for module in model.models.values():
-        module.eval()
+def report_samples(pipe: Any, run: Run, options: argparse.Namespace) -> None:
+    """Write ``NAME.png``: samples of held-out captions above what the renderer makes of their
+    scenes.
+    """
     captions = held_out_captions(16)
-    images = draw_samples(model.pipeline(finished_vae(options)), captions)
+    images = draw_samples(pipe, captions)
     truth = np.stack(
         [
             world.render(world.sample_scene(world.HELD_OUT_SEEDS[5000 + i]), SIZE).image
@@ -305,5 +306,11 @@ def _report_samples(model: TextToImage, run: Run, options: argparse.Namespace) -
         options.out / f"{run.name}.png",
     )
     run.log(f"samples written; captions of the first: {captions[0]!r}")
+
+
+def _report(model: TextToImage, run: Run, options: argparse.Namespace) -> None:
+    for module in model.models.values():
+        module.eval()
+    report_samples(model.pipeline(finished_vae(options)), run, options)
     for module in model.models.values():
         module.train()

@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from engine.models.speed.joint_attention import count_bias, counted_attention
-from engine.pocket import model_folder, world
-from examples.pocket_training.data import SIZE, autocast, sheet
-from examples.pocket_training.diffusion import CaptionedLatents, draw_samples, held_out_captions
+from engine.pocket import model_folder
+from examples.pocket_training.data import SIZE, autocast
+from examples.pocket_training.diffusion import CaptionedLatents, report_samples
 from examples.pocket_training.run import Run, restore
 from examples.pocket_training.text import new_tokenizer
 
@@ -188,8 +187,8 @@ def stage_flow(options: argparse.Namespace) -> None:
     model = FlowModel(options.device)
     data = CaptionedLatents(options, seed=int(time.time()), photo_share=0.03)
     run = Run("flow", {"transformer": model.transformer}, options, lr=1.5e-3, final=0.01, ema=0.999)
-    vae = shipped_vae().to(options.device)
-    for _ in run.reporting(1200, lambda: _report(model, vae, run, options)):
+    pipe = model.pipeline(shipped_vae().to(options.device))
+    for _ in run.reporting(1200, lambda: report_samples(pipe, run, options)):
         latents, _, captions = data.batch(options.batch)
         captions = ["" if data.rng.random() < DROPPED else caption for caption in captions]
         words, pooled = model.condition(captions)
@@ -197,24 +196,6 @@ def stage_flow(options: argparse.Namespace) -> None:
         with autocast(options):
             predicted = model.predict(inputs, times, words, pooled)
         run.step((predicted.float() - wanted).square().mean())
-
-
-def _report(model: FlowModel, vae: Any, run: Run, options: argparse.Namespace) -> None:
-    """Samples of held-out captions above what the renderer makes of their scenes."""
-    captions = held_out_captions(16)
-    images = draw_samples(model.pipeline(vae), captions)
-    truth = np.stack(
-        [
-            world.render(world.sample_scene(world.HELD_OUT_SEEDS[5000 + i]), SIZE).image
-            for i in range(16)
-        ]
-    )
-    sheet(
-        np.concatenate([images[:8], truth[:8], images[8:], truth[8:]]),
-        8,
-        options.out / f"{run.name}.png",
-    )
-    run.log(f"samples written; captions of the first: {captions[0]!r}")
 
 
 def finished_flow(options: argparse.Namespace) -> FlowModel:

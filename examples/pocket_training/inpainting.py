@@ -191,7 +191,7 @@ def _report_inpainting(base: TextToImage, unet: Any, run: Run, options: argparse
     )
     pipe.set_progress_bar_config(disable=True)
     rows = []
-    for demo in world.demo_scenes():
+    for demo in world.sample_edits():
         output = pipe(
             demo.prompt,
             image=Image.fromarray(demo.image),

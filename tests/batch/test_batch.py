@@ -189,6 +189,7 @@ def test_retry_verify_and_status(photos, tmp_path, pocket, capsys):
     batch(photos, out, pocket)
     assert run(["batch", "status", str(out)]) == 0
     assert "4 pictures, 1 failed" in (said := capsys.readouterr().out)
+    assert said.startswith("5 of 5 edits have ended")
     assert "c.png: " in said
     assert run(["batch", "retry", str(out)]) == 0
     Image.open(photos / "a.png").save(photos / "c.png")

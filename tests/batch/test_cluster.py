@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from engine.batch.cluster import Cluster, PartEditor, run_on_cluster, write_parts
+from engine.batch.drive import Disk
 from engine.batch.listing import items_of
 from engine.batch.run import Survey
 from engine.batch.store import SEGMENTS, Store
 from engine.batch.workers import Plan
-from engine.errors import InputError
+from engine.errors import InputError, OutputError
 
 
 @pytest.fixture
@@ -76,6 +77,23 @@ def test_a_part_whose_actor_died_is_ended_by_another(begun, pocket, monkeypatch)
     store.flush()
     store._gather()
     assert (store.verify().whole, store.verify().broken) == (3, [])
+
+
+def test_an_actor_whose_batch_was_begun_anew_writes_no_more(begun, pocket, monkeypatch):
+    """Its driver was killed, which Ray has not told it yet."""
+    store, name, plan = begun
+    write = Disk.write
+
+    def taken_over(self, file, data):
+        write(self, file, data)
+        if file.endswith(".png"):
+            self.clear(".softpaint/parts")
+
+    monkeypatch.setattr(Disk, "write", taken_over)
+    with pytest.raises(OutputError, match="another run goes on"):
+        PartEditor(pocket, plan, 3).edit(name)
+    assert len(list(store.drive.folder.glob("*.png"))) == 1
+    assert not store.drive.names(SEGMENTS)
 
 
 def test_an_item_that_kills_its_actor_is_given_up(begun, pocket):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.batch.known import Tally
 from engine.batch.listing import items_of as listed
 from engine.errors import InputError
 
@@ -107,3 +108,12 @@ def test_what_cannot_begin(tmp_path):
     (tmp_path / "edits.jsonl").write_text(f"{row}\n{row}")
     with pytest.raises(InputError, match="would both be written to"):
         items_of(tmp_path / "edits.jsonl")
+
+
+def test_a_tally_counts_every_name():
+    tally = Tally()
+    names = [f"{number % 3000}.png" for number in range(7000)]
+    counts = [tally.add(name) for name in names]
+    assert counts == [1 + number // 3000 for number in range(7000)]
+    assert "2999.png" in tally
+    assert "3000.png" not in tally

@@ -15,7 +15,7 @@ from engine.batch import drive as drives
 from engine.batch.export import export
 from engine.batch.listing import items_of
 from engine.batch.run import run_batch
-from engine.batch.store import FAILURES, LINES, OWN, SEGMENTS, Store
+from engine.batch.store import FAILURES, LINES, OWN, REPORT, SEGMENTS, Store
 from engine.batch.workers import Plan
 from engine.cli import run
 from engine.errors import InputError
@@ -216,3 +216,39 @@ def test_nothing_broken_is_exported(tmp_path, capsys):
     with pytest.raises(InputError, match=r"00000.png was changed since it was written"):
         export(store, str(tmp_path / "set"), "webdataset")
     assert not (tmp_path / "set").exists() or not list((tmp_path / "set").iterdir())
+
+
+def test_a_picture_without_a_line_that_is_not_asked_for_any_more_goes(tmp_path):
+    """What a killed run has left; other people's files stay."""
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+        for number, data in enumerate((b"softpaint:", b"softpaint:", b"-")):
+            store.drive.write(f"{number:05}.png", data)
+        store.add([line(0)])
+    (tmp_path / "out" / OWN / "working").touch()
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+        assert store.drive.names("") == ["00000.png", "00002.png", LINES]
+
+
+def test_a_kill_while_the_report_is_written_leaves_nothing_for_ever(tmp_path, monkeypatch):
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+
+    def torn(self, name, data):
+        if name == REPORT:
+            (self.folder / ".softpaint-1.tmp").touch()
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    write = drives.Disk.write
+    with monkeypatch.context() as patched:
+        patched.setattr(drives.Disk, "write", torn)
+        with pytest.raises(KeyboardInterrupt):
+            store.report("page")
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+    store.report("page")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert (tmp_path / "out" / REPORT).read_text() == "page"
+    assert not store.drive.exists(f"{OWN}/working")

@@ -370,15 +370,18 @@ def test_models_lists_the_embedded_model(capsys):
 
 @pytest.mark.filterwarnings("ignore::strategies.FewStepsWarning")
 def test_demo_draws_the_scenes_and_prints_a_table(tmp_path, capsys, pocket):
-    assert run(["demo", "-o", str(tmp_path), "--steps", "2"]) == 0
+    assert run(["demo", "-o", str(tmp_path), "--steps", "2", "--size", "64"]) == 0
     text = capsys.readouterr().out
     for name in pocket.strategies():
         row = re.search(
-            rf"^{re.escape(name)} +([\d.]+) +(\d+) +(\d+) +([\d.]+)$", text, re.MULTILINE
+            rf"^{re.escape(name)} +([\d.]+) +(\d+) +(\d+) +([\d.]+) +([\d.]+)$",
+            text,
+            re.MULTILINE,
         )
         assert row, text
         assert row[3] == "0"  # untouched pixels are untouched
         assert 0 <= float(row[4]) <= 1
+        assert 0 < float(row[5]) < 100
     assert str(tmp_path / "softpaint-demo.png") in text
     assert "Real work takes a real checkpoint" in text
     assert pixels(tmp_path / "softpaint-demo.png").shape[1] > 500

@@ -69,7 +69,7 @@ def test_bad_ones_are_refused_before_anything_is_written(go, files):
     for line, message, expected in (
         ("--lora gone.safetensors", "there is no file gone.safetensors", 1),
         ("--lora mask.png", "mask.png is no .safetensors file", 1),
-        ("--embedding style.safetensors", "holds no embedding", 1),
+        ("--embedding style.safetensors", "is a LoRA, not an embedding", 1),
     ):
         code, said = go(EDIT + line + " -o x.png")
         assert code == expected, said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from engine import InpaintEngine, InputError, UnknownNameError
@@ -77,7 +78,7 @@ class TestWhatIsDone:
         assert "inpaint9 is better at it" in told.reasons[-1]
 
     def test_every_task_names_strategies_that_there_are(self):
-        assert set(ORDER) == {"remove", "add", "replace", "restyle", "extend"}
+        assert set(ORDER) == {"remove", "add", "replace", "recolour", "restyle", "extend"}
         assert {
             part for names in ORDER.values() for name in names for part in name.split("+")
         } <= set(list_strategies())
@@ -130,7 +131,7 @@ class TestWhatIsDone:
 
 
 class TestPrefill:
-    @pytest.mark.parametrize("task", ["add", "replace", "restyle"])
+    @pytest.mark.parametrize("task", ["add", "replace", "recolour", "restyle"])
     def test_what_changes_something_starts_from_it(self, task):
         assert choose_prefill([HARD], 1.0, task) == "original"
 
@@ -145,6 +146,27 @@ class TestPrefill:
         assert named.settings["prefilled"] == "original"
         nine = edited(engine, strategy="inpaint9", task="replace")
         assert nine.settings["prefilled"] == "blur"
+
+    def test_another_colour_keeps_the_shape(self, engine):
+        """Three fifths of a run, from the original; a strength that is said is taken as it is."""
+        named, partly, nine = (
+            edited(engine, task="recolour", num_inference_steps=10, output_type="latent", **changes)
+            for changes in (
+                {"strategy": "differential"},
+                {"strategy": "differential", "strength": 0.5},
+                {"strategy": "inpaint9"},
+            )
+        )
+        assert [each.model_calls for each in (named, partly, nine)] == [6, 5, 10]
+        plain = edited(
+            engine,
+            strategy="differential",
+            prefill="original",
+            strength=0.6,
+            num_inference_steps=10,
+            output_type="latent",
+        )
+        assert torch.equal(named.latents, plain.latents)
 
 
 def test_halving_costs_a_part_of_all_runs():

@@ -15,8 +15,10 @@ from engine.cli.app import run
 from engine.cli.regions import regions_of
 from engine.denoise.guidance import ClassifierFree, Unguided
 from engine.denoise.regional import Mixture
+from engine.edit.regional import Placed, grouped
 from engine.models.coupled import WEIGHTS, Coupled, coupled
 from engine.request.record import EditRecord
+from engine.request.request import EditRequest
 from engine.request.schema import json_schema
 
 STEPS = 3
@@ -107,6 +109,37 @@ def test_regions_apart_share_a_run_where_the_coupling_is_named(engine, photo):
         for how in ("auto", "attention")
     )
     assert (own, shared) == ([[1], [2]], [[1, 2]])
+
+
+def test_regions_that_hardly_overlap_have_runs_of_their_own_and_are_blended(engine, photo):
+    """Each is as in its own run but where they overlap, where the deeper one counts more."""
+    left, right = box(0, 8, 26, 30), box(22, 8, 48, 30)
+    regions = [Region(left, "a barn"), Region(right, "a tent")]
+    joint = edited(engine, photo, regions)
+    assert joint.settings["runs"] == [[1], [2]]
+    own = [pixels(edited(engine, photo, [each])) for each in regions]
+    for strength_map, other, picture in zip((left, right), (right, left), own, strict=True):
+        alone = (strength_map > 0) & (other == 0)
+        assert np.abs(pixels(joint)[alone] - picture[alone]).max() <= 2.01 / 255
+    both = (left > 0) & (right > 0)
+    low, high = np.minimum(*own) - 2.01 / 255, np.maximum(*own) + 2.01 / 255
+    assert ((pixels(joint) >= low) & (pixels(joint) <= high))[both].all()
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "runs"),
+    [
+        (box(0, 0, 64, 30), box(0, 30, 64, 64), 1),  # halves of a picture
+        (box(8, 8, 40, 40), box(20, 8, 56, 40), 1),  # much in common
+        (box(8, 8, 30, 30), box(16, 16, 24, 24), 1),  # one in the other
+        (box(8, 8, 30, 30), box(30, 8, 56, 30), 2),  # a side in common
+        (box(8, 8, 30, 30), box(28, 28, 56, 56), 2),  # a corner
+    ],
+)
+def test_which_regions_are_one_picture(engine, photo, one, two, runs):
+    request = EditRequest.read({"image": photo, "regions": [Region(one), Region(two)]})
+    placed = [Placed(n, Region(m), m) for n, m in ((1, one), (2, two))]
+    assert len(grouped(placed, request, engine.backbone)) == runs
 
 
 # --- together ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from PIL import Image
 
 from controls import Control
 from engine import InpaintEngine
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 from engine.solvers.names import list_schedulers
 from tests.kit import tiny
 
@@ -47,7 +47,7 @@ def hashed(*pictures: Any) -> str:
 def cases() -> Cases:
     """Every golden edit: its name, and what makes it and gives its hash."""
     engine = InpaintEngine.from_pretrained()
-    scene, other = demo_scenes()[:2]
+    scene, other = sample_edits()[:2]
     photo = Image.fromarray(np.asarray(scene.image))
     ramp = np.clip(np.linspace(-0.2, 1.2, 128), 0, 1)[None].repeat(128, 0).astype(np.float32)
     hard: dict[str, Any] = {

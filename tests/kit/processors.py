@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import InpaintEngine
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 
 ROUNDING = 2
 """Grey levels. Last bits that differ grow over the steps, to 1e-4 of a picture in [0, 1] at most,
@@ -23,7 +23,7 @@ and a value between two levels is rounded to either; the colour's repair does so
 
 def edited() -> np.ndarray:
     """uint8 ``(H, W, 3)``: a few guided steps through encoder, loop, decoder, colour and paste."""
-    scene = demo_scenes()[0]
+    scene = sample_edits()[0]
     result = InpaintEngine.from_pretrained(device="cpu").edit(
         image=scene.image,
         mask=scene.mask,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, ControlNetUnionModel
+from diffusers import ControlNetModel, ControlNetUnionModel, T2IAdapter
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from engine.models.formats.original_names import original_names
@@ -129,3 +129,34 @@ def image_reader(width: int = 24) -> dict[str, Any]:
         "image_encoder": CLIPVisionModelWithProjection(config).eval(),
         "feature_extractor": CLIPImageProcessor(size=32, crop_size=32),
     }
+
+
+def t2i_adapter(unet: Any, kind: str = "full_adapter_xl", seed: int = 7, inputs: int = 3) -> Any:
+    """A T2I-Adapter for a UNet, whose zero biases are anything but zero."""
+    torch.manual_seed(seed)
+    channels = list(unet.config.block_out_channels)
+    # A light one has a last level beside those that it is told, as wide as the one before.
+    told = channels[:-1] if kind == "light_adapter" else channels
+    net: Any = T2IAdapter(
+        in_channels=inputs,
+        channels=told,
+        num_res_blocks=4 if kind == "light_adapter" else 2,
+        downscale_factor=16 if kind == "full_adapter_xl" else 8,
+        adapter_type=kind,
+    )
+    return net.eval()
+
+
+def t2i_original(net: Any) -> dict[str, torch.Tensor]:
+    """A T2I-Adapter's weights as TencentARC's files name them."""
+    state = {}
+    for name, each in net.state_dict().items():
+        own = name.removeprefix("adapter.")
+        if net.config.adapter_type == "light_adapter":
+            own = own.replace(".resnets.", ".body.")
+        elif own.startswith("body."):
+            _, level, kind, *rest = own.split(".")
+            block = 2 * int(level) + (int(rest.pop(0)) if kind == "resnets" else 0)
+            own = ".".join(["body", str(block), *([] if kind == "resnets" else [kind]), *rest])
+        state[own] = each
+    return state

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import InpaintEngine, Strategy
+from engine import InpaintEngine, InputError, Strategy
 from engine.models import FAMILIES
 from tests.kit import tiny
 from tests.kit.families import TINY
@@ -108,3 +108,13 @@ def test_skipped_is_full_and_retuned_is_full(model):
     retuned = session.render(strength_map=after)
     assert torch.equal(retuned.latents, full.latents)
     assert retuned.reused_calls + retuned.skipped_calls > 0
+
+
+def test_erasing_runs_or_is_refused_in_a_line(model):
+    """It needs a UNet's self-attention."""
+    if model.backbone.main.redirects:
+        assert torch.isfinite(edited(model, strategy="erase")).all()
+        return
+    with pytest.raises(InputError, match="cannot be told so") as refused:
+        edited(model, strategy="erase")
+    assert "\n" not in str(refused.value)

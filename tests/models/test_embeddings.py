@@ -121,9 +121,9 @@ def test_what_is_refused(tmp_path, engine, capsys):
     lora = saved({"a.lora_down.weight": torch.zeros(2), "b": torch.zeros(2)}, "lora.safetensors")
     for path, message in (
         (tmp_path / "evil.pt", "as tensors alone"),
-        (tmp_path / "no.safetensors", "not a readable file"),
+        (tmp_path / "no.safetensors", "not a readable .safetensors file"),
         (wide, "for text encoders of 999 dimensions; this model's have 32, 32"),
-        (lora, "holds no embedding"),
+        (lora, "is a LoRA, not an embedding"),
         (tmp_path / "none.pt", "there is no file"),
     ):
         with pytest.raises(ModelError, match=message):

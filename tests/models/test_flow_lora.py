@@ -66,7 +66,7 @@ def test_one_of_another_family_is_refused(model, tmp_path):
         engine.load_lora(file)
     assert engine.adapters.recorded() == {}
     wrong = ldm.write(tmp_path / "vae.safetensors", {"decoder.conv_in.weight": torch.ones(1)})
-    with pytest.raises(ModelError, match="is no LoRA but a VAE"):
+    with pytest.raises(ModelError, match="is a VAE, not a LoRA"):
         engine.load_lora(wrong)
 
 

@@ -27,7 +27,11 @@ from strategies import get_strategy
 from tests.kit import tiny, tiny_flux
 from tests.kit.tiny import SIZE, edited
 
-BASE = [name for name in tiny.STRATEGIES if get_strategy(name).network == "base"]
+BASE = [
+    name
+    for name in tiny.STRATEGIES
+    if get_strategy(name).network == "base" and name != "erase"  # it is for UNets
+]
 RAMP = np.tile(np.linspace(0, 1, SIZE, dtype=np.float32), (SIZE, 1))
 
 

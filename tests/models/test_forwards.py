@@ -57,7 +57,7 @@ def test_edits_alone_and_together(same_bits):
     engine = InpaintEngine.from_pretrained(device="cpu")
     if same_bits:
         engine.optimise("same-bits")
-    scenes = world.demo_scenes()
+    scenes = world.sample_edits()
     edits: list[dict[str, Any]] = [
         {
             "image": scenes[number].image,

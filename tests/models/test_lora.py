@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from engine import InpaintEngine, InputError, ModelError
 from engine.errors import SoftpaintWarning
@@ -63,6 +67,23 @@ def test_kohyas_files_do_what_diffusers_loader_does(tmp_path, sdxl, convolutions
     got, want = latents(ours), latents(theirs)
     assert apart(got, before) > 0.01
     assert apart(got, want) < NEAR
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_an_edit_with_one_is_diffusers_to_the_bit(file, channels):
+    """On the same weights: the LoRA's layers are in the modules that both run."""
+    engine = InpaintEngine.from_pipe(StableDiffusionXLPipeline(**tiny.modules()))
+    engine.load_lora(file)
+    parts = {name: part for name, part in engine.pipe.components.items() if part is not None}
+    strategy = "blend"
+    if channels == 9:
+        nine = made(inpaint=True)
+        nine.load_lora(file)
+        tiny.edited(nine, strategy="inpaint9", num_inference_steps=1)  # it is lent when it is used
+        parts = {name: part for name, part in nine.pipe.components.items() if part is not None}
+        parts["unet"], strategy = nine.backbone.network("inpaint").unet, "inpaint9"
+    pair = tiny.both(StableDiffusionXLInpaintPipeline, parts, strategy)
+    assert tiny.difference(pair) == 0.0
 
 
 def test_diffusers_own_files_and_their_alphas(tmp_path, engine):
@@ -267,7 +288,10 @@ def test_what_fits_nothing_is_told(tmp_path, engine):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda _: {"model.diffusion_model.out.2.weight": torch.ones(2)}, "is no LoRA"),
+        (
+            lambda _: {"model.diffusion_model.out.2.weight": torch.ones(2)},
+            "a UNet alone",
+        ),
         (
             lambda _: tiny_adapters.lora({"lora_unet_double_blocks_0_img": torch.Size((4, 4))}),
             "of another family",
@@ -293,11 +317,11 @@ def test_files_that_are_none(tmp_path, engine):
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"<html>")
     for place, message in (
-        (bad, "not a readable"),
+        (bad, "is a web page"),
         (tmp_path / "no.safetensors", "there is no file"),
         (tmp_path, None),
     ):
-        with pytest.raises(ModelError, match=message or "not a readable"):
+        with pytest.raises(ModelError, match=message or "is a web page"):
             engine.load_lora(place)
     with pytest.raises(InputError, match="no LoRA 'other'; loaded: none"):
         engine.unload_lora("other")

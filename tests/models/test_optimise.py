@@ -80,7 +80,7 @@ def test_compiled_blocks_change_the_last_bits_only():
 
 
 def painted(engine: InpaintEngine) -> np.ndarray:
-    scene = world.demo_scenes()[0]
+    scene = world.sample_edits()[0]
     made = engine.edit(
         image=scene.image, mask=scene.mask, prompt=scene.prompt, num_inference_steps=4, seed=1
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scene():
-    return world.demo_scenes()[0]
+    return world.sample_edits()[0]
 
 
 def edit(engine, scene, **changes):

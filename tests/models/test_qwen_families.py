@@ -52,7 +52,7 @@ def soft() -> np.ndarray:
 
 def test_prompts_of_unequal_lengths_share_a_call(flow):
     edits = [
-        settings(prompt=prompt, negative_prompt=negative, seed=seed)
+        settings(prompt=prompt, negative_prompt=negative, seed=seed, guidance_scale=2.0)
         for seed, (prompt, negative) in enumerate([("sky", "fog"), ("a red house by the sea", "")])
     ]
     together = flow.edit_many(edits)

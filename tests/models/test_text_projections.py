@@ -172,7 +172,7 @@ def test_an_edit_projects_its_text_once(strategy, pocket, monkeypatch):
             calls.append(rows.shape)
         return linear(rows, *others)
 
-    scene = world.demo_scenes()[0]
+    scene = world.sample_edits()[0]
     edit: dict[str, Any] = {"image": scene.image, "mask": scene.mask, "prompt": scene.prompt}
     pocket.edit(**edit, strategy=strategy, num_inference_steps=2)  # the prompt is encoded
     monkeypatch.setattr(torch.nn.functional, "linear", noted)

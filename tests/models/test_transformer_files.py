@@ -231,7 +231,7 @@ class TestRefusals:
     def test_a_vae_of_another_form(self, models):
         qwen, z_image = models["qwen-image"], models["z-image"]
         with pytest.raises(ModelError, match="latents of 16 channels; this model's have 4"):
-            loaded(qwen.file, base=qwen.base, vae=z_image.base / "vae")
+            loaded(models["flux"].file, base=models["flux"].base, vae=z_image.base / "vae")
         with pytest.raises(ModelError, match="this model's VAE is a AutoencoderKLQwenImage"):
             loaded(qwen.file, base=qwen.base, vae=models["flux"].base / "vae")
 
@@ -241,12 +241,25 @@ class TestRefusals:
             ("transformer_blocks.0.attn.to_q.wscales", "SVDQuant"),
             ("double_blocks.0.img_attn.qkv.weight_scale_2", "NVFP4"),
             ("double_blocks.0.img_mod.weight.quant_state.bitsandbytes__nf4", "bitsandbytes"),
+            ("double_blocks.0.img_attn.qkv.weight_scale_inv", "scale for each block"),
         ],
     )
     def test_what_cannot_be_unpacked_here(self, models, tmp_path, tensor, told):
-        tensors = {**models["flux"].tensors, tensor: torch.zeros(1)}
-        with pytest.raises(ModelError, match=f"{told}.*give it in 16 bits"):
-            loaded(ldm.write(tmp_path / "packed.safetensors", tensors))
+        own = models["flux"]
+        path = ldm.write(tmp_path / "packed.safetensors", {**own.tensors, tensor: torch.zeros(1)})
+        for more in ({}, {"base": own.base}):
+            with pytest.raises(ModelError, match=f"{told}.*give it in 16 bits"):
+                loaded(path, **more)
+
+    def test_whole_numbers_and_scales_in_a_byte(self, models, tmp_path):
+        own = models["flux"]
+        name = "transformer_blocks.0.attn.to_q.weight"
+        packed = own.tensors[name].to(torch.int8)
+        eights = {**own.tensors, name: packed}
+        scales = {**own.tensors, f"{name}_scale": torch.zeros(1, dtype=torch.uint8)}
+        for tensors, told in ((eights, "whole numbers"), (scales, "for each block")):
+            with pytest.raises(ModelError, match=f"{told}.*give it in 16 bits"):
+                loaded(ldm.write(tmp_path / "packed.safetensors", tensors), base=own.base)
 
     def test_a_file_with_holes(self, models, tmp_path):
         own = models["qwen-image"]
@@ -272,6 +285,7 @@ def test_no_layout_is_refused_by_name():
             for group in file.marks:
                 header: Any = SimpleNamespace(
                     shapes=dict.fromkeys(f"{mark}x" for mark in group),
+                    types={},
                     has=lambda *starts, group=group: any(
                         f"{mark}x".startswith(starts) for mark in group
                     ),

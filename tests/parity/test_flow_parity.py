@@ -54,6 +54,27 @@ def test_flux(flux, strength, images):
     assert difference(both(**flux, strength=strength, num_images=images)) == 0.0
 
 
+@pytest.mark.parametrize("kind", [FluxInpaintPipeline, FluxFillPipeline])
+def test_schnell_is_not_guided_whatever_the_scale(kind):
+    fill = kind is FluxFillPipeline
+    parts = tiny_flux.modules(guidance=False, fill=fill)
+    assert difference(both(kind, parts, "fill" if fill else "blend", guidance_scale=6.0)) == 0.0
+
+
+def test_a_distilled_klein_is_not_guided_whatever_the_scale():
+    pair = both(
+        Flux2KleinInpaintPipeline,
+        tiny_flux.flux2_modules(),
+        "blend",
+        guidance_scale=4.0,
+        prompt=None,
+        prompt_embeds=tiny_flux.embedded(),
+        extra={"is_distilled": True},
+        ours={"negative_prompt_embeds": tiny_flux.embedded(seed=9)},
+    )
+    assert difference(pair) == 0.0
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize(("strength", "images"), RUNS)
 def test_klein(guidance, strength, images):

@@ -69,7 +69,7 @@ def test_the_9_channel_unet_fills_a_hole_in_plain_diffusers() -> None:
     assert unet.config.in_channels == 9
     pipe = StableDiffusionXLInpaintPipeline.from_pretrained(pocket.model_path(), unet=unet)
     pipe.set_progress_bar_config(disable=True)
-    removal = world.demo_scenes()[1]
+    removal = world.sample_edits()[1]
     filled = pipe(
         removal.prompt,
         image=Image.fromarray(removal.image),
@@ -185,7 +185,7 @@ def test_the_inpainting_pipeline_runs_on_the_folder_unchanged() -> None:
 
     pipe = StableDiffusionXLInpaintPipeline.from_pretrained(FOLDER)
     pipe.set_progress_bar_config(disable=True)
-    demo = world.demo_scenes()[0]
+    demo = world.sample_edits()[0]
     output = pipe(
         demo.prompt,
         image=Image.fromarray(demo.image),

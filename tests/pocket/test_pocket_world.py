@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,23 +205,29 @@ def test_wrong_fields_are_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [128, (128, 192)])
-def test_demo_edits_are_whole(size: int | tuple[int, int]) -> None:
-    demos = world.demo_scenes(size)
-    assert len({demo.name for demo in demos}) == len(demos) >= 3
-    for demo in demos:
-        shape = demo.image.shape[:2]
-        assert demo.mask.shape == shape
-        assert demo.mask.any()
-        assert not demo.mask.all()
-        assert world.attributes_from_caption(demo.prompt).time is not None
-        allowed = demo.mask if demo.strength_map is None else demo.strength_map > 0
-        if demo.strength_map is not None:
-            assert demo.strength_map.dtype == np.float32
-            assert demo.strength_map.min() >= 0
-            assert demo.strength_map.max() <= 1
-        if demo.truth is not None:
-            np.testing.assert_array_equal(demo.truth[~allowed], demo.image[~allowed])
-            assert (demo.truth != demo.image).any()
+@pytest.mark.parametrize("several", [world.demo_scenes, world.sample_edits])
+def test_demo_edits_are_whole(several: Any, size: int | tuple[int, int]) -> None:
+    edits = several(size)
+    assert len({edit.name for edit in edits}) == len(edits) >= 5
+    for edit in edits:
+        left, top, right, bottom = edit.expand or (0, 0, 0, 0)
+        height, width = edit.truth.shape[:2]
+        kept = edit.truth[top : height - bottom, left : width - right]
+        assert edit.mask.shape == edit.truth.shape[:2]
+        assert kept.shape == edit.image.shape
+        assert edit.mask.any()
+        assert not edit.mask.all()
+        assert world.attributes_from_caption(edit.prompt).time is not None
+        allowed = edit.mask if edit.strength_map is None else edit.strength_map > 0
+        if edit.strength_map is not None:
+            assert edit.strength_map.dtype == np.float32
+            assert edit.strength_map.min() >= 0
+            assert edit.strength_map.max() <= 1
+        for mask, _ in edit.regions:
+            assert (allowed | ~mask).all()
+        untouched = ~allowed[top : height - bottom, left : width - right]
+        np.testing.assert_array_equal(kept[untouched], edit.image[untouched])
+        assert edit.expand or (edit.truth != edit.image).any()
 
 
 def test_grow_and_feather() -> None:

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from engine.cli import run
 from engine.errors import InputError, UnknownNameError
 from engine.picture.metadata import texts_of
-from engine.request import infotext
+from engine.request import infotext, invoke
 from engine.request.foreign import ForeignRecord, read_texts, record_of
 from engine.request.record import EditRecord
 from engine.request.save import KEPT
@@ -226,13 +226,73 @@ def test_the_photos_own_are_kept(tmp_path):
     assert texts_of(tmp_path / "auto.png") == {"parameters": A1111, "Title": "mine"}
     result.save(tmp_path / "asked.png", metadata="a1111")
     texts = texts_of(tmp_path / "asked.png")
-    assert texts[KEPT] == A1111
+    assert texts[KEPT.format("parameters")] == A1111
     assert texts["Title"] == "mine"
     assert texts["parameters"].startswith("a tent\nSteps: 1, Sampler: ")
 
 
+def test_invokeais_is_written_as_it_is_read(tmp_path, result):
+    (path,) = result.save(tmp_path / "a.png", metadata="invokeai")
+    table = json.loads(texts_of(path)["invokeai_metadata"])
+    assert table["generation_mode"] == "sdxl_inpaint"
+    assert table["model"]["type"] == "main"
+    record = ForeignRecord.read(path)
+    assert record is not None
+    assert record.program == "InvokeAI"
+    used = result.settings
+    assert (used["scheduler"], record.settings["scheduler"]) == ("EulerDiscreteScheduler", "euler")
+    for name in ("prompt", "num_inference_steps", "guidance_scale", "strength"):
+        assert record.settings[name] == used[name], name
+    assert record.settings["seed"] == result.seeds[0]
+    assert EditRecord.read(path).edit["prompt"] == "a red house"
+    for own, there in invoke.SCHEDULERS.items():
+        assert list(invoke.SCHEDULERS.values()).count(there) == 1, own
+
+
+def test_invokeais_of_an_edit_with_everything():
+    used = {
+        "family": "sd",
+        "prompt": ["a", "b"],
+        "negative_prompt": "grey",
+        "num_inference_steps": 12,
+        "guidance_scale": 5.0,
+        "scheduler": "euler-trailing",
+        "strength": 0.5,
+        "clip_skip": 1,
+        "size": [72, 56],
+        "model": "/models/a, b.safetensors",
+    }
+    load = {"lora": ["/l/film.safetensors:0.5", "/l/b.safetensors"]}
+    settings, left = invoke.read(json.loads(invoke.written(used, load, 7)))
+    assert settings == {
+        "prompt": "a\nb",
+        "negative_prompt": "grey",
+        "num_inference_steps": 12,
+        "guidance_scale": 5.0,
+        "seed": 7,
+        "strength": 0.5,
+        "clip_skip": 1,
+    }
+    assert (left["model"], left["LoRA film"], left["LoRA b"]) == ("a, b", "0.5", "1.0")
+    assert left["generation_mode"] == "inpaint"
+
+
+def test_invokeai_reads_pngs_alone(tmp_path, result):
+    with pytest.raises(InputError, match="from PNG files only"):
+        result.save(tmp_path / "a.jpg", metadata="invokeai")
+    photo = with_text(tmp_path / "in.png", tiny.picture(), invokeai_metadata=json.dumps(INVOKE))
+    engine = tiny.engine(inpaint=False)
+    kept = engine.edit(
+        image=photo, mask=tiny.box_mask(), prompt="a tent", num_inference_steps=1, seed=1
+    )
+    kept.save(tmp_path / "asked.png", metadata="invokeai")
+    texts = texts_of(tmp_path / "asked.png")
+    assert json.loads(texts[KEPT.format("invokeai_metadata")]) == INVOKE
+    assert json.loads(texts["invokeai_metadata"])["positive_prompt"] == "a tent"
+
+
 def test_what_cannot_be_asked_for(tmp_path, result):
-    with pytest.raises(UnknownNameError, match="a1111, softpaint"):
+    with pytest.raises(UnknownNameError, match="a1111"):
         result.save(tmp_path / "a.png", metadata="comfy")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,3 +106,41 @@ def test_a_frame_beside_new_canvas_is_told_of(engine):
     mask = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
     mask[:, :4] = 1
     edited(engine, **grown, mask=mask)  # repainted: nothing to tell
+
+
+class TestLastTouches:
+    """A runtime whose model waits for no picture: its ticket's outcome makes it, in any thread."""
+
+    ARGUMENTS: ClassVar[dict[str, object]] = {
+        "image": tiny.picture(),
+        "strength_map": hole(),
+        "prompt": "a red house",
+        "num_inference_steps": 2,
+        "seed": 3,
+    }
+
+    def left(self, engine):
+        runtime = engine.runtime(touches=False)
+        ticket = runtime.add(engine.read(self.ARGUMENTS))
+        while runtime.busy:
+            runtime.step()
+        assert ticket.state == "finished"
+        assert ticket.result is None
+        return ticket
+
+    def test_they_give_the_same_picture(self, engine):
+        ticket = self.left(engine)
+        with ThreadPoolExecutor(1) as beside:
+            made = beside.submit(ticket.outcome).result()
+        assert ticket.outcome() is made
+        want = engine.edit(**self.ARGUMENTS, progress=False)
+        assert np.array_equal(np.asarray(made.images[0]), np.asarray(want.images[0]))
+        assert made.settings == want.settings
+
+    def test_what_fails_there_is_the_tickets_error(self, engine, monkeypatch):
+        ticket = self.left(engine)
+        monkeypatch.setattr("engine.edit.after.stitch", lambda *_: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                ticket.outcome()
+        assert ticket.state == "failed"

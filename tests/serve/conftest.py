@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.picture.source import Source
-from engine.pocket.world import demo_scenes
+from engine.pocket.world import sample_edits
 from tests.kit.serving import SETTINGS, edited, png, serving
 
 
@@ -30,7 +30,7 @@ def client(server):
 @pytest.fixture(scope="session")
 def scene() -> SimpleNamespace:
     """A picture with a soft map, as files, and as the engine takes files."""
-    edit = next(each for each in demo_scenes(128) if each.name == "winter")
+    edit = next(each for each in sample_edits(128) if each.name == "winter")
     assert edit.strength_map is not None
     soft = np.round(edit.strength_map * 255).astype(np.uint8)
     picture, strength_map = png(edit.image), png(soft)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
@@ -16,7 +17,7 @@ from engine.models.family import Family
 from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import REFERENCE, Network
 from engine.models.packing import PATCH, levels_by_tokens, packed, places, unpacked
-from engine.models.peer import PATCHED, Peer
+from engine.models.peer import Peer
 from engine.models.text import ReadsApart
 from engine.types import Conditioning
 
@@ -57,6 +58,10 @@ class FluxTokens(Network):
 
     down_factor = PATCH
     sample_size = NATIVE
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.module.out_channels) // PATCH**2
 
     @abstractmethod
     def told(self, conditioning: Conditioning, tokens: int) -> Mapping[str, Any]:
@@ -151,6 +156,16 @@ class FluxText(ReadsApart):
         return Conditioning({TEXT: hidden, POOLED: pooled})
 
 
+@dataclass(frozen=True)
+class FluxPeer(Peer):
+    """Flux.1's inpainting pipelines: schnell knows no scale, and theirs is not one of guidance."""
+
+    patch: int = PATCH
+
+    def guides(self, pipe: Any) -> bool:
+        return False
+
+
 def _defaults(pipe: Any) -> Mapping[str, Any]:
     config = pipe.transformer.config
     if not config.guidance_embeds:
@@ -231,7 +246,7 @@ FLUX = Family(
     solver_arguments=levels_by_tokens,
     controlnets=("FluxControlNetModel",),
     inpaint_pipeline="FluxInpaintPipeline",
-    peer=PATCHED,
+    peer=FluxPeer(),
     transformers=(FILE,),
     half="bfloat16",
 )
@@ -246,7 +261,7 @@ KONTEXT = Family(
     defaults=lambda _: {"num_inference_steps": 28, "guidance_scale": 2.5},
     solver_arguments=levels_by_tokens,
     inpaint_pipeline="FluxKontextInpaintPipeline",
-    peer=Peer(patch=PATCH, shows=True),
+    peer=FluxPeer(shows=True),
     half="bfloat16",
 )
 """Its transformer is as dev's is: only the pipeline's class tells."""

@@ -43,6 +43,10 @@ class Flux2Network(TellsGuidance):
     sample_size = NATIVE
     takes_reference = True
 
+    @property
+    def latent_channels(self) -> int:
+        return int(self.module.config.in_channels) // PATCH**2
+
     def predict(
         self,
         sample: torch.Tensor,
@@ -132,7 +136,12 @@ class Flux2Codec(KLCodec):
 
 @dataclass(frozen=True)
 class KleinPeer(Peer):
-    """``Flux2KleinInpaintPipeline``: patches in the place of latents."""
+    """``Flux2KleinInpaintPipeline``: patches in the place of latents, and a distilled Klein is not
+    guided whatever the scale.
+    """
+
+    def guides(self, pipe: Any) -> bool:
+        return not pipe.config.get("is_distilled")
 
     def grid(self, mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         from torch.nn import functional

@@ -49,6 +49,10 @@ class QwenNetwork(Network):
             raise ModelError("this is Qwen-Image-Layered, which takes pictures apart into layers.")
 
     @property
+    def latent_channels(self) -> int:
+        return int(self.module.config.out_channels)
+
+    @property
     def latents_dtype(self) -> torch.dtype:
         import torch
 

@@ -72,6 +72,10 @@ class SD3Network(Network):
         most = self.module.config.pos_embed_max_size
         return self.down_factor * most if most else sys.maxsize
 
+    @property
+    def latent_channels(self) -> int:
+        return int(self.module.config.in_channels)
+
     def predict(
         self,
         sample: torch.Tensor,
@@ -114,6 +118,7 @@ class SD3Text(PipelineText):
 
     needed = ("text_encoder", "text_encoder_2")
     pooled = True
+    skips = True
 
     def encode(
         self, prompt: Prompt, device: torch.device

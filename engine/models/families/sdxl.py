@@ -23,6 +23,13 @@ class SDXLText(ClipText):
     last = 2
     pooled = True
 
+    @property
+    def needed(self) -> tuple[str, ...]:  # type: ignore[override]  # the refiner has one of them
+        second = self.pipe.text_encoder_2
+        width = self.pipe.unet.config.cross_attention_dim
+        alone = second is not None and second.config.hidden_size == width
+        return ("text_encoder_2",) if alone else ("text_encoder", "text_encoder_2")
+
     def encode(
         self, prompt: Prompt, device: torch.device
     ) -> tuple[Conditioning, Conditioning | None]:

@@ -12,7 +12,7 @@ from engine.models.language import LENGTHS, LONGEST, LanguageText
 from engine.models.layout import Shapes, TransformerFile, count
 from engine.models.network import Network
 from engine.models.packing import PATCH
-from engine.models.peer import PATCHED
+from engine.models.peer import Peer
 from engine.models.state import dtype_of
 from engine.solvers.shift import dynamic_shift
 
@@ -38,6 +38,10 @@ class ZImageNetwork(Network):
     @property
     def reach(self) -> int:  # type: ignore[override]  # the positions that it has
         return PATCH * int(min(self.module.config.axes_lens[1:]))
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.module.config.in_channels)
 
     @property
     def latents_dtype(self) -> torch.dtype:
@@ -170,7 +174,7 @@ Z_IMAGE = Family(
     solver_arguments=_levels,
     guidance=ZImageGuidance,
     inpaint_pipeline="ZImageInpaintPipeline",
-    peer=PATCHED,
+    peer=Peer(patch=PATCH),
     transformers=(FILE,),
     half="bfloat16",
 )

@@ -6,13 +6,14 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
+from engine.models.formats.early import check_adapter
 from engine.models.formats.embeddings import insert_embedding, remove_embedding
 from engine.models.formats.kinds import LORA, kind_of
 from engine.models.formats.lora import COMPONENTS, matched, read_lora, state_dict_of
@@ -23,6 +24,7 @@ from engine.models.state import dtype_of
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """What diffusers calls a LoRA in a folder."""
+_LAYER = re.compile(r"\.(?:lora_[AB]|lora\.(?:up|down)|alpha|diff|lora_magnitude_vector)\b")
 _WEIGHT = re.compile(r"(?P<place>.+):(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))")
 _ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+\.safetensors))?")
 
@@ -222,6 +224,7 @@ class Adapters:
         if "unet" not in components:
             self._load_by_diffusers(path, name)
             return
+        check_adapter(path, LORA)
         modules, metadata = read_lora(path)
         found, left = matched(modules, metadata, components, path)
         if left:
@@ -257,15 +260,15 @@ class Adapters:
 
     def _load_by_diffusers(self, path: Path, name: str) -> None:
         """Load a LoRA of a transformer, whose files' names the pipeline's own loader knows."""
-        header = read_header(path)
-        if kind_of(header) is not LORA:
-            kind = kind_of(header)
-            raise ModelError(f"{path} is no LoRA but {kind.what if kind else 'something else'}.")
+        check_adapter(path, LORA)
+        if kind_of(read_header(path)) is None:
+            raise ModelError(f"{path} is no LoRA but something else.")
+        where: dict[str, Any] = {"weight_name": path.name}
         try:
+            read = self.pipe.lora_state_dict(str(path.parent), **where)
+            self._check_layers(path, read[0] if isinstance(read, tuple) else read)
             with no_loading_bars(), adding_adapters():
-                self.pipe.load_lora_weights(
-                    str(path.parent), weight_name=path.name, adapter_name=name
-                )
+                self.pipe.load_lora_weights(str(path.parent), **where, adapter_name=name)
         except (ValueError, RuntimeError, KeyError, AttributeError, OSError) as error:
             if name in self._adapters():
                 self.pipe.delete_adapters(name)
@@ -274,6 +277,22 @@ class Adapters:
             ) from error
         if name not in self._adapters():
             raise ModelError(f"{path} has nothing for this model: it is a LoRA of another family.")
+
+    def _check_layers(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Raise ``ModelError`` if some of a LoRA's layers (``state``, in diffusers' names) are not
+        in the transformer: families share names of layers, and some share sizes.
+        """
+        start = "transformer."
+        names = (_LAYER.split(each)[0] for each in state if each.startswith(start))
+        layers = sorted({name.removeprefix(start) for name in names})
+        own = {name for name, _ in self.pipe.transformer.named_modules()}
+        # Loaded adapters stand where the layers themselves stood.
+        own |= {name.removesuffix(".base_layer") for name in own}
+        if missing := [each for each in layers if each not in own]:
+            raise ModelError(
+                f"{path} is a LoRA of another family: {len(missing)} of its {len(layers)} layers "
+                f"are not in this model ({missing[0]})."
+            )
 
     def _adapters(self) -> set[str]:
         """The names of all LoRAs that are in the pipeline."""

@@ -1,4 +1,4 @@
-"""ControlNets: folders, hub ids, single files in diffusers' or the original layout."""
+"""ControlNets and T2I-Adapters: folders, hub ids, files in diffusers' or the original layout."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 
 from engine.errors import ModelError
 from engine.models.checkpoints import find_checkpoint
-from engine.models.formats.kinds import KINDS, Kind, kind_of
+from engine.models.formats.kinds import KINDS, T2I_ADAPTER, Kind, kind_of
 from engine.models.formats.sources import config_file, guarded, locate
+from engine.models.formats.t2i_adapters import t2i_adapter_of
+from engine.models.formats.variants import variant_of
 from engine.models.header import read_header
 
 STEM = "controlnet_cond_embedding."
-NEEDED = "a ControlNet or ControlNet-Union is needed"
+NEEDED = "a ControlNet, ControlNet-Union or T2I-Adapter is needed"
 _OTHERS: tuple[Kind, ...] = (
     Kind(
         "a Control-LoRA (Stability's ControlNet of low rank)",
@@ -36,7 +38,7 @@ _OTHERS: tuple[Kind, ...] = (
             or any(".ctrl_" in name or ".base_to_ctrl" in name for name in header.shapes)
         ),
     ),
-    *(each for each in KINDS if each.what not in {"a ControlNet", "a VAE"}),
+    *(each for each in KINDS if each.what not in {"a ControlNet", "a T2I-Adapter", "a VAE"}),
 )
 """Files that are no ControlNet, or that would not act as one, by what they are."""
 
@@ -44,7 +46,7 @@ _OTHERS: tuple[Kind, ...] = (
 def load_controlnet(
     model: str | os.PathLike[str], unet: Any, dtype: Any, device: Any, classes: Collection[str]
 ) -> Any:
-    """A ControlNet or ControlNet-Union for models with this ``unet``.
+    """A ControlNet, ControlNet-Union or T2I-Adapter for models with this ``unet``.
 
     ``model``: a folder, a hub id, a ``.safetensors`` file in diffusers' or the original layout (of
     UNets'), or ``MODEL:CONTROL`` (a known model's own, such as ``pocket:canny``). ``classes``:
@@ -55,6 +57,8 @@ def load_controlnet(
     """
     import diffusers
 
+    if not classes:
+        raise ModelError(f"{model}: models of this family take no ControlNets here.")
     source: Path | str
     owner, _, name = str(model).partition(":")
     if name and (checkpoint := find_checkpoint(owner)) is not None:
@@ -78,27 +82,31 @@ def load_controlnet(
             needed = NEEDED if "ControlNetModel" in classes else f"{' or '.join(classes)} is needed"
             raise ModelError(f"{model} is a {named}, which nothing here runs: {needed}.")
         kind = getattr(diffusers, named)
-        net = guarded(lambda: kind.from_pretrained(str(source), dtype=dtype), model)
+        settings = {"dtype": dtype, **variant_of(source, "*")}
+        net = guarded(lambda: kind.from_pretrained(str(source), **settings), model)
     net = net.to(device).eval()
     return net if net.dtype == dtype else net.to(dtype)
 
 
 def _single_controlnet(path: Path, unet: Any) -> Any:
-    """A ControlNet from one file. It holds no configuration: the UNet's tells the levels, the
-    weights' own shapes the rest.
+    """A ControlNet or T2I-Adapter from one file. It holds no configuration: the UNet's tells the
+    levels, the weights' own shapes the rest.
     """
     from diffusers import ControlNetModel, ControlNetUnionModel
     from diffusers.configuration_utils import FrozenDict
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if (other := kind_of(read_header(path), _OTHERS)) is not None:
+    header = read_header(path)
+    if (other := kind_of(header, _OTHERS)) is not None:
         why = f": {other.use}" if other.use else ""
         raise ModelError(f"{path} is {other.what}, and {NEEDED}{why}.")
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable .safetensors file: {error}") from error
+    if T2I_ADAPTER.marks(header):
+        return t2i_adapter_of(weights, path)
     kind = ControlNetUnionModel if "task_embedding" in weights else ControlNetModel
     # An IP-Adapter in the UNet is noted in its configuration; ControlNets have no part in it.
     config = FrozenDict({**unet.config, "encoder_hid_dim_type": None, "encoder_hid_dim": None})

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
+from engine.models.formats.early import check_adapter
+from engine.models.formats.kinds import EMBEDDING
 from engine.models.formats.pickled import read_pickled
 from engine.models.formats.sources import first_line
 
@@ -42,6 +44,7 @@ def read_embedding(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     if path.suffix != ".safetensors":
         held = read_pickled(path)
     else:
+        check_adapter(path, EMBEDDING)
         try:
             held = load_file(path)
         except (SafetensorError, OSError) as error:

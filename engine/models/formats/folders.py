@@ -18,6 +18,7 @@ from engine.models.formats.devices import resolve_dtype
 from engine.models.formats.few_steps import few_steps, scheduler_for
 from engine.models.formats.kinds import ALONE, KINDS, kind_of
 from engine.models.formats.loaded import Loaded
+from engine.models.formats.parts import INDEX, check_parts
 from engine.models.formats.prediction import check_prediction_type
 from engine.models.formats.single_file import load_single_file
 from engine.models.formats.sources import config_file, guarded, locate
@@ -28,7 +29,6 @@ from engine.models.formats.variants import variant_of
 from engine.models.formats.weights import open_weights
 from engine.models.layout import UNET
 
-INDEX = "model_index.json"
 Place = str | os.PathLike[str]
 
 
@@ -63,14 +63,16 @@ def load_pipeline(
     source = locate(model)
     if isinstance(source, Path) and source.is_file():
         weights = open_weights(source)
-        alone = kind_of(weights.header, KINDS) is None and transformer_of(weights.header)
+        refused = kind_of(weights.header, KINDS)
+        alone = refused is None and transformer_of(weights.header)
         if alone:
             dtype = resolve_dtype(dtype, device, alone[0].half)
             found = load_transformer(
                 weights, *alone, dtype, base=base, vae=vae, text_encoder=text_encoder
             )
             return _placed(found, source.stem, device)
-        _check_whole(model, base=base, text_encoder=text_encoder)
+        if refused is None:  # else it is told what it is
+            _check_whole(model, base=base, text_encoder=text_encoder)
         dtype = resolve_dtype(dtype, device)
         own_vae = None if vae is None else partial(load_vae, vae, dtype=dtype)
         loaded = load_single_file(weights, dtype, load_vae=own_vae, prediction_type=prediction_type)
@@ -118,6 +120,8 @@ def _from_folder(
     parts |= _shared(model, index, dtype)
     if text_encoder is not None:
         parts |= load_text_encoders(text_encoder, index, config, dtype)
+    if isinstance(source, Path):
+        check_parts(model, source, index, {*parts, "vae"} if vae is not None else set(parts))
     if vae is not None:
         parts["vae"] = load_vae(vae, config("vae/config.json"), dtype)
     settings = {"dtype": dtype, **variant_of(source, "*/*"), **parts}
@@ -201,6 +205,13 @@ def _unet_in_file(path: Path, like: Any, dtype: Any) -> Any:
         what = kind.what if kind else "no checkpoint of a known kind"
         raise ModelError(f"{path} is {what}, not an inpainting checkpoint.")
     known = {key: each for key, each in like.config.items() if not key.startswith("_")}
+    shapes, width = weights.header.shapes, known["cross_attention_dim"]
+    own = next((s[1] for name, s in shapes.items() if name.endswith("attn2.to_k.weight")), width)
+    if own != width:
+        raise ModelError(
+            f"{path} is of another family: its UNet takes text embeddings of {own} dimensions, the "
+            f"model's have {width}."
+        )
     # An IP-Adapter in the UNet is noted in its config; it is lent when it is used.
     plain = {**known, "encoder_hid_dim_type": None, "encoder_hid_dim": None}
     return unet_of(weights, plain, dtype)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
+from engine.models.formats.early import check_adapter
+from engine.models.formats.kinds import IP_ADAPTER
 from engine.models.formats.pickled import read_pickled
 from engine.models.formats.sources import first_line, no_loading_bars
 
@@ -28,6 +30,8 @@ def load_ip_adapters(pipe: Any, files: Sequence[Path]) -> None:
             pictures with is not there, or they want different ones.
     """
     states = [_state(file) for file in files]
+    for file, state in zip(files, states, strict=True):
+        _check_family(file, state, pipe)
     if getattr(pipe, ENCODER, None) is None:
         encoder = _encoder(files, [_reads(state) for state in states])
         if encoder is not None:
@@ -47,11 +51,26 @@ def load_ip_adapters(pipe: Any, files: Sequence[Path]) -> None:
         raise ModelError(f"{names} does not fit this model: {first_line(error)}.") from error
 
 
+def _check_family(file: Path, state: State, pipe: Any) -> None:
+    """Raise ``ModelError`` if an adapter's layers do not stand beside the UNet's text."""
+    unet = getattr(pipe, "unet", None)
+    if unet is None:  # transformers' adapters have other layers, which diffusers checks
+        return
+    wanted = unet.config.cross_attention_dim
+    own = next((w.shape[1] for n, w in state["ip_adapter"].items() if "to_k_ip" in n), wanted)
+    if own != wanted:
+        raise ModelError(
+            f"{file} is an IP-Adapter of another family: it stands beside text embeddings of {own} "
+            f"dimensions, the model's have {wanted}."
+        )
+
+
 def _state(file: Path) -> State:
     """The two tables of an adapter's file."""
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
+        check_adapter(file, IP_ADAPTER)
         tables: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
         for name, tensor in load_file(file).items():
             table, _, rest = name.partition(".")

@@ -44,39 +44,58 @@ def _vae_alone(header: Header) -> bool:
     return header.has(*coder) and not header.has(UNET)
 
 
+def _scaled_by_block(header: Header) -> bool:
+    """DeepSeek's form, and MXFP8, whose scales are powers of two in a byte each."""
+    return any(
+        name.endswith("weight_scale_inv") or (name.endswith(".weight_scale") and kind == "U8")
+        for name, kind in header.types.items()
+    )
+
+
+def _whole_numbers(header: Header) -> bool:
+    """Such as quanto's, torchao's and bitsandbytes' of 8 bits."""
+    return any(
+        n.endswith((".weight", "._data")) and kind == "I8" for n, kind in header.types.items()
+    )
+
+
 def _unet_alone(header: Header) -> bool:
     return header.has("input_blocks.0.0.", "down_blocks.0.", UNET)
 
 
 UNPACKED = "give it in 16 bits, in float8 or as .gguf"
 CHECKPOINT = "give a whole checkpoint as the model"
+T2I_ADAPTER = Kind(
+    "a T2I-Adapter",
+    _begins("adapter.body.", "body.0.resnets.", "body.0.block", "body.0.in_conv."),
+    f"it steers an edit as a control: {CHECKPOINT}",
+)
 LORA = Kind(
     "a LoRA",
     _inside("lora_up", "lora_down", "lora_A", "lora_B", ".lora.", "hada_w1", "lokr_w", "oft_"),
     f"it changes a checkpoint and is none: {CHECKPOINT}",
 )
+IP_ADAPTER = Kind(
+    "an IP-Adapter",
+    _begins("image_proj.", "ip_adapter."),
+    f"it shows a model a picture: {CHECKPOINT}, and this beside it",
+)
+EMBEDDING = Kind(
+    "an embedding (textual inversion)",
+    _begins("emb_params", "clip_g", "string_to_param", "*"),
+    f"it is a word of a prompt: {CHECKPOINT}",
+)
 KINDS: tuple[Kind, ...] = (
     LORA,
-    Kind(
-        "an IP-Adapter",
-        _begins("image_proj.", "ip_adapter."),
-        f"{CHECKPOINT}, and load_ip_adapter loads this",
-    ),
+    IP_ADAPTER,
     Kind(
         "a ControlNet",
         _inside("control_model.", "controlnet_", "input_hint_block", "lllite_", "control_all_"),
         f"it steers an edit as a control: {CHECKPOINT}",
     ),
-    Kind(
-        "a T2I-Adapter",
-        _begins("adapter.body.", "body.0.resnets", "body.0.block"),
-        f"it steers an edit: {CHECKPOINT}",
-    ),
-    Kind(
-        "an embedding (textual inversion)",
-        _begins("emb_params", "clip_g", "string_to_param", "*"),
-        f"it is a word of a prompt: {CHECKPOINT}",
-    ),
+    T2I_ADAPTER,
+    Kind("a T2I style adapter", _begins("style_embedding", "transformer_layes.")),
+    EMBEDDING,
     Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),
     Kind("AuraFlow", _begins("double_layers.")),
@@ -92,6 +111,8 @@ KINDS: tuple[Kind, ...] = (
         "weights in SVDQuant's 4 bits (Nunchaku)", _inside(".wscales", ".smooth_factor"), UNPACKED
     ),
     Kind("weights in NVFP4's 4 bits", _inside(".weight_scale_2"), UNPACKED),
+    Kind("weights in float8 with a scale for each block", _scaled_by_block, UNPACKED),
+    Kind("weights in whole numbers of 8 bits", _whole_numbers, UNPACKED),
     Kind("an upscaler", _begins("conv_first.", "model.0.weight", "body.0.rdb1.")),
     Kind("SD 2.1 unCLIP", _begins("noise_augmentor.", "embedder.model.visual.")),
     Kind(
@@ -101,6 +122,14 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("the SD 2 upscaler (7 input channels)", _channels(7)),
     Kind("the SD 2 depth model (5 input channels)", _channels(5)),
+    Kind(
+        "a whole model whose UNet takes an unusual number of channels",
+        lambda header: (
+            header.shapes.get(CONV_IN, (0, 4))[1:2] not in {(4,), (9,)}
+            and header.has("cond_stage_model.", "conditioner.")
+        ),
+        "4 (text to image) and 9 (inpainting) are supported",
+    ),
     Kind("a VAE", _vae_alone, f"{CHECKPOINT}, and this as its VAE"),
 )
 UNREGISTERED: tuple[Kind, ...] = (

@@ -104,6 +104,11 @@ def read_lora(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str,
             modules.setdefault(module, {})[part] = tensor
         else:
             strange.append(key)
+    if any(".oft_" in key or key.startswith("oft_") for key in tensors):
+        raise ModelError(
+            f"{path} is an OFT, a kind of adapter that nothing here applies; LoRA, LoCon, LoHa, "
+            "LoKr and DoRA are."
+        )
     if not any(_kind(parts) for parts in modules.values()):
         raise ModelError(f"{path} is no LoRA: it holds {_some(tensors)}.")
     return modules, metadata

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.models.formats.original_names import original_names
 from engine.models.formats.pickled import read_pickled
+from engine.models.header import stranger_in
 
 HEAD = "fooocus_inpaint_head.pth"
 """The head's file, which is looked for beside the patch."""
@@ -99,6 +100,8 @@ def _files(given: Any) -> tuple[Path, Path]:
     path = Path(patch).expanduser()
     if not path.is_file():
         raise ModelError(f"there is no file {patch}.")
+    if told := stranger_in(path):
+        raise ModelError(f"{path} is no Fooocus inpaint patch: it {told}")
     beside = path.parent / HEAD if head is None else Path(head).expanduser()
     if not beside.is_file():
         raise ModelError(f"{path} needs its head: there is no file {beside}.")

@@ -72,7 +72,7 @@ def load_single_file(
         unet.register_to_config(sample_size=prediction.sample_size)
     own = {**known, **prediction.vae, **_statistics(weights)}
     parts["vae"] = vae_of(weights, own, dtype) if load_vae is None else load_vae(own)
-    parts["scheduler"] = getattr(diffusers, prediction.scheduler)(**prediction.config)
+    parts["scheduler"] = getattr(diffusers, prediction.scheduler).from_config(prediction.config)
     kind = layout.pipeline if unet.config.in_channels == 4 else family.inpaint_pipeline
     pipe = getattr(diffusers, str(kind))(**parts, **dict(layout.settings))
     return Loaded(pipe, notes=tuple(_notes(weights, layout, prediction.note)))

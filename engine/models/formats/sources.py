@@ -32,11 +32,28 @@ def locate(model: str | os.PathLike[str], index: str = "model_index.json") -> Pa
         return path
     if path.is_dir():
         if not any((path / name).is_file() for name in {index, "model_index.json"}):
-            raise ModelError(f"{model} is no diffusers model folder: it has no {index}. {hint()}")
+            held = _part_in(path)
+            raise ModelError(
+                f"{model} holds no whole model but {held} alone. {hint()}"
+                if held
+                else f"{model} is no diffusers model folder: it has no {index}. {hint()}"
+            )
         return path
     if not isinstance(model, str) or not HUB_ID.match(model):
         raise ModelError(f"there is no model at {model}. {hint()}")
     return model
+
+
+def _part_in(folder: Path) -> str:
+    """The class of the one part of a model that a folder holds; empty if it does not say."""
+    for name in ("config.json", "adapter_config.json"):
+        try:
+            config = json.loads((folder / name).read_text("utf-8"))
+            told = config.get("_class_name") or next(iter(config.get("architectures") or ()), "")
+            return str(told or ("LoRA" if name.startswith("adapter") else ""))
+        except (OSError, ValueError, AttributeError):
+            continue
+    return ""
 
 
 def config_file(source: Path | str, name: str = "config.json") -> Path:

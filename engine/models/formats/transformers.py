@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import ModelError, setting
 from engine.models.formats.assemble import assembled
 from engine.models.formats.loaded import Loaded
+from engine.models.formats.parts import INDEX, check_parts
 from engine.models.formats.sources import config_file, first_line, guarded, locate
 from engine.models.formats.text_encoders import load_text_encoders
 from engine.models.formats.vaes import load_vae
-from engine.models.formats.variants import WEIGHTS, variant_of
+from engine.models.formats.variants import variant_of
 
 if TYPE_CHECKING:
     from engine.models.family import Family
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from engine.models.layout import TransformerFile
 
 Place = str | os.PathLike[str]
-INDEX = "model_index.json"
 
 
 class Base:
@@ -70,18 +70,6 @@ class Base:
         found: dict[str, Any] = guarded(lambda: json.loads(path().read_text("utf-8")), self.place)
         return found
 
-    def check(self, given: set[str]) -> None:
-        """Raise ``ModelError`` if one of its parts that are not ``given`` has no weights."""
-        if not isinstance(self.source, Path):
-            return
-        for name in self.index:
-            if not name.startswith(("text_encoder", "vae")) or self.index[name][-1] is None:
-                continue
-            files = (self.source / name).glob("*")
-            if name not in given and not any(each.suffix in WEIGHTS for each in files):
-                way = setting("vae" if name == "vae" else "text_encoder")
-                raise ModelError(f"{self.place} has no weights for its {name}; give {way}.")
-
 
 def _folder(place: Place) -> Path | str:
     source = locate(place)
@@ -124,7 +112,9 @@ def load_transformer(
     parts: dict[str, Any] = {n: None for n, part in whole.index.items() if part == [None, None]}
     if text_encoder is not None:
         parts |= load_text_encoders(text_encoder, whole.index, whole.config, dtype)
-    whole.check({*parts, "vae"} if vae is not None else set(parts))
+    if isinstance(whole.source, Path):
+        elsewhere = {*parts, family.denoiser, *(["vae"] if vae is not None else [])}
+        check_parts(whole.place, whole.source, whole.index, elsewhere)
     config = _config(weights, own, whole, family)
     kind = getattr(diffusers, own.module)
     with init_empty_weights():

@@ -20,7 +20,9 @@ from engine.models.layout import VAE
 Place = str | os.PathLike[str]
 TINY = "AutoencoderTiny"
 QWEN = "AutoencoderKLQwenImage"
-KINDS = ("AutoencoderKL", QWEN, TINY)
+KINDS = ("AutoencoderKL", "AutoencoderKLFlux2", QWEN, TINY)
+SCALES = ("scaling_factor", "shift_factor")
+"""What a family's latents are brought to unit scale by."""
 
 
 def load_vae(model: Place, known: Mapping[str, Any], dtype: Any) -> Any:
@@ -39,13 +41,28 @@ def load_vae(model: Place, known: Mapping[str, Any], dtype: Any) -> Any:
         vae = _in_file(open_weights(source), known, dtype)
     else:
         vae = _in_folder(model, source, dtype)
-    own, channels = _channels(vae.config), _channels(known)
+    _check_alike(model, type(vae).__name__, vae.config, known)
+    return vae.eval()
+
+
+def _check_alike(
+    model: Place, kind: str, config: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:
+    """Raise ``ModelError`` unless a VAE is of the form, the channels and the scale that are
+    ``known``.
+    """
+    wanted = known.get("_class_name")
+    if wanted is not None and kind not in {wanted, TINY}:
+        raise ModelError(f"{model} holds a {kind}, and this model's VAE is a {wanted}.")
+    own, channels = _channels(config), _channels(known)
     if own != channels:
         raise ModelError(f"{model} is for latents of {own} channels; this model's have {channels}.")
-    kind, wanted = type(vae).__name__, known.get("_class_name")
-    if QWEN in {kind, wanted} and kind != wanted:  # of as many channels, but of another form
-        raise ModelError(f"{model} holds a {kind}, and this model's VAE is a {wanted}.")
-    return vae.eval()
+    scales = [(name, config.get(name), known.get(name)) for name in SCALES]
+    for name, its, ours in scales if kind == wanted else ():
+        if its is not None and ours is not None and its != ours:
+            raise ModelError(
+                f"{model} is of another family: its {name} is {its}, this model's VAE has {ours}."
+            )
 
 
 def _channels(config: Mapping[str, Any]) -> int:
@@ -59,7 +76,10 @@ def _in_file(weights: Weights, known: Mapping[str, Any], dtype: Any) -> Any:
     if header.has("decoder.layers."):
         tensors = weights.read(None, dtype)
         return assembled(AutoencoderTiny.from_config, {}, tensors, f"the VAE in {header.path}")
-    if known.get("_class_name") == QWEN and header.has("decoder.middle.", "decoder.mid_block."):
+    wanted = known.get("_class_name")
+    if wanted not in {None, "AutoencoderKL", QWEN}:
+        raise ModelError(f"{header.path} is a file: give a folder of this model's VAE, a {wanted}.")
+    if wanted == QWEN and header.has("decoder.middle.", "decoder.mid_block."):
         return _of_qwen(weights, known, dtype)
     if not header.has(VAE, "decoder.up_blocks."):
         kind = kind_of(header)

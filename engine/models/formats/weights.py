@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ _OLD_TEXT = re.compile(r"^(cond_stage_model\.transformer\.)(?=embeddings|encoder
 SCALES = (".scale_weight", ".weight_scale")
 """What ComfyUI's files call the factor of an ``.weight`` in 8 bits."""
 _OF_INPUTS = (".scale_input", ".input_scale")
+PORTION = 2**30
+"""Bytes of a file that are mapped at once."""
 
 
 def open_weights(path: Path) -> Weights:
@@ -91,18 +94,36 @@ class SafetensorsWeights(Weights):
     def _tensors(self, names: Mapping[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
         from safetensors import safe_open
 
-        with safe_open(str(self.header.path), framework="pt") as file:
-            for name, own in names.items():
-                if name.endswith((*SCALES, *_OF_INPUTS)):
-                    continue
-                tensor = file.get_tensor(own)
-                if self.header.types[name].startswith("F8"):
-                    tensor = tensor.float()
-                    stem = name.removesuffix(".weight")
-                    scale = next((stem + end for end in SCALES if stem + end in self._stored), None)
-                    if scale is not None:
-                        tensor = _scaled(tensor, file.get_tensor(self._stored[scale]).float())
-                yield name, tensor
+        for portion in self._portions(names):
+            with safe_open(str(self.header.path), framework="pt") as file:
+                for name in portion:
+                    yield name, self._tensor(file, name)
+
+    def _portions(self, names: Mapping[str, str]) -> Iterator[list[str]]:
+        """The ``names`` of tensors, a gibibyte at a time: what was read stays mapped as long as its
+        file is open, and would stand in memory beside all that was made of it.
+        """
+        portion: list[str] = []
+        held = 0
+        for name in names:
+            if name.endswith((*SCALES, *_OF_INPUTS)):
+                continue
+            portion.append(name)
+            held += 2 * math.prod(self.header.shapes[name])
+            if held >= PORTION:
+                yield portion
+                portion, held = [], 0
+        yield portion
+
+    def _tensor(self, file: Any, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = file.get_tensor(self._stored[name])
+        if self.header.types[name].startswith("F8"):
+            tensor = tensor.float()
+            stem = name.removesuffix(".weight")
+            scale = next((stem + end for end in SCALES if stem + end in self._stored), None)
+            if scale is not None:
+                tensor = _scaled(tensor, file.get_tensor(self._stored[scale]).float())
+        return tensor
 
 
 class GGUFWeights(Weights):
@@ -120,7 +141,9 @@ class GGUFWeights(Weights):
         try:
             self._packed: dict[str, Any] = load_gguf_checkpoint(str(path))
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise ModelError(f"{path} is no readable GGUF file: {first_line(error)}") from error
+            raise ModelError(
+                f"{path} is no readable GGUF file, or cut short: {first_line(error)}"
+            ) from error
         super().__init__(
             Header(
                 path,

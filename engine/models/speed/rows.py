@@ -88,6 +88,10 @@ class OneByOne(Network):
         return self.network.couples
 
     @property
+    def redirects(self) -> bool:  # type: ignore[override]
+        return self.network.redirects
+
+    @property
     def down_factor(self) -> int:  # type: ignore[override]
         return self.network.down_factor
 

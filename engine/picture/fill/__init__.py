@@ -103,7 +103,7 @@ def find_prefill(name: str) -> Fill:
     return info.build(argument)
 
 
-CHANGED = ("add", "replace", "restyle")
+CHANGED = ("add", "replace", "recolour", "restyle")
 """Tasks in which what stands in the hole is no hindrance."""
 
 

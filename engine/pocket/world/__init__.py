@@ -18,7 +18,7 @@ Seeds: training uses ``TRAIN_SEEDS``, everything that is reported uses ``HELD_OU
 """
 
 from engine.pocket.world.captions import attributes_from_caption, training_caption, vocabulary
-from engine.pocket.world.edits import DemoEdit, box_around, demo_scenes, feathered
+from engine.pocket.world.edits import DemoEdit, box_around, demo_scenes, feathered, sample_edits
 from engine.pocket.world.render import footprint, grow, render
 from engine.pocket.world.scene import Scene, SceneObject, SceneSpec, fitting_object, sample_scene
 from engine.pocket.world.values import (
@@ -55,6 +55,7 @@ __all__ = [
     "footprint",
     "grow",
     "render",
+    "sample_edits",
     "sample_scene",
     "training_caption",
     "vocabulary",

@@ -24,22 +24,40 @@ class DemoEdit:
     image: ImageArray
     """H W 3, 0 to 255."""
     mask: MaskArray
-    """H W; True = repaint."""
+    """Of the answer's size, True = repaint."""
     strength_map: FloatArray | None
-    """H W in [0, 1], 1 = repaint; ``None``: the mask says it all."""
+    """As the mask, in [0, 1], 1 = repaint; ``None``: the mask says it all."""
     prompt: str
-    truth: ImageArray | None
+    truth: ImageArray
     """H W 3: the renderer's own picture of the edited scene."""
+    regions: tuple[tuple[MaskArray, str], ...] = ()
+    """Parts of the mask that have prompts of their own."""
+    expand: tuple[int, int, int, int] | None = None
+    """Pixels of new canvas left, above, right and below: the mask's True ones."""
 
 
 def demo_scenes(size: int | tuple[int, int] = 128) -> list[DemoEdit]:
-    """Five edits of held-out scenes: insert, remove, replace, recolour and, with a soft map, change
-    the land.
+    """Five edits of held-out scenes, each of a kind: day turns to dusk from left to right, winter
+    comes to a house that stays, a boat leaves the sea, two things come at once, a view goes on.
+    """
+    return [_dusk(size), _winter(size), _removal(size), _two_things(size), _wider(size)]
+
+
+def sample_edits(size: int | tuple[int, int] = 128) -> list[DemoEdit]:
+    """Edits of held-out scenes by one map and one prompt: insert, remove, replace, recolour, and,
+    with soft maps, change the land and the time of day.
 
     Masks are not cut along the answer: they are generous boxes and grown footprints, as a person
     would paint them.
     """
-    return [_insertion(size), _removal(size), _replacement(size), _recolouring(size), _winter(size)]
+    return [
+        _insertion(size),
+        _removal(size),
+        _replacement(size),
+        _recolouring(size),
+        _winter(size),
+        _dusk(size),
+    ]
 
 
 def _insertion(size: int | tuple[int, int]) -> DemoEdit:
@@ -96,13 +114,70 @@ def _winter(size: int | tuple[int, int]) -> DemoEdit:
     rows = (np.arange(height, dtype=np.float32) + 0.5) / height
     ramp = np.clip((rows - (spec.horizon - 0.08)) / 0.14, 0, 1)
     soft = np.repeat(ramp[:, None], width, axis=1).astype(np.float32)
-    kept = feathered(
-        grow(before.masks[0], _pixels(before.image, 0.01)), _pixels(before.image, 0.02)
-    )
+    # the house itself: the rest of its footprint, its shadow on the grass, turns white too
+    same = before.masks[0] & (before.image == changed.image).all(axis=-1)
+    kept = feathered(same, _pixels(before.image, 0.015))
     soft = np.asarray(soft * (1 - kept), np.float32)
     truth = np.where((soft > 0)[..., None], changed.image, before.image)
     prompt = "a blue house in the snow by day"
     return DemoEdit("winter", before.image, soft > 0.5, soft, prompt, truth)
+
+
+def _dusk(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_004_285)
+    while spec.objects:
+        spec = spec.without(0)
+    day, dusk = render(spec, size).image, render(dataclasses.replace(spec, time="sunset"), size)
+    height, width = day.shape[:2]
+    columns = (np.arange(width, dtype=np.float32) + 0.5) / width
+    ramp = np.clip((columns - 0.1) / 0.9, 0, 1) ** 2  # low strengths change light the most
+    soft = np.repeat(ramp[None], height, axis=0)
+    truth = (day + (dusk.image - day.astype(np.float32)) * soft[..., None]).round()
+    prompt = "mountains at sunset"
+    return DemoEdit("dusk", day, soft > 0.5, soft, prompt, truth.astype(np.uint8))
+
+
+def _two_things(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_004_038)
+    while spec.objects:
+        spec = spec.without(0)
+    house = SceneObject("house", "red", 0.27, 0.88, 0.34)
+    balloon = SceneObject("balloon", "purple", 0.76, 0.42, 0.34)
+    before, after = render(spec, size), render(spec.with_object(house).with_object(balloon), size)
+    masks = [box_around(mask, margin=0.03) for mask in after.masks]
+    prompts = [
+        "a red house on a green meadow by day",
+        "a purple balloon over a green meadow by day",
+    ]
+    return DemoEdit(
+        "two things",
+        before.image,
+        masks[0] | masks[1],
+        None,
+        "a green meadow by day",
+        after.image,
+        regions=tuple(zip(masks, prompts, strict=True)),
+    )
+
+
+def _wider(size: int | tuple[int, int]) -> DemoEdit:
+    spec = sample_scene(1_004_155)
+    while spec.objects:
+        spec = spec.without(0)
+    spec = dataclasses.replace(spec, time="sunset")
+    whole = render(spec, size).image
+    added = whole.shape[1] // 32 * 8
+    mask = np.zeros(whole.shape[:2], bool)
+    mask[:, -added:] = True
+    return DemoEdit(
+        "wider",
+        np.ascontiguousarray(whole[:, :-added]),
+        mask,
+        None,
+        "mountains at sunset",
+        whole,
+        expand=(0, 0, added, 0),
+    )
 
 
 def feathered(mask: MaskArray, pixels: int) -> FloatArray:

@@ -19,7 +19,11 @@ from engine.serve.requests import ServiceOf, read_json, settings_schema
 from engine.serve.wire import FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.models.network import Network
     from engine.pocket.world import DemoEdit
+    from strategies import StrategyInfo
 
 PAGE = Path(__file__).parent.parent / "page"
 _SIDE = 128
@@ -96,7 +100,7 @@ async def settings(service: ServiceOf) -> dict[str, Any]:
     from engine.solvers.names import SCHEDULERS
     from strategies.registry import STRATEGIES
 
-    able = set(service.engine.strategies())
+    networks = service.engine.backbone.networks
     return {
         "fields": _fields(),
         "strategies": [
@@ -104,7 +108,7 @@ async def settings(service: ServiceOf) -> dict[str, Any]:
                 "name": info.name,
                 "help": info.description,
                 "cost": info.cost,
-                "needs": "" if info.name in able or info.only else f"a {info.network} network",
+                "needs": _needs(info, networks),
                 "network": info.network,
                 "paper": info.paper,
                 "only": info.only,
@@ -162,6 +166,17 @@ async def sample_map(name: str) -> Response:
 # --------------------------------------------------------------------------------------------------
 
 
+def _needs(info: StrategyInfo, networks: Mapping[str, Network]) -> str:
+    """What the loaded model lacks for a strategy; empty where it can run it, or another stage of
+    it.
+    """
+    if info.runs_on(networks):
+        return ""
+    if info.network in networks:
+        return "a UNet"
+    return "" if info.only else f"a {info.network} network"
+
+
 def _file(path: str) -> FileResponse:
     """A file of the page, and of nothing beside it.
 
@@ -186,9 +201,9 @@ def _files() -> dict[str, Path]:
 
 @cache
 def _samples() -> dict[str, DemoEdit]:
-    from engine.pocket.world import demo_scenes
+    from engine.pocket.world import sample_edits
 
-    return {scene.name: scene for scene in demo_scenes(_SIDE)}
+    return {scene.name: scene for scene in sample_edits(_SIDE)}
 
 
 def _sample(name: str) -> DemoEdit:

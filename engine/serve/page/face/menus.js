@@ -45,7 +45,7 @@ export class Menus {
   /** A menu opens under its button. @param {HTMLElement} button @param {HTMLElement} panel */
   #place(button, panel) {
     panel.addEventListener("beforetoggle", () => {
-      if (window.innerWidth > 640) panel.style.left = `${button.getBoundingClientRect().left}px`;
+      panel.style.setProperty("--at", `${button.getBoundingClientRect().left}px`);
     });
   }
 
