@@ -11,7 +11,7 @@ the last row of each task; ``examples/tuning.md`` shows it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def measured(image: np.ndarray, case: Case) -> list[float]:
     ]
 
 
-def row(task: str, name: str, values: Sequence[float]) -> str:
+def row(task: str, name: str, values: Iterable[float]) -> str:
     """A line of the table."""
     return f"| {task} | {name} | {' | '.join(f'{each:.3f}' for each in values)} |"
 
