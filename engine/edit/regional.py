@@ -23,7 +23,7 @@ from engine.errors import InputError
 from engine.picture.crop import Cutter
 from engine.picture.map_files import check_strength, load_strength_map
 from engine.picture.map_tools import grow
-from engine.picture.masks import distance_to
+from engine.picture.pixels import depth, lay
 from engine.request.fields import SEEDS
 
 if TYPE_CHECKING:
@@ -43,9 +43,11 @@ AT_ONCE: Final = 8
 """Prompts in one run."""
 OVERLAP: Final = 1 / 3
 """Share of the smaller of two regions from which on what they have in common is one picture."""
-BORDER: Final = 0.5
-"""Share of a region's border from which on it is the other's too, so that no seam may show: sky and
-land. The picture's own edge is none."""
+BORDER: Final = 0.9
+"""Share of a region's border from which on it is that of others too, so that it is a piece of one
+picture with them (sky and land) and no seam may show. The picture's own edge is none."""
+SIDE: Final = 0.2
+"""Share of such a region's border that makes another one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,14 +227,14 @@ def grouped(
     """
     reach = np.ones((2 * backbone.cell + 1,) * 2, np.uint8)
     near = [cv2.dilate((each.map > 0).astype(np.uint8), reach) > 0 for each in placed]
+    maps = [each.map > 0 for each in placed]
     groups: list[list[int]] = []
 
     def meet(one: int, two: int) -> bool:
         if not (near[one] & (placed[two].map > 0)).any():
             return False
-        both = placed[one], placed[two]
-        named = request.coupling != "auto" or any(each.region is None for each in both)
-        return named or _are_one(both[0].map > 0, both[1].map > 0, backbone.cell)
+        own = placed[one].region is None or placed[two].region is None
+        return request.coupling != "auto" or own or _are_one(maps, one, two, backbone.cell)
 
     for number in range(len(placed)):
         met = [g for g in groups if any(meet(other, number) for other in g)]
@@ -246,21 +248,27 @@ def grouped(
     return _gathered(together, request, backbone)
 
 
-def _are_one(one: Mask, two: Mask, cell: int) -> bool:
-    """Whether two regions (H W) that touch overlap by much, or have much of their border in common:
-    less than half a latent ``cell`` (px) apart.
+def _are_one(maps: Sequence[Mask], one: int, two: int, cell: int) -> bool:
+    """Whether regions ``one`` and ``two`` of all (H W each) overlap by much, or are pieces of one
+    picture: borders are common less than half a latent ``cell`` (px) apart.
     """
-    if (one & two).sum() > OVERLAP * min(one.sum(), two.sum()):
+    common = (maps[one] & maps[two]).sum()
+    if common > OVERLAP * min(maps[one].sum(), maps[two].sum()):
         return True
 
-    def shared(own: Mask, other: Mask) -> bool:
-        around = np.pad(own, 1, mode="edge").astype(np.uint8)
+    def shared(own: int, others: Sequence[int]) -> float:
+        around = np.pad(maps[own], 1, mode="edge").astype(np.uint8)
         inner = cv2.erode(around, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
-        border = own & ~inner
-        beside = cv2.dilate(other.astype(np.uint8), np.ones((cell + 1, cell + 1), np.uint8)) > 0
-        return bool((border & beside).sum() > BORDER * max(1, border.sum()))
+        border = maps[own] & ~inner
+        union = np.any([maps[other] for other in others], axis=0).astype(np.uint8)
+        beside = cv2.dilate(union, np.ones((cell + 1, cell + 1), np.uint8)) > 0
+        return float((border & beside).sum() / max(1, border.sum()))
 
-    return shared(one, two) or shared(two, one)
+    return any(
+        shared(own, [other]) > SIDE
+        and shared(own, [n for n in range(len(maps)) if n != own]) > BORDER
+        for own, other in ((one, two), (two, one))
+    )
 
 
 def _check_group(group: Sequence[Placed]) -> None:
@@ -327,35 +335,6 @@ def _plain(group: Sequence[Placed]) -> bool:
         each.region is None or all(getattr(each.region, name) is None for name in others)
         for each in group
     )
-
-
-# --- several runs ---------------------------------------------------------------------------------
-
-
-def depth(strength_map: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How much each pixel (H W) belongs to a region: its distance from the region's border in px,
-    times its strength; 0 outside.
-    """
-    return distance_to(strength_map == 0).clip(max=1e4) * strength_map
-
-
-def lay(
-    canvas: NDArray[Any],
-    paintings: Sequence[NDArray[Any]],
-    weights: Sequence[NDArray[np.float32]],
-) -> None:
-    """Lay ``paintings`` (H W 3) over ``canvas``, in place, each where its weight (H W) is above 0:
-    where that is so of several, their mean by weight.
-    """
-    covers = np.sum([each > 0 for each in weights], axis=0)
-    total, mixed = np.sum(weights, axis=0), np.zeros(canvas.shape, np.float64)
-    for painting, weight in zip(paintings, weights, strict=True):
-        alone = (weight > 0) & (covers == 1)
-        canvas[alone] = painting[alone]
-        mixed += painting * weight[..., None].astype(np.float64)
-    shared = covers > 1
-    mean = mixed[shared] / total[shared][:, None]
-    canvas[shared] = np.rint(mean) if np.issubdtype(canvas.dtype, np.integer) else mean
 
 
 # --- one run of several --------------------------------------------------------------------------

@@ -9,14 +9,17 @@ import numpy as np
 
 from engine.errors import InputError, ModelError, setting
 from engine.picture.arrays import unit_interval
+from engine.picture.masks import distance_to
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from numpy.typing import NDArray
 
 _Pixels = TypeVar("_Pixels", bound="NDArray[Any]")
 
-__all__ = ["as_grey", "paste", "to_pixels", "to_tensor", "unit"]
+__all__ = ["as_grey", "depth", "lay", "paste", "to_pixels", "to_tensor", "unit"]
 
 
 def to_tensor(rgb: NDArray[np.uint8]) -> torch.Tensor:
@@ -133,3 +136,29 @@ def paste(original: _Pixels, edited: NDArray[Any], alpha: NDArray[np.float32]) -
     weight = weights[inside].astype(np.float64)[:, None]
     result[inside] = (under * (1 - weight) + over * weight).round().astype(original.dtype)
     return result
+
+
+def depth(strength_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each pixel (H W) belongs to a region: its distance from the region's border in px,
+    times its strength; 0 outside.
+    """
+    return distance_to(strength_map == 0).clip(max=1e4) * strength_map
+
+
+def lay(
+    canvas: NDArray[Any],
+    paintings: Sequence[NDArray[Any]],
+    weights: Sequence[NDArray[np.float32]],
+) -> None:
+    """Lay ``paintings`` (H W 3) over ``canvas``, in place, each where its weight (H W) is above 0:
+    where that is so of several, their mean by weight.
+    """
+    covers = np.sum([each > 0 for each in weights], axis=0)
+    shared = covers > 1
+    total = np.asarray(np.sum([each[shared] for each in weights], axis=0, dtype=np.float64))
+    mixed = np.zeros((len(total), 3), np.float64)
+    for painting, weight in zip(paintings, weights, strict=True):
+        alone = (weight > 0) & (covers == 1)
+        canvas[alone] = painting[alone]
+        mixed += painting[shared] * (weight[shared] / total)[:, None]
+    canvas[shared] = np.rint(mixed) if np.issubdtype(canvas.dtype, np.integer) else mixed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from typing import Any, Final
 
 from engine.errors import InputError
@@ -32,6 +32,7 @@ class Region:
         controls: what steers it, in place of the edit's controls.
         reference: what the loaded IP-Adapter reads for it: a picture or a
             :class:`~engine.Reference`.
+        lora: refused in a line; a LoRA is the whole edit's.
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
@@ -55,8 +56,14 @@ class Region:
     seed: int | None = None
     controls: Any = None
     reference: Any = None
+    lora: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, lora: Any) -> None:
+        if lora is not None:
+            raise InputError(
+                "a region has no LoRA of its own, for the rows of a run share the model's weights: "
+                "load it for the whole edit (load_lora, --lora), or make the region's edit first."
+            )
         if self.map is None:
             raise InputError("a region needs a map: where it is.")
         known = fields_of(Fields)
@@ -112,7 +119,7 @@ def _read(value: Any, number: int) -> Region:
     if not isinstance(value, Mapping):
         raise InputError(f"region {number} must be a Region or a mapping, not {value!r}.")
     known = [each.name for each in fields(Region)]
-    if unknown := sorted(set(map(str, value)) - set(known)):
+    if unknown := sorted(set(map(str, value)) - {*known, "lora"}):
         raise InputError(f"region {number}: {unknown[0]!r} is none of {', '.join(known)}.")
     if "map" not in value:
         raise InputError(f"region {number} has no map.")

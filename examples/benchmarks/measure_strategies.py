@@ -2,6 +2,7 @@
 
     python examples/benchmarks/measure_strategies.py strength  # what a strength does
     python examples/benchmarks/measure_strategies.py strength --model pocket-flow
+    python examples/benchmarks/measure_strategies.py think --count 200  # at equal model calls too
     python examples/benchmarks/measure_strategies.py sheet -o sheet.png
 
 Prints a Markdown table; ``examples/strategies.md`` shows it. ``softpaint evaluate`` measures the
@@ -18,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from engine import InpaintEngine
 from engine.denoise.loop import Loop
 from engine.edit.before import prepare_edits
-from engine.evaluate import patches
+from engine.evaluate import Case, open_suite, patches
+from engine.picture.metrics import Sample, measure
 from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
 from engine.pocket import world
+from engine.pocket.classifier import prompt_score
 from engine.request.request import EditRequest
 from engine.solvers.names import SCHEDULERS, fresh_scheduler, list_schedulers
 from engine.solvers.parameterisation import Flow, parameterisation_of
@@ -113,6 +117,83 @@ def _schedulers(engine: InpaintEngine) -> list[str]:
     return [name for name in every if SCHEDULERS.get(name).flow] if _is_flow(engine) else every
 
 
+TASKS = {"insertion": "add", "recolour": "replace"}
+"""In which ``think`` is measured, and what they are for: whole runs, from the original."""
+SOFT = 6.0
+"""Sigma in px of the soft maps: the masks, blurred outwards."""
+
+
+def think(engine: InpaintEngine, *, steps: int, count: int) -> None:
+    """What Langevin steps are worth beside ``differential``: with as many solver's steps, and with
+    as many model calls. On the masks, and on maps that fall off around them.
+    """
+    suite = open_suite("pocket", first_seed=1_050_000, size=128)
+    print("| task | map | | model calls | colour inside | PSNR inside | prompt found |")
+    print("|---|---|---|---:|---:|---:|---:|")
+    for task, purpose in TASKS.items():
+        cases = suite.cases(task, count)
+        for kind in ("mask", "soft map"):
+            maps = [each.strength_map for each in cases]
+            if kind != "mask":
+                maps = [np.maximum(each, gaussian_filter(each, SOFT)) for each in maps]
+            thought = _figures(engine, cases, maps, "think", steps, purpose)
+            for name, own in (
+                ("`differential`", _figures(engine, cases, maps, "differential", steps, purpose)),
+                ("`think`", thought),
+                (
+                    "`differential`, as many calls",
+                    _figures(engine, cases, maps, "differential", round(thought[0]), purpose),
+                ),
+            ):
+                calls, colour, psnr, prompt = own
+                figures = f"{calls:.1f} | {colour:.2f} | {psnr:.2f} | {prompt:.0%}"
+                print(f"| {task} | {kind} | {name} | {figures} |", flush=True)
+
+
+def _figures(
+    engine: InpaintEngine,
+    cases: Sequence[Case],
+    maps: Sequence[Any],
+    strategy: str,
+    steps: int,
+    purpose: str,
+) -> list[float]:
+    """Means over the cases: model calls, colour and PSNR inside the mask, prompt found."""
+    rows = []
+    for start in range(0, len(cases), 16):
+        some = list(zip(cases, maps, strict=True))[start : start + 16]
+        results = engine.edit_many(
+            [
+                {
+                    "image": case.image,
+                    "prompt": case.prompt,
+                    "strength_map": strength_map,
+                    "strategy": strategy,
+                    "task": purpose,
+                    "num_inference_steps": steps,
+                    "seed": start + number,
+                    "progress": False,
+                }
+                for number, (case, strength_map) in enumerate(some)
+            ]
+        )
+        for (case, _), result in zip(some, results, strict=True):
+            if isinstance(result, Exception):
+                raise result
+            pixels = np.asarray(result.images[0])
+            sample = Sample(
+                result=pixels,
+                original=case.image,
+                strength_map=case.strength_map,
+                truth=case.truth,
+            )
+            found = measure(sample, ["colour_inside", "psnr_inside"])
+            (prompt,) = prompt_score([pixels], case.prompt)
+            rows.append([result.model_calls, *found.values(), prompt])
+    means: list[float] = np.mean(rows, axis=0).tolist()
+    return means
+
+
 def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence[str]) -> None:
     """The demo's scenes through the strategies, and outpainting."""
     rows: list[list[tuple[Any, str]]] = []
@@ -148,9 +229,9 @@ def sheet(engine: InpaintEngine, path: Path, *, steps: int, strategies: Sequence
 def main() -> None:
     """Parse the command line and run one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("part", choices=["strength", "sheet"])
+    parser.add_argument("part", choices=["strength", "think", "sheet"])
     parser.add_argument("--model", default="pocket", help="pocket or pocket-flow")
-    parser.add_argument("--count", type=int, default=3, help="scenes, in nine turns")
+    parser.add_argument("--count", type=int, default=3, help="scenes; of strength in nine turns")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategies", help="names with commas between")
     parser.add_argument("-o", "--output", type=Path, default=Path("strategies.png"))
@@ -160,6 +241,8 @@ def main() -> None:
     names = options.strategies.split(",") if options.strategies else engine.strategies()
     if options.part == "strength":
         strength(engine, steps=options.steps, count=options.count)
+    elif options.part == "think":
+        think(engine, steps=options.steps, count=options.count)
     else:
         sheet(engine, options.output, steps=options.steps, strategies=names)
 

@@ -49,7 +49,7 @@ def test_diffusers_adapter_pipeline_to_the_bit(scale, share):
     parts = tiny.modules()
     net = tiny_controls.t2i_adapter(parts["unet"])
     said: dict[str, Any] = {"prompt": "a red house", "guidance_scale": 5.0}
-    pipe = StableDiffusionXLAdapterPipeline(**parts, adapter=net)
+    pipe: Any = StableDiffusionXLAdapterPipeline(**parts, adapter=net)
     pipe.scheduler = fresh_scheduler("euler", parts["scheduler"])
     pipe.set_progress_bar_config(disable=True)
     drawn = torch.Generator().manual_seed(2)

@@ -103,11 +103,11 @@ class TestAttention:
         width = attention.to_q.in_features
 
         def ask(features, hidden=None, damping=1.0):
-            tensors = {"encoder_hidden_states": torch.zeros(1, 1, 1)}
+            told = Conditioning({"encoder_hidden_states": torch.zeros(1, 1, 1)})
             if hidden is not None:
                 grid = torch.tensor(hidden, dtype=torch.float32).reshape(1, 1, 4, 4)
-                tensors = hiding(Conditioning(tensors), grid, damping).tensors
-            changes = redirected.changes(tensors)
+                told = hiding(told, grid, damping)
+            changes = redirected.changes(told.tensors)
             with torch.no_grad(), replaced_forwards(unet, changes):
                 return attention(features)
 
@@ -149,7 +149,6 @@ class TestAttention:
 
 def test_a_network_with_fused_projections_cannot_be_told(engine):
     redirected = Redirected(engine.backbone.network("base").module)
-    assert redirected.able
     attention = redirected._attentions[0]
     attention.fused_projections = True
     try:

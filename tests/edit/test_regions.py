@@ -18,6 +18,7 @@ from engine.denoise.regional import Mixture
 from engine.edit.regional import Placed, grouped
 from engine.models.coupled import WEIGHTS, Coupled, coupled
 from engine.request.record import EditRecord
+from engine.request.regions import read_regions
 from engine.request.request import EditRequest
 from engine.request.schema import json_schema
 
@@ -137,9 +138,19 @@ def test_regions_that_hardly_overlap_have_runs_of_their_own_and_are_blended(engi
     ],
 )
 def test_which_regions_are_one_picture(engine, photo, one, two, runs):
-    request = EditRequest.read({"image": photo, "regions": [Region(one), Region(two)]})
-    placed = [Placed(n, Region(m), m) for n, m in ((1, one), (2, two))]
-    assert len(grouped(placed, request, engine.backbone)) == runs
+    assert len(groups_of(engine, photo, one, two)) == runs
+
+
+def groups_of(engine, photo, *maps):
+    request = EditRequest.read({"image": photo, "regions": [Region(each) for each in maps]})
+    placed = [Placed(n, Region(each), each) for n, each in enumerate(maps, start=1)]
+    return grouped(placed, request, engine.backbone)
+
+
+def test_the_tiles_of_a_picture_are_one(engine, photo):
+    """No border of theirs may show, though none has more than half of its own with another."""
+    tiles = [box(x, y, x + 32, y + 32) for x in (0, 32) for y in (0, 32)]
+    assert len(groups_of(engine, photo, *tiles)) == 1
 
 
 # --- together ------------------------------------------------------------------------------------
@@ -370,6 +381,12 @@ def test_the_command_line_refuses_in_one_line(files, capsys):
         ]
         assert run(command) == 2
         assert said in capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("make", [lambda told: Region(**told), read_regions])
+def test_a_region_has_no_lora_of_its_own(make):
+    with pytest.raises(InputError, match="a region has no LoRA of its own"):
+        make({"map": LEFT, "lora": "style.safetensors"})
 
 
 def test_schema_and_service_take_regions(files):

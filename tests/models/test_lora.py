@@ -81,7 +81,7 @@ def test_an_edit_with_one_is_diffusers_to_the_bit(file, channels):
         nine.load_lora(file)
         tiny.edited(nine, strategy="inpaint9", num_inference_steps=1)  # it is lent when it is used
         parts = {name: part for name, part in nine.pipe.components.items() if part is not None}
-        parts["unet"], strategy = nine.backbone.network("inpaint").unet, "inpaint9"
+        parts["unet"], strategy = nine.backbone.network("inpaint").module, "inpaint9"
     pair = tiny.both(StableDiffusionXLInpaintPipeline, parts, strategy)
     assert tiny.difference(pair) == 0.0
 

@@ -26,7 +26,7 @@ PAGE = b"<!DOCTYPE html><html>login</html>"
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory) -> Path:
     """A folder with a small file of each kind."""
-    folder = tmp_path_factory.mktemp("kinds")
+    folder: Path = tmp_path_factory.mktemp("kinds")
     unet = tiny.unet()
     save = {
         "vae": ldm.vae_tensors(ldm.vae(), ""),

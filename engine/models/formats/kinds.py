@@ -94,7 +94,7 @@ KINDS: tuple[Kind, ...] = (
         f"it steers an edit as a control: {CHECKPOINT}",
     ),
     T2I_ADAPTER,
-    Kind("a T2I style adapter", _begins("style_embedding", "transformer_layes.")),
+    Kind("a T2I style adapter", _begins("style_embedding")),
     EMBEDDING,
     Kind("a model of motion (AnimateDiff)", _inside("motion_modules.")),
     Kind("Stable Video Diffusion", _inside("time_stack.", "time_mixer")),

@@ -177,6 +177,16 @@ test("a view holds the point that it turns and enlarges about", () => {
   assert.ok(Math.hypot(there.x - 5, there.y - 7) < 1e-9);
 });
 
+test("a view shows all of a canvas that grows", () => {
+  const view = new View();
+  const picture = { width: 400, height: 300 };
+  view.fit(picture, { width: 800, height: 700 }, [40, 0, 160, 100]);
+  const [first, last] = [view.toScreen({ x: -40, y: 0 }), view.toScreen({ x: 560, y: 400 })];
+  for (const [value, wanted] of [[first.x, 24], [last.x, 776], [first.y + last.y, 700]]) {
+    assert.ok(Math.abs(value - wanted) < 1e-9);
+  }
+});
+
 test("events come whole out of a stream in pieces", () => {
   const reader = new EventReader();
   assert.deepEqual(reader.read("id: 4\nevent: st"), []);

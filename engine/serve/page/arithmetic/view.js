@@ -45,17 +45,19 @@ export class View {
   }
 
   /**
-   * The whole picture, upright, in the middle.
+   * The whole picture, upright, in the middle; where its canvas grows, all of that.
    * @param {{width: number, height: number}} picture
    * @param {{width: number, height: number}} screen
+   * @param {readonly number[]} [grown] px to the left, top, right and bottom
    * @param {number} [margin] px
    */
-  fit(picture, screen, margin = 24) {
-    const [width, height] = [screen.width - 2 * margin, screen.height - 2 * margin];
+  fit(picture, screen, [left, top, right, bottom] = [0, 0, 0, 0], margin = 24) {
+    const [width, height] = [picture.width + left + right, picture.height + top + bottom];
+    const room = { width: screen.width - 2 * margin, height: screen.height - 2 * margin };
     this.angle = 0;
-    this.scale = Math.max(0.01, Math.min(width / picture.width, height / picture.height, 16));
-    this.x = (screen.width - picture.width * this.scale) / 2;
-    this.y = (screen.height - picture.height * this.scale) / 2;
+    this.scale = Math.max(0.01, Math.min(room.width / width, room.height / height, 16));
+    this.x = (screen.width - width * this.scale) / 2 + left * this.scale;
+    this.y = (screen.height - height * this.scale) / 2 + top * this.scale;
   }
 
   /** @returns {string} as CSS */

@@ -77,7 +77,7 @@ export function compare({ api, desk, helper, strategies, take }) {
   const results = make("div", { className: "compared" });
   const run = make("button", { type: "button", className: "primary", onclick: () => void act() }, "Compare");
   const dialog = open("Compare strategies", [make("div", { className: "choices" }, ...boxes),
-    make("div", { className: "row" }, run), told, results], true);
+    make("div", { className: "doing" }, run, told), results], true);
   dialog.addEventListener("close", () => control.abort(), { once: true });
 
   async function act() {
@@ -95,7 +95,8 @@ export function compare({ api, desk, helper, strategies, take }) {
         on: ({ event, data }) => { if (event === "step") told.textContent = `Step ${data.done} of ${data.total}`; },
       });
       told.textContent = Object.entries(made.errors ?? {}).map(([name, why]) => `${name}: ${why}`).join(" ");
-      for (const result of made.results) results.append(await card(result));
+      results.append(...await Promise.all(made.results.map(card)));
+      results.scrollIntoView({ block: "start" }); // on a small screen they are below the strategies
     } catch (error) {
       if (!(error instanceof Cancelled)) told.textContent = error instanceof Error ? error.message : String(error);
     } finally {

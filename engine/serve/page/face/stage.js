@@ -281,7 +281,8 @@ export class Stage {
 
   fit() {
     if (!this.desk.picture) return;
-    this.view.fit(this.desk.map, { width: this.pane.clientWidth, height: this.pane.clientHeight });
+    const screen = { width: this.pane.clientWidth, height: this.pane.clientHeight };
+    this.view.fit(this.desk.map, screen, this.desk.settings.expand);
     this.fitted = true;
     this.#apply();
   }
