@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import InputError
+from engine.models.codec import codec_of
 from engine.tune.colours import border_weights, colour_error
 from engine.tune.drift import drifted
 from engine.tune.layers import at_rest, cast, trained_itself
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from engine.engine import InpaintEngine
     from engine.models.backbone import Backbone
+    from engine.models.codec import KLCodec
     from engine.tune.content import Teaching
     from engine.tune.photos import Photo
     from engine.tune.recipe import Recipe
@@ -75,12 +77,14 @@ class DecoderLessons:
 
     Args:
         backbone: whose decoder it is.
+        codec: its codec, of a kind that can be taught.
         plates: what is learnt.
         recipe: batch, seed, weight of the colours.
         mixed: the half precision of its arithmetic; None: it has none.
     """
 
     backbone: Backbone
+    codec: KLCodec
     plates: Sequence[Plate]
     recipe: Recipe
     mixed: torch.dtype | None = None
@@ -101,7 +105,7 @@ class DecoderLessons:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         rough = torch.randn(latents.shape, generator=generator).to(latents)
         with torch.autocast(latents.device.type, self.mixed, enabled=self.mixed is not None):
-            seen = self.backbone.codec.learning(latents + ROUGH * rough).float()
+            seen: torch.Tensor = self.codec.learning(latents + ROUGH * rough).float()
         wanted = plate.pixels.to(seen.device).float() / 127.5 - 1
         off = (seen - wanted) * plate.known
         loss = off.abs().mean() + 2 * off.square().mean() + 0.5 * _edges(off)
@@ -159,7 +163,7 @@ def teach_decoder(
             with awake():
                 folder.sheet(step, sample_sheet(engine, kind, photos, recipe.seed, raw=True))
 
-        lessons = DecoderLessons(backbone, plates, recipe, mixed)
+        lessons = DecoderLessons(backbone, codec_of(engine.pipe), plates, recipe, mixed)
         trainer = Trainer(decoder, recipe, folder, backbone.device, mixed or torch.float32)
         count = sum(each.numel() for each in decoder.parameters.values())
         say(f"{count / 1e6:.2f} M parameters of the decoder are taught")

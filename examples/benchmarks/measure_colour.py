@@ -11,7 +11,7 @@ the last row of each task; ``examples/tuning.md`` shows it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,20 @@ TOGETHER = 8
 """Edits in shared model calls."""
 
 
-def painted(engine: InpaintEngine, cases: Sequence[Case], asked: Any) -> list[np.ndarray]:
-    """The cases' pictures, H W 3, nothing corrected."""
+def painted(
+    engine: InpaintEngine, cases: Sequence[Case], asked: Any, name: str
+) -> list[np.ndarray]:
+    """The cases' pictures, H W 3, nothing corrected; those that are kept are not painted again."""
+    kept = asked.keep / f"{name}-{cases[0].task}-{len(cases)}.npy" if asked.keep else None
+    if kept is not None and kept.exists():
+        return list(np.load(kept))
     made: list[np.ndarray] = []
     for start in range(0, len(cases), TOGETHER):
         edits = [_edit(case, asked) for case in cases[start : start + TOGETHER]]
         made += [np.asarray(each.images[0]) for each in engine.edit_many(edits).unwrap()]
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.save(kept, np.stack(made))
     return made
 
 
@@ -68,7 +76,7 @@ def measured(image: np.ndarray, case: Case) -> list[float]:
     ]
 
 
-def row(task: str, name: str, values: Sequence[float]) -> str:
+def row(task: str, name: str, values: Iterable[float]) -> str:
     """A line of the table."""
     return f"| {task} | {name} | {' | '.join(f'{each:.3f}' for each in values)} |"
 
@@ -83,6 +91,8 @@ def main() -> None:
     parser.add_argument("--colour", default="none", help="none, or as the engine corrects it")
     parser.add_argument("--lora", help="of the network, what tune colour wrote")
     parser.add_argument("--vae", help="with a taught decoder")
+    parser.add_argument("--keep", type=Path, help="where pictures are kept between runs")
+    parser.add_argument("--only", help="of the two: 'as it is' or 'taught'")
     parser.add_argument("--sheet", type=Path, help="draw the first scenes in place of measuring")
     asked = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -90,6 +100,8 @@ def main() -> None:
     engines["taught"] = InpaintEngine.from_pretrained(device="cpu", vae=asked.vae)
     if asked.lora:
         engines["taught"].load_lora(asked.lora)
+    if asked.only:
+        engines = {asked.only: engines[asked.only]}
     suite = open_suite("pocket", first_seed=FIRST_SEED, size=128)
     drawn: list[list[tuple[Any, str]]] = []
     every: dict[str, list[np.ndarray]] = {name: [] for name in engines}
@@ -97,7 +109,7 @@ def main() -> None:
     print(f"|---|---|{'---:|' * len(MEASURES)}")
     for task in asked.tasks.split(","):
         cases = suite.cases(task, 3 if asked.sheet else asked.count)
-        pictures = {name: painted(engine, cases, asked) for name, engine in engines.items()}
+        pictures = {name: painted(engine, cases, asked, name) for name, engine in engines.items()}
         if asked.sheet:
             drawn += [
                 [
@@ -112,7 +124,8 @@ def main() -> None:
             values = [measured(image, case) for image, case in zip(made, cases, strict=True)]
             every[name].append(np.nanmean(values, axis=0))
             print(row(task, name, every[name][-1]), flush=True)
-        print(row(task, "ratio", every["taught"][-1] / every["as it is"][-1]), flush=True)
+        if not asked.only:
+            print(row(task, "ratio", every["taught"][-1] / every["as it is"][-1]), flush=True)
     if asked.sheet:
         save_image(labelled_grid(drawn), asked.sheet)
         print(asked.sheet)
@@ -120,7 +133,8 @@ def main() -> None:
     means = {name: np.mean(values, axis=0) for name, values in every.items()}
     for name, values in means.items():
         print(row("all", name, values))
-    print(row("all", "ratio", means["taught"] / means["as it is"]))
+    if not asked.only:
+        print(row("all", "ratio", means["taught"] / means["as it is"]))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from engine.picture.sheet import labelled_grid
 from engine.pocket.classifier import predict
 from engine.pocket.world import attributes_from_caption
 from examples.tuning import lighthouse
-from examples.tuning.finder import found, train_finder
+from examples.tuning.finder import Finder, found, train_finder
 
+STAGES = ("teach", "before", "after", "compare")
 LEARNT, MEASURED = 100, 1_000_000
 """The first seeds of the scenes that are taught, and of those that are measured."""
 PRIOR = (
@@ -110,9 +111,22 @@ def measure(out: Path, name: str, count: int) -> None:
     np.savez(out / f"{name}.npz", new=new, old=old)
 
 
+def kept_finder(out: Path) -> tuple[Finder, float]:
+    """Who finds lighthouses, trained once, and the share of its right answers."""
+    place = out / "finder.pt"
+    if not place.exists():
+        codec = InpaintEngine.from_pretrained(device="cpu").backbone.codec
+        finder, right = train_finder(codec)
+        torch.save({"weights": finder.state_dict(), "right": right}, place)
+    kept = torch.load(place, weights_only=True)
+    finder = Finder()
+    finder.load_state_dict(kept["weights"])
+    return finder.eval().requires_grad_(requires_grad=False), kept["right"]
+
+
 def compare(out: Path, count: int) -> None:
     """Figures and a sheet of what was painted before and after."""
-    finder, right = train_finder(InpaintEngine.from_pretrained(device="cpu").backbone.codec)
+    finder, right = kept_finder(out)
     new, old = edits_of(count)
     figures: dict = {"taught": json.loads((out / "taught.json").read_text())}
     figures["finder right on held-out scenes"] = right
@@ -134,12 +148,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("taught"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
-    parser.add_argument("--stage", choices=["teach", "before", "after", "compare"])
+    parser.add_argument("--stage", choices=[*STAGES, "finder"])
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    for stage in [asked.stage] if asked.stage else ["teach", "before", "after", "compare"]:
+    for stage in [asked.stage] if asked.stage else STAGES:
         if stage == "teach":
             teach(asked.out, asked.steps)
+        elif stage == "finder":
+            kept_finder(asked.out)
         elif stage == "compare":
             compare(asked.out, asked.edits)
         else:

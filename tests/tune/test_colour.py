@@ -191,7 +191,11 @@ def test_colours_are_weighed_against_the_rest(engine):
     def loss(weight: float) -> float:
         recipe = replace(QUICK, colour=weight)
         with torch.no_grad():
-            return float(sum(DecoderLessons(engine.backbone, plates, recipe).losses(0)))
+            return float(
+                sum(
+                    DecoderLessons(engine.backbone, engine.backbone.codec, plates, recipe).losses(0)
+                )
+            )
 
     none, once, twice = loss(0), loss(1), loss(2)
     assert once > none

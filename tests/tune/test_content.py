@@ -24,12 +24,13 @@ from engine.tune.content import Lessons, Teaching, teach
 from engine.tune.filling import filling
 from engine.tune.layers import taught
 from engine.tune.lessons import lessons_of
+from engine.tune.lora_files import lora_tensors
 from engine.tune.masks import random_mask
 from engine.tune.noising import WEIGHTINGS, Discrete, Straight, noising_of
 from engine.tune.photos import Photo, find_photos, read_photos
 from engine.tune.recipe import LAYERS, Recipe
 from engine.types import Level
-from tests.kit import tiny
+from tests.kit import ldm, tiny
 
 QUICK = Recipe(steps=4, batch=2, rate=1e-2, rank=2, sample_every=0, save_every=2, size=64)
 
@@ -171,6 +172,18 @@ def test_its_names_are_those_that_other_programs_read(written):
         each.startswith("lora_unet_output_blocks_0_1_transformer_blocks_0_attn1_to_q")
         for each in stems
     )
+
+
+def test_every_layer_has_the_name_that_other_programs_give_it(engine):
+    """ComfyUI and A1111 know SDXL's by the original layout's names of the weights."""
+    module = engine.backbone.network("inpaint").module
+    known = {name.removesuffix(".weight") for name in ldm.unet_tensors(module, prefix="")}
+    known = {"lora_unet_" + name.replace(".", "_") for name in known}
+    with taught(module, rank=2, ends=LAYERS["all"], seed=1) as layers:
+        named = lora_tensors(module, layers.pairs())
+    stems = {name.removesuffix(".alpha").rsplit(".lora_", 1)[0] for name in named}
+    assert stems <= known
+    assert len(named) == 3 * len(stems) == 3 * len(layers.parameters) / 2
 
 
 def test_what_is_unknown_is_hidden_and_not_learnt(engine):
@@ -341,6 +354,7 @@ def test_a_picture_is_filled_from_others(tmp_path):
         ("gone.png -p x -o a.safetensors", "there is no picture 'gone.png'"),
         ("map.safetensors -p x -o a.safetensors", "map.safetensors"),
         ("photo.png -o a.safetensors", "has no caption: give --prompt"),
+        ("mixed -p x -o a.safetensors", "mixed/b.png"),
         ("photo.png -p x", "--output is missing"),
         ("photo.png -p x -o photo.png", "exists already"),
         ("photo.png -p x -o folder", "a LoRA is written to a .safetensors file"),
@@ -358,8 +372,10 @@ def test_a_picture_is_filled_from_others(tmp_path):
 def test_bad_use_is_one_line_before_any_model(files, monkeypatch, capsys, line, told):
     monkeypatch.chdir(files.folder)
     monkeypatch.setattr(InpaintEngine, "from_pretrained", lambda **_: pytest.fail("a model"))
-    (files.folder / "empty").mkdir()
-    (files.folder / "busy.tune").mkdir()
+    for name in ("empty", "busy.tune", "mixed"):
+        (files.folder / name).mkdir()
+    tiny.picture().save(files.folder / "mixed" / "a.png")
+    (files.folder / "mixed" / "b.png").write_bytes(b"\x89PNG, and then nothing")
     (files.folder / "busy.tune" / "notes").write_text("mine")
     (files.folder / "map.safetensors").write_text("{}")
     before = sorted(files.folder.rglob("*"))
