@@ -188,8 +188,8 @@ class InpaintEngine(LoadedModel):
             touches: finish pictures before their ticket leaves; else ``ticket.outcome()`` does, in
                 any thread, while the next steps run.
         """
-        options = {"max_running": max_running, "touches": touches}
-        return Runtime(self.backbone, self.name, load=self.load, **options)
+        own = self.backbone, self.name
+        return Runtime(*own, load=self.load, max_running=max_running, touches=touches)
 
     def compare(
         self,

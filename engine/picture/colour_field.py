@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
+from engine.picture.banded import solve_banded
 from engine.picture.masks import distance_to
 
 if TYPE_CHECKING:
@@ -146,12 +147,10 @@ class _Membrane:
 
     def pulled(self, springs: _Floats, forces: _Floats) -> _Floats:
         """f, ``(N, C)`` in the grid's order as ``forces``; ``springs``: ``(N,)``, above 0."""
-        from scipy.linalg import solveh_banded
-
         bands = self._bands.copy("F")
         bands[0] = self._diagonal + self._turned(springs[:, None], self._grid)[:, 0]
         turned = self._turned(forces, self._grid)
-        solved = solveh_banded(bands, turned, overwrite_ab=True, lower=True, check_finite=False)
+        solved = solve_banded(bands, turned)
         return self._turned(solved, self._grid[::-1])
 
     def _turned(self, values: _Floats, grid: tuple[int, int]) -> _Floats:

@@ -39,7 +39,7 @@ STRATEGIES = ("differential", "blend", "soft-blend")
 STEPS = (6, 8, 10, 12)
 KINDS = 24
 """Different edits that are asked for."""
-IMPATIENCE = 2.0
+IMPATIENCE = 1.0
 """Seconds after which a refused client asks again, whatever it was told."""
 QUEUE, RUNNING = 16, 8
 
