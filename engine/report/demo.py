@@ -248,8 +248,8 @@ def _sheet_row(scene: DemoEdit, takes: Sequence[Take]) -> list[tuple[Image.Image
         (overlay_map(_canvas(scene), _strength(scene)), "")
     ]
     for take in takes:
-        found = f"{take.prompt_score:.0%} of the prompt found"
-        row.append((take.image, f"{found}, Delta-E {take.distance:.1f}"))
+        figures = f"{take.prompt_score:.0%} found, Delta-E {take.distance:.1f}"
+        row.append((take.image, figures))
     return [*row, (Image.fromarray(scene.truth), "")]
 
 

@@ -139,7 +139,8 @@ class Session:
                 f"such as Flux.2; for others {setting('was')} says what is seen now."
             )
         self.arguments = {**WHOLE, **self.arguments, "region": "full", "instruct": True}
-        size = load_image({**self.arguments, **changes}.get("image")).size
+        image: Any = {**self.arguments, **changes}.get("image")
+        size = load_image(image).size
         everywhere = np.ones(Size(*size).shape, np.float32)
         request = self.request({"num_images": 1, **changes, "strength_map": everywhere})
         ticket = self._runtime.add(request, self.memory)

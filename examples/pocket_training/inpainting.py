@@ -205,8 +205,8 @@ def _report_inpainting(base: TextToImage, unet: Any, run: Run, options: argparse
             output_type="np",
         )
         result = np.round(output.images[0] * 255).astype(np.uint8)
-        truth = demo.truth if demo.truth is not None else demo.image
-        rows += [demo.image, masked_pixels(demo.image[None], demo.mask[None])[0], result, truth]
+        masked = masked_pixels(demo.image[None], demo.mask[None])[0]
+        rows += [demo.image, masked, result, demo.truth]
     sheet(np.stack(rows), 4, options.out / f"{run.name}.png")
     run.log("samples written")
     unet.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_frames_drift_is_taken_away_inside_the_map_too(monkeypatch):
     monkeypatch.setattr(type(model.backbone), "decode", lambda *_, **__: drifted)
     off = {}
     for colour in ("field", "none"):
-        run = {**RUN, "image": pixels, "mask": tiny.box_mask(), "colour": colour}
+        run: dict[str, Any] = {**RUN, "image": pixels, "mask": tiny.box_mask(), "colour": colour}
         made = model.edit(**run, strategy="whole", instruct=True, region="full")
         error = np.abs(np.asarray(made.images[0], np.float64) - pixels)
         inside = np.asarray(tiny.box_mask()) > 0

@@ -101,7 +101,7 @@ def flux_vae(flux, folder):
 
 def test_a_lora_with_layers_that_it_has_not(flux, tmp_path):
     """Qwen-Image's layers have names of Flux', and some their sizes: there are more of them."""
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for block in range(4):
         layer = f"transformer.transformer_blocks.{block}.attn.to_q"
         state |= {

@@ -119,7 +119,7 @@ def _winter(size: int | tuple[int, int]) -> DemoEdit:
     kept = feathered(same, _pixels(before.image, 0.015))
     soft = np.asarray(soft * (1 - kept), np.float32)
     truth = np.where((soft > 0)[..., None], changed.image, before.image)
-    prompt = "a blue house in the snow by day"
+    prompt = "the snow by day"
     return DemoEdit("winter", before.image, soft > 0.5, soft, prompt, truth)
 
 
@@ -130,24 +130,25 @@ def _dusk(size: int | tuple[int, int]) -> DemoEdit:
     day, dusk = render(spec, size).image, render(dataclasses.replace(spec, time="sunset"), size)
     height, width = day.shape[:2]
     columns = (np.arange(width, dtype=np.float32) + 0.5) / width
-    ramp = np.clip((columns - 0.1) / 0.9, 0, 1) ** 2  # low strengths change light the most
-    soft = np.repeat(ramp[None], height, axis=0)
-    truth = (day + (dusk.image - day.astype(np.float32)) * soft[..., None]).round()
+    ramp = np.clip((columns - 0.1) / 0.9, 0, 1)
+    # six tenths of a run are enough for another light, and leave the mountains where they are
+    soft = np.repeat(np.float32(0.6) * ramp[None], height, axis=0)
+    truth = (day + (dusk.image - day.astype(np.float32)) * ramp[:, None]).round()
     prompt = "mountains at sunset"
-    return DemoEdit("dusk", day, soft > 0.5, soft, prompt, truth.astype(np.uint8))
+    return DemoEdit("dusk", day, soft > 0.3, soft, prompt, truth.astype(np.uint8))
 
 
 def _two_things(size: int | tuple[int, int]) -> DemoEdit:
-    spec = sample_scene(1_004_038)
+    spec = sample_scene(1_004_089)
     while spec.objects:
         spec = spec.without(0)
-    house = SceneObject("house", "red", 0.27, 0.88, 0.34)
-    balloon = SceneObject("balloon", "purple", 0.76, 0.42, 0.34)
+    house = SceneObject("house", "red", 0.3, 0.9, 0.34)
+    balloon = SceneObject("balloon", "orange", 0.68, 0.45, 0.36)
     before, after = render(spec, size), render(spec.with_object(house).with_object(balloon), size)
-    masks = [box_around(mask, margin=0.03) for mask in after.masks]
+    masks = [box_around(mask, margin=0.05) for mask in after.masks]
     prompts = [
         "a red house on a green meadow by day",
-        "a purple balloon over a green meadow by day",
+        "an orange balloon by day",
     ]
     return DemoEdit(
         "two things",
