@@ -67,12 +67,11 @@ class Redirected:
         """
         if HIDDEN not in tensors:
             return
-        hidden = Grid(tensors[HIDDEN])
-        damped = Grid(tensors[DAMPED]) if bool((tensors[DAMPED] != 1).any()) else None
+        # Ones are multiplied with too: to look for them would wait for the device at every step.
+        hidden, damped = Grid(tensors[HIDDEN]), Grid(tensors[DAMPED])
         for attention in self._attentions:
             yield attention, _blinded(attention.forward, hidden)
-            if damped is not None:
-                yield attention.to_q, _weakened(attention.to_q.forward, damped)
+            yield attention.to_q, _weakened(attention.to_q.forward, damped)
 
 
 def _blinded(forward: Callable[..., torch.Tensor], hidden: Grid) -> Callable[..., torch.Tensor]:
