@@ -318,3 +318,13 @@ def test_annotated_pictures_and_figures_are_the_engines(client, scene):
     assert told["figures"] == pytest.approx(own)
     assert told["meaning"]["seam"]["better"] == "lower"
     assert client.post("/api/controls/none/annotate", files=files).status_code == 404
+
+
+def test_memory_goes_back_to_the_system(monkeypatch):
+    from engine.serve import heap
+
+    monkeypatch.setattr(heap, "EVERY", 0.0)
+    kept = heap.Heap()
+    assert kept.give_back() is (kept._trim is not None)
+    monkeypatch.setattr(heap, "EVERY", 3600.0)
+    assert not heap.Heap().give_back()
