@@ -252,6 +252,9 @@ class Service:
                 given["strength_map"] = opened.mapped(patch, rect)
             elif opened.strength_map is not None and "mask" not in given:
                 given["strength_map"] = opened.strength_map
+            regions = given.get("regions", opened.session.arguments.get("regions"))
+            if regions and _is_empty(given.get("strength_map")):
+                del given["strength_map"]  # nothing but the regions is to be repainted
             if opened.job is not None and not opened.job.over:
                 self.worker.cancel(opened.job, "a later render of its session took its place.")
             request = opened.session.request(given)
@@ -293,6 +296,10 @@ class Service:
                 self.worker.cancel(opened.job)
 
         await self.ask(close)
+
+
+def _is_empty(strength_map: Any) -> bool:
+    return isinstance(strength_map, np.ndarray) and not strength_map.any()
 
 
 def one_each(request: EditRequest, seeds: list[int]) -> dict[str, EditRequest]:
