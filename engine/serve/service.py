@@ -20,6 +20,7 @@ from engine.serve.ids import NAMING
 from engine.serve.jobs import Job, JobState, failure
 from engine.serve.limits import Limits
 from engine.serve.metering import Meters
+from engine.serve.references import adapters_of
 from engine.serve.sessions import Opened, Sessions
 from engine.serve.worker import Worker
 
@@ -56,6 +57,8 @@ class Service:
         self.engine = engine
         self.model = Path(engine.name).name if discreet else engine.name
         """Its name, for clients."""
+        self.adapters = adapters_of(engine)
+        """Names of the IP-Adapters that requests may give pictures for."""
         self.limits = limits or Limits()
         self.sessions = Sessions(self.limits.sessions, self.limits.session_bytes)
         self.finisher = Finisher(discreet=discreet, left=self._left, limit=self.limits.running)
