@@ -91,6 +91,10 @@ def serve(
     max_images: Annotated[int, typer.Option(help="Of a request.", min=1, max=1024)] = 16,
     sessions: Annotated[int, typer.Option(help="That may be open.", min=1)] = 16,
     session_mb: Annotated[int, typer.Option(help="That their steps take.", min=0)] = 2048,
+    keep: Annotated[
+        int, typer.Option(help="Finished jobs that are remembered with their pictures.", min=1)
+    ] = 512,
+    keep_mb: Annotated[int, typer.Option(help="That they take.", min=1)] = 1024,
     grace: Annotated[
         float, typer.Option(help="Seconds for what runs, when it is told to end.", min=0)
     ] = 20.0,
@@ -117,6 +121,8 @@ def serve(
         running=running,
         sessions=sessions,
         session_bytes=session_mb * 2**20,
+        jobs=keep,
+        job_bytes=keep_mb * 2**20,
     )
     sock = listen(host, PORT if port is None else port)
     note("loading the model ...")
