@@ -20,6 +20,8 @@ from engine.pocket import world
 
 FIRST_SEED = 1_070_000
 SIZE = 128
+LEAST = {"words": 0.6, "change": 0.5}
+"""What the mean is to be."""
 
 
 def says(words: str, caption: str) -> bool:
@@ -58,6 +60,10 @@ def main() -> None:
     print("| map from | scenes | mean IoU | median |\n|---|---:|---:|---:|")
     for how, values in found.items():
         print(f"| {how} | {len(values)} | {fmean(values):.2f} | {median(values):.2f} |")
+    print()
+    for how, least in LEAST.items():
+        met = fmean(found[how]) >= least
+        print(f"{how}: mean IoU at least {least}: {'met' if met else 'not met'}")
 
 
 if __name__ == "__main__":
