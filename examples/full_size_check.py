@@ -8,7 +8,9 @@ Needs 14 GB of disk (in FOLDER, or the place for temporary files). For each form
 model can edit, by diffusers' own loader and by the engine, in turn, each in a process of its own
 behind the imports; the best of ``ROUNDS``, in seconds and in seconds of the processor (user and
 system, which another program's load hardly changes), with their ratios. Weights stay as they are
-(float16), so that what is compared is the loaders. Then one edit on the CPU in bfloat16.
+(float16), so that what is compared is the loaders. Then what somebody waits for at a terminal: from
+the start of ``softpaint edit`` to the network's first call, beside a script of diffusers' pipeline
+for the same edit. Then one edit on the CPU in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ import multiprocessing
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, time
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +39,9 @@ BLOCK = 2**22
 CLOCKS = ("load", "processor")
 ROOM = 4096
 """Bytes that a header may grow by."""
+Form = tuple[str, Path, dict[str, Any], Path, str, Path | None]
+"""A file as people have it: what it is, where, how it is made of the one that was built, its
+configuration, diffusers' class, and a LoRA over it."""
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -153,6 +159,105 @@ def become(path: Path, *, marked: bool = False, channels: int = 4) -> None:
         file.seek(0, os.SEEK_END)
         file.write(b"\x00\x20" * max(0, (wanted - file.tell()) // 2))
         file.truncate(wanted)
+
+
+# --- commands, from their start to the network's first call ---------------------------------------
+
+FIRST_CALL = """
+import time
+from diffusers import UNet2DConditionModel
+
+def forward(*args, **kwargs):
+    import os, resource
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(time.time(), used.ru_utime + used.ru_stime, flush=True)
+    os._exit(0)
+
+UNet2DConditionModel.forward = forward
+"""
+"""Ends the process at the network's first call: when that was, and the processor's seconds."""
+OUR_COMMAND = """
+import sys
+from engine.cli import main
+
+sys.argv = ["softpaint", "edit", "{picture}", "-m", "{mask}", "-p", "a house", "-o", "{out}"]
+sys.argv += ["--model", "{place}", "--device", "cpu", "--dtype", "bfloat16"]
+sys.argv += ["--steps", "2", "--seed", "0", "--region", "full"] + {more}
+main()
+"""
+THEIR_SCRIPT = """
+import torch
+from PIL import Image
+from diffusers import {kind} as Pipeline
+
+if {folder}:
+    pipe = Pipeline.from_pretrained("{place}", variant="fp16", dtype=torch.bfloat16)
+else:
+    pipe = Pipeline.from_single_file(
+        "{place}", config="{config}", local_files_only=True, dtype=torch.bfloat16)
+if {lora}:
+    pipe.load_lora_weights("{lora_file}")
+pipe("a house", image=Image.open("{picture}"), mask_image=Image.open("{mask}"),
+     num_inference_steps=2, strength=1.0, height={side}, width={side},
+     generator=torch.Generator("cpu").manual_seed(0))
+"""
+
+
+def command(script: str) -> tuple[float, float]:
+    """Seconds from a new process to its network's first call, and the processor's."""
+    began = time()
+    run = [sys.executable, "-c", FIRST_CALL + script]
+    root = str(Path(__file__).parents[1])
+    ended = subprocess.run(  # noqa: S603
+        run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False
+    )
+    try:
+        called, busy = (float(each) for each in ended.stdout.split()[-2:])
+    except ValueError:
+        raise SystemExit(f"no call of the network: {ended.stderr[-2000:]}") from None
+    return called - began, busy
+
+
+def first_calls(folder: Path, forms: list[Form]) -> None:
+    """The table of commands: ``softpaint edit`` beside a script of diffusers'."""
+    import numpy as np
+    from PIL import Image
+
+    picture, mask = folder / "picture.png", folder / "mask.png"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(picture)
+    shown = np.zeros((SIDE, SIDE), np.uint8)
+    shown[128:-128, 128:-128] = 255
+    Image.fromarray(shown).save(mask)
+    print("\n| first step of a command, from | diffusers, s (processor) | ours | ratio |")
+    print("|---|---:|---:|---:|", flush=True)
+    for name, place, form, config, _, adapter in forms:
+        if place.is_file():
+            become(place, **form)
+        nine = form.get("channels") == 9
+        given = {"picture": picture, "mask": mask, "place": place, "out": folder / "out.png"}
+        more = ["--lora", str(adapter)] if adapter else []
+        ours_now = OUR_COMMAND.format(**given, more=more)
+        peer = THEIR_SCRIPT.format(
+            **given,
+            # the 4-channel road of inpainting is the same class over a network of 4 channels
+            kind="StableDiffusionXLInpaintPipeline",
+            folder=place.is_dir(),
+            config=config,
+            lora=adapter is not None,
+            lora_file=adapter,
+            side=SIDE,
+        )
+        rounds = [(command(peer), command(ours_now)) for _ in range(ROUNDS)]
+        best = [
+            tuple(min(each) for each in zip(*side, strict=True))
+            for side in zip(*rounds, strict=True)
+        ]
+        cells = [f"{seconds:.2f} ({busy:.2f})" for seconds, busy in best]
+        ratios = [own / other for other, own in zip(*best, strict=True)]
+        cells.append(f"{ratios[0]:.2f} ({ratios[1]:.2f})")
+        label = f"{name}, inpaint9" if nine else name
+        print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
 
 # --- what is measured ----------------------------------------------------------------------------
@@ -273,7 +378,7 @@ def measure(folder: Path) -> None:
         if not place.exists():
             configs(place, channels)
     base, inpaint = "StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline"
-    forms: list[tuple[str, Path, dict[str, Any], Path, str, Path | None]] = [
+    forms: list[Form] = [
         ("a folder in fp16 alone", half, {}, plain, base, None),
         ("a single file", path, {}, plain, base, None),
         ("a single file, a kohya LoRA", path, {}, plain, base, lora),
@@ -300,6 +405,7 @@ def measure(folder: Path) -> None:
         cells.append(f"{ratios[0]:.2f} ({ratios[1]:.2f})")
         cells.append(f"{rounds[-1][1]['peak GiB']:.1f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    first_calls(folder, forms)
     become(path)
     figures = apart(lambda: edit(path))
     told = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())

@@ -29,9 +29,10 @@ To add a network to the shipped family, start from the shipped weights instead o
     python examples/train_pocket.py latents
     python examples/train_pocket.py inpaint9 --minutes 60
 
-To go on with the shipped UNet, the parts beside it left as they are::
+To go on with the shipped UNet or flow transformer, the parts beside it left as they are::
 
     python examples/train_pocket.py unet --again --keep-text --lr 6e-4 --minutes 100
+    python examples/train_pocket.py flow --again --lr 1e-3 --batch 96 --minutes 75
 
 The stages themselves are in ``examples/pocket_training``.
 """
@@ -130,9 +131,16 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "read the same text encoders, stay right",
     )
     parser.add_argument(
-        "--lr", type=float, help="peak learning rate of the UNet; 1e-3 if not given"
+        "--lr",
+        type=float,
+        help="peak learning rate of the UNet (1e-3 if not given) or the flow transformer (1.5e-3)",
     )
-    parser.add_argument("--batch", type=int, default=48, help="samples in one step of the UNet")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=48,
+        help="samples in one step of the UNet or the flow transformer",
+    )
     parser.add_argument(
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
     )

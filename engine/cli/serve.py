@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
-from engine.cli.options import load, loading
+from engine.cli.options import MODEL, given, load, loading
 
 TOKEN = "SOFTPAINT_TOKEN"  # noqa: S105 - where it is, not what
 
@@ -18,6 +18,16 @@ Port = Annotated[
 ]
 Running = Annotated[
     int, typer.Option(help="Edits denoised at a time, in shared model calls.", min=1, max=256)
+]
+IpAdapter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ip-adapter",
+        help="An IP-Adapter's file, for requests with reference pictures; may be repeated. Its "
+        "image encoder is looked for beside it.",
+        metavar="FILE",
+        rich_help_panel=MODEL,
+    ),
 ]
 
 
@@ -29,6 +39,7 @@ def studio(
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Do not open the browser; print the address.")
     ] = False,
+    ip_adapter: IpAdapter = None,
     loads: dict[str, Any],
 ) -> None:
     """Paint strength maps in the browser and see the picture follow.
@@ -45,7 +56,7 @@ def studio(
     host = "127.0.0.1"
     sock = listen(host, PORT, nearby=NEARBY) if port is None else listen(host, port)
     note("loading the model ...")
-    engine = load(loads)
+    engine = load(loads | given(ip_adapter=ip_adapter))
     serve(engine, sock, host=host, browser=not no_open, say=_say)
 
 
@@ -80,9 +91,14 @@ def serve(
     max_images: Annotated[int, typer.Option(help="Of a request.", min=1, max=1024)] = 16,
     sessions: Annotated[int, typer.Option(help="That may be open.", min=1)] = 16,
     session_mb: Annotated[int, typer.Option(help="That their steps take.", min=0)] = 2048,
+    keep: Annotated[
+        int, typer.Option(help="Finished jobs that are remembered with their pictures.", min=1)
+    ] = 512,
+    keep_mb: Annotated[int, typer.Option(help="That they take.", min=1)] = 1024,
     grace: Annotated[
         float, typer.Option(help="Seconds for what runs, when it is told to end.", min=0)
     ] = 20.0,
+    ip_adapter: IpAdapter = None,
     loads: dict[str, Any],
 ) -> None:
     """Serve the model over HTTP: its own API, OpenAI's image edits, A1111's img2img.
@@ -105,11 +121,13 @@ def serve(
         running=running,
         sessions=sessions,
         session_bytes=session_mb * 2**20,
+        jobs=keep,
+        job_bytes=keep_mb * 2**20,
     )
     sock = listen(host, PORT if port is None else port)
     note("loading the model ...")
     run(
-        load(loads),
+        load(loads | given(ip_adapter=ip_adapter)),
         sock,
         host=host,
         token=token or os.environ.get(TOKEN, ""),

@@ -18,6 +18,18 @@ from engine.request.field import Group, Help, Json, Names, Option, Range, Record
 
 Text: TypeAlias = str | Sequence[str]
 _IMAGE = Json({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"})
+_REFERENCE: dict[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "additionalProperties": False,
+    "properties": {
+        "image": _IMAGE.schema,
+        "scale": {"type": "number", "default": 1},
+        "mask": _IMAGE.schema,
+        "adapter": {"type": "string"},
+    },
+}
+_REFERENCES = Json({"type": "array", "items": _REFERENCE})
 _REGIONS = Json(
     {
         "type": "array",
@@ -35,6 +47,7 @@ _REGIONS = Json(
                 "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
                 "seed": {"type": "integer"},
                 "controls": {"type": "array", "items": {"type": "string"}},
+                "reference": _REFERENCE,
             },
         },
     }
@@ -440,6 +453,7 @@ class Fields:
             "with its own scale and mask. Of several adapters a list, one entry for each; an entry "
             "may be a list of several.",
         ),
+        _REFERENCES,
     ] = None
     expand: Annotated[
         tuple[int, int, int, int] | None,

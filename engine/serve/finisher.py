@@ -184,7 +184,7 @@ class Finisher:
         return [
             Output(label, _without_places(part) if self.discreet else part, index)
             for label, result in made.items()
-            for part in result.parts or [result]
+            for part in map(_unwatched, result.parts or [result])
             for index in range(len(part.seeds))
         ]
 
@@ -212,6 +212,15 @@ class Finisher:
                     output.figures = figures(output.picture, *ground, prompt)
         except Exception:  # figures are an extra: the pictures are there
             LOG.exception("figures of job %s", job.id)
+
+
+def _unwatched(result: EditResult) -> EditResult:
+    """A result whose request does not hold the job that holds the result: a forgotten job is free
+    at once, and not when circles are looked for.
+    """
+    if result.request is None:
+        return result
+    return replace(result, request=replace(result.request, callback=None))
 
 
 def _without_places(result: Any) -> Any:

@@ -16,10 +16,12 @@ import numpy as np
 from engine.runtime.session import Session
 from engine.serve.errors import GoneError, LeavingError, NotFoundError, UnprocessableError
 from engine.serve.finisher import Finisher
+from engine.serve.heap import Heap
 from engine.serve.ids import NAMING
 from engine.serve.jobs import Job, JobState, failure
 from engine.serve.limits import Limits
 from engine.serve.metering import Meters
+from engine.serve.references import adapters_of
 from engine.serve.sessions import Opened, Sessions
 from engine.serve.worker import Worker
 
@@ -56,11 +58,14 @@ class Service:
         self.engine = engine
         self.model = Path(engine.name).name if discreet else engine.name
         """Its name, for clients."""
+        self.adapters = adapters_of(engine)
+        """Names of the IP-Adapters that requests may give pictures for."""
         self.limits = limits or Limits()
         self.sessions = Sessions(self.limits.sessions, self.limits.session_bytes)
         self.finisher = Finisher(discreet=discreet, left=self._left, limit=self.limits.running)
         self.worker = Worker(engine, self.limits, self.finisher, self.sessions.trim)
         self.meters = Meters(self)
+        self._heap = Heap()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._over: OrderedDict[str, int] = OrderedDict()
         """Jobs that are over, with the bytes that they hold; the one that ended first stands first.
@@ -191,6 +196,10 @@ class Service:
     def _left(self, job: Job) -> None:
         """Count a job that is over, and forget the oldest beyond the limits."""
         self.meters.left(job)
+        self._count(job)
+        self._heap.give_back()
+
+    def _count(self, job: Job) -> None:
         with self._lock:
             if job.id not in self._jobs:
                 return
@@ -243,6 +252,9 @@ class Service:
                 given["strength_map"] = opened.mapped(patch, rect)
             elif opened.strength_map is not None and "mask" not in given:
                 given["strength_map"] = opened.strength_map
+            regions = given.get("regions", opened.session.arguments.get("regions"))
+            if regions and _is_empty(given.get("strength_map")):
+                del given["strength_map"]  # nothing but the regions is to be repainted
             if opened.job is not None and not opened.job.over:
                 self.worker.cancel(opened.job, "a later render of its session took its place.")
             request = opened.session.request(given)
@@ -284,6 +296,10 @@ class Service:
                 self.worker.cancel(opened.job)
 
         await self.ask(close)
+
+
+def _is_empty(strength_map: Any) -> bool:
+    return isinstance(strength_map, np.ndarray) and not strength_map.any()
 
 
 def one_each(request: EditRequest, seeds: list[int]) -> dict[str, EditRequest]:

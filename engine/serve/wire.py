@@ -11,7 +11,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
@@ -27,6 +28,8 @@ from engine.request.field import Field, Group, Names, fields_of
 from engine.request.fields import Fields
 from engine.request.regions import read_regions
 from engine.serve.errors import TooLargeError
+from engine.serve.references import SETTING as REFERENCES
+from engine.serve.references import reference, references
 from strategies import list_strategies
 
 if TYPE_CHECKING:
@@ -48,7 +51,6 @@ FORMATS = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF"
 """Pillow's names of the picture files that are read."""
 _PLAIN = re.compile(r"[\w+,= -]*")
 """An option's text that cannot name a file or an address."""
-_NAMED = {"strategy", "options", "controls", "regions"}
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -142,9 +144,16 @@ def from_base64(text: str, what: str) -> bytes:
 # --- settings -------------------------------------------------------------------------------------
 
 
-def settings(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+def settings(
+    given: Mapping[str, Any], limits: Limits, adapters: Sequence[str] = ()
+) -> dict[str, Any]:
     """The engine's arguments of a request's settings. Names that are no setting are options of the
     strategy.
+
+    Args:
+        given: the settings by their names.
+        limits: what is taken at most.
+        adapters: names of the IP-Adapters that are loaded.
 
     Raises:
         InputError: a setting that is not taken, or a value that is not accepted.
@@ -154,7 +163,7 @@ def settings(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     for name, value in given.items():
         if name in FIELDS:
             if value is not None:
-                taken[name] = _value(FIELDS[name], value, limits)
+                taken[name] = _value(FIELDS[name], value, limits, adapters)
         elif name in fields_of(Fields):
             raise InputError(f"{name} is a setting of Python's callers, not of the service.")
         else:
@@ -163,9 +172,9 @@ def settings(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     return taken
 
 
-def from_text(given: Mapping[str, str], limits: Limits) -> dict[str, Any]:
-    """The same of a form's fields, which are texts."""
-    return settings({name: _read(name, text) for name, text in given.items()}, limits)
+def read_texts(given: Mapping[str, str]) -> dict[str, Any]:
+    """A form's fields, which are texts, as the values that their settings take."""
+    return {name: _read(name, text) for name, text in given.items()}
 
 
 def from_json(text: str, what: str = "settings") -> dict[str, Any]:
@@ -196,17 +205,20 @@ def _read(name: str, text: str) -> Any:
         return text
 
 
-def _value(field: Field, value: Any, limits: Limits) -> Any:
+def _value(field: Field, value: Any, limits: Limits, adapters: Sequence[str]) -> Any:
     """A setting's value, of a kind that is known to name nothing of this machine."""
     name = field.name
-    if name in IMAGES:
-        return _image(name, value, limits)
-    if name in {"prompt", "negative_prompt"}:
-        return _text(name, value, limits)
-    if name in _NAMED:
-        if name == "regions":
-            return _regions(value, limits)
-        return {"strategy": _strategy, "options": _options, "controls": _controls}[name](value)
+    own: dict[str, Callable[[], Any]] = {
+        **dict.fromkeys(IMAGES, lambda: _image(name, value, limits)),
+        **dict.fromkeys(("prompt", "negative_prompt"), lambda: _text(name, value, limits)),
+        "strategy": lambda: _strategy(value),
+        "options": lambda: _options(value),
+        "controls": lambda: _controls(value),
+        "regions": lambda: _regions(value, limits, adapters),
+        REFERENCES: lambda: references(value, adapters, partial(_sent, limits=limits), limits.n),
+    }
+    if name in own:
+        return own[name]()
     if field.names is not None:
         return _listed(field.names, value)
     kind = field.kind
@@ -226,9 +238,15 @@ def _image(name: str, value: Any, limits: Limits) -> Source:
         return value
     if name in {"mask", "strength_map"} and value == OWN_ALPHA:
         return Source(OWN_ALPHA, b"")  # of the picture, which is read anyway
-    if not isinstance(value, str):
-        raise InputError(f"{name} must be a picture.")
-    return picture(from_base64(value, name), name, limits)[0]
+    return _sent(value, name, limits)
+
+
+def _sent(value: Any, what: str, limits: Limits) -> Source:
+    """A picture as bytes, or as base64."""
+    if not isinstance(value, str | bytes):
+        raise InputError(f"{what} must be a picture.")
+    data = from_base64(value, what) if isinstance(value, str) else value
+    return picture(data, what, limits)[0]
 
 
 def _listed(names: Names, value: Any) -> Any:
@@ -300,21 +318,26 @@ def _controls(value: Any) -> list[Any]:
 
 
 _REGION = ("prompt", "negative_prompt", "strategy", "options", "strength", "seed", "controls")
-"""What a region may say beside its map."""
+"""What a region may say beside its map and its reference."""
 
 
-def _regions(value: Any, limits: Limits) -> list[Any]:
-    """Regions as objects: a ``map`` in base64, and settings of an edit."""
+def _regions(value: Any, limits: Limits, adapters: Sequence[str]) -> list[Any]:
+    """Regions as objects: a ``map`` in base64, settings of an edit, and a ``reference``."""
     several = value if isinstance(value, list) else [value]
     taken = []
     for number, each in enumerate(several, start=1):
         if not isinstance(each, Mapping) or "map" not in each:
             raise InputError(f"region {number} must be an object with a map.")
-        if unknown := set(each) - {"map", *_REGION}:
-            raise InputError(f"region {number}: {min(unknown)!r} is none of map, {_REGION}.")
+        if unknown := set(each) - {"map", "reference", *_REGION}:
+            known = ", ".join(("map", *_REGION, "reference"))
+            raise InputError(f"region {number}: {min(unknown)!r} is none of {known}.")
         own = {
-            k: _value(FIELDS[k], v, limits) for k, v in each.items() if k != "map" and v is not None
+            k: _value(FIELDS[k], v, limits, adapters)
+            for k, v in each.items()
+            if k in _REGION and v is not None
         }
+        if each.get("reference") is not None:
+            own["reference"] = reference(each["reference"], adapters, partial(_sent, limits=limits))
         taken.append({"map": _image(f"region {number}'s map", each["map"], limits), **own})
     read_regions(taken)
     return taken

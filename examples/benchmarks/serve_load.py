@@ -41,7 +41,10 @@ KINDS = 24
 """Different edits that are asked for."""
 IMPATIENCE = 1.0
 """Seconds after which a refused client asks again, whatever it was told."""
-QUEUE, RUNNING = 16, 8
+QUEUE, RUNNING, KEPT = 16, 8, 64
+"""Jobs that wait, that run, that are remembered."""
+CURVE = 30.0
+"""Seconds between the memory's figures that are printed."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Report:
     latency_p95: float = 0.0
     memory_mb: list[float] = field(default_factory=list)
     """The server's, at even distances."""
+    memory_at: list[float] = field(default_factory=list)
+    """When that was, in s."""
     processor: float = 0.0
     """Seconds of the server's processor time for a picture: what other programs hardly disturb."""
     different: int = 0
@@ -92,6 +97,14 @@ class Report:
             f"{self.processor:.2f} | {self.latency_p50:.1f} | {self.latency_p95:.1f} | {refused} | "
             f"{settled[0]:.0f} to {settled[-1]:.0f} | {self.different} ({self.furthest}) |"
         )
+
+    def curve(self) -> str:
+        """The memory's course: its median in each so many seconds."""
+        spans: dict[int, list[float]] = {}
+        for at, held in zip(self.memory_at, self.memory_mb, strict=True):
+            spans.setdefault(int(at // CURVE), []).append(held)
+        shown = ", ".join(f"{np.median(several):.0f}" for several in spans.values())
+        return f"{self.name}: MB in each {CURVE:.0f} s: {shown}"
 
 
 HEAD = (
@@ -169,6 +182,7 @@ def load(
     while any(thread.is_alive() for thread in threads):
         if time.monotonic() < until:
             report.memory_mb.append(memory())
+            report.memory_at.append(time.monotonic() - began)
         time.sleep(min(2.0, seconds / 10))
     report.seconds = seconds
     report.asked, report.statuses = sum(statuses.values()), dict(statuses)
@@ -275,7 +289,7 @@ def main() -> None:
         return
     several, python = edits(asked.kinds), sys.executable
     ours = [python, "-m", "engine.cli", "serve", "--port", "0"]
-    ours += ["--queue", str(QUEUE), "--running", str(RUNNING)]
+    ours += ["--queue", str(QUEUE), "--running", str(RUNNING), "--keep", str(KEPT)]
     servers = {
         "softpaint": (ours, "/api/jobs?wait=true"),
         "diffusers behind FastAPI": ([python, __file__, "--plain"], "/edit"),
@@ -304,6 +318,7 @@ def main() -> None:
                 compare(report, url, path, several, made)
         reports.append(report)
     print("\n".join([HEAD, *(report.line() for report in reports)]))
+    print("\n" + "\n".join(report.curve() for report in reports))
     told: dict[str, Any] = {"reports": [asdict(report) for report in reports]}
     if len(reports) == 2:
         ours_made, theirs = reports

@@ -33,9 +33,9 @@ from examples.pocket_training.vae import finished_vae, vae_psnr
 
 def stage_unpack(options: argparse.Namespace) -> None:
     """Write the exported weights as the checkpoints ``autoencoder.pt`` and ``unet.pt``, from which
-    the later stages start, and ``gan.pt``.
+    the later stages start, ``gan.pt`` and ``flow.pt``.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     from engine.pocket.gan import load_gan
@@ -54,6 +54,10 @@ def stage_unpack(options: argparse.Namespace) -> None:
     save_checkpoint(_start(model.models), options.out / "unet.pt")
     gan = load_gan().requires_grad_(True)
     save_checkpoint(_start({"gan": gan}), options.out / "gan.pt")
+    flow: Any = SD3Transformer2DModel.from_pretrained(
+        options.model_dir / "flow" / "transformer", torch_dtype=torch.float32
+    )
+    save_checkpoint(_start({"transformer": flow}), options.out / "flow.pt")
     print(f"{options.model_dir} unpacked to {options.out}")
 
 

@@ -6,13 +6,18 @@ The autoencoder and the text encoders are the shipped ones and stay as they are.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from engine.models.speed.joint_attention import count_bias, counted_attention
+from engine.models.speed.joint_attention import (
+    CountedJointAttention,
+    count_bias,
+    counted_attention,
+)
 from engine.pocket import model_folder
 from examples.pocket_training.data import SIZE, autocast
 from examples.pocket_training.diffusion import CaptionedLatents, report_samples
@@ -29,6 +34,8 @@ TOKENS = 32
 """Length of prompts: full captions have at most 26 tokens, and cost grows with it."""
 ZEROS = 256
 """Tokens of zeros that SD3's pipelines put in the place of a T5's."""
+THINGS = 4.0
+"""How much more a cell that things cover counts, as in the UNet's training."""
 DROPPED = 0.1
 """Share of captions that are left empty, for classifier-free guidance."""
 UNIFORM = 0.2
@@ -94,6 +101,26 @@ def shipped_text_encoders() -> tuple[Any, Any]:
     return first.eval().requires_grad_(False), second.eval().requires_grad_(False)
 
 
+class PlainAttention(CountedJointAttention):
+    """Attention by plain products, which a compiler fuses: backwards twice as fast on a CPU as
+    torch's own kernel.
+    """
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The values that ``query`` finds."""
+        weights: torch.Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if bias is not None:
+            weights = weights + bias
+        found: torch.Tensor = weights.softmax(-1).to(value.dtype) @ value
+        return found
+
+
 class FlowModel:
     """The transformer, which is trained, and what stands around it, which is not."""
 
@@ -103,6 +130,13 @@ class FlowModel:
         self.tokenizer.model_max_length = TOKENS
         self.first, self.second = (each.to(device) for each in shipped_text_encoders())
         self.transformer = new_transformer().to(device)
+        self.forward: Any = self.transformer
+        """What :meth:`predict` calls: :meth:`compile` puts faster code in its place."""
+
+    def compile(self) -> None:
+        """Compile the transformer where there is a C++ compiler or a GPU: half the time a step."""
+        if self.device.type != "cpu" or shutil.which("g++") or shutil.which("clang++"):
+            self.forward = torch.compile(self.transformer.forward)
 
     @torch.no_grad()
     def condition(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,8 +164,8 @@ class FlowModel:
         counts = torch.ones(words.shape[:2], device=words.device)
         counts[:, -1] = ZEROS
         tokens = inputs.shape[-2] * inputs.shape[-1] // PATCH**2
-        with counted_attention(self.transformer):
-            predicted: torch.Tensor = self.transformer(
+        with counted_attention(self.transformer, PlainAttention):
+            predicted: torch.Tensor = self.forward(
                 inputs,
                 encoder_hidden_states=words,
                 pooled_projections=pooled,
@@ -185,17 +219,20 @@ def shipped_vae() -> Any:
 def stage_flow(options: argparse.Namespace) -> None:
     """Train the transformer on cached latents."""
     model = FlowModel(options.device)
+    model.compile()
     data = CaptionedLatents(options, seed=int(time.time()), photo_share=0.03)
-    run = Run("flow", {"transformer": model.transformer}, options, lr=1.5e-3, final=0.01, ema=0.999)
+    lr = options.lr or 1.5e-3
+    run = Run("flow", {"transformer": model.transformer}, options, lr=lr, final=0.01, ema=0.999)
     pipe = model.pipeline(shipped_vae().to(options.device))
     for _ in run.reporting(1200, lambda: report_samples(pipe, run, options)):
-        latents, _, captions = data.batch(options.batch)
+        latents, things, captions = data.batch(options.batch)
         captions = ["" if data.rng.random() < DROPPED else caption for caption in captions]
         words, pooled = model.condition(captions)
         inputs, wanted, times = noisy(latents)
         with autocast(options):
             predicted = model.predict(inputs, times, words, pooled)
-        run.step((predicted.float() - wanted).square().mean())
+        squared = (predicted.float() - wanted).square()
+        run.step((squared * (1 + THINGS * things)).mean(), plain=squared.mean())
 
 
 def finished_flow(options: argparse.Namespace) -> FlowModel:

@@ -12,6 +12,8 @@ import pytest
 from engine.picture.source import Source
 from engine.pocket.world import sample_edits
 from tests.kit.serving import SETTINGS, edited, png, serving
+from tests.serve.kit import CHROMIUM
+from tests.serve.kit import serving as serving_page
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +62,22 @@ def expected(pocket, scene):
         return known[key]
 
     return edit
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. Of a module only: Playwright's loop runs as long as it does."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (Debian's will do)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(pocket):
+    """A server for a page: its address and its service."""
+    with serving_page(pocket) as (url, service):
+        yield url, service

@@ -1,5 +1,7 @@
+import gc
 import json
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from engine.picture.metadata import read_metadata
 from engine.picture.source import Source
 from engine.request.record import EditRecord
+from engine.serve.limits import Limits
 from tests.kit.serving import SETTINGS, ended, events, form, pixels, png, serving
 
 
@@ -318,3 +321,28 @@ def test_annotated_pictures_and_figures_are_the_engines(client, scene):
     assert told["figures"] == pytest.approx(own)
     assert told["meaning"]["seam"]["better"] == "lower"
     assert client.post("/api/controls/none/annotate", files=files).status_code == 404
+
+
+def test_memory_goes_back_to_the_system(monkeypatch):
+    from engine.serve import heap
+
+    monkeypatch.setattr(heap, "EVERY", 0.0)
+    kept = heap.Heap()
+    assert kept.give_back() is (kept._trim is not None)
+    monkeypatch.setattr(heap, "EVERY", 3600.0)
+    assert not heap.Heap().give_back()
+
+
+def test_a_forgotten_job_is_free_at_once(pocket, scene):
+    gc.disable()  # nobody looks for circles
+    try:
+        with serving(pocket, Limits(jobs=1)) as small:
+            first, second = (
+                small.client.post("/api/jobs", files=scene.files, data=form(seed=seed)).json()["id"]
+                for seed in (1, 2)
+            )
+            held = weakref.ref(small.service.job(first))
+            ended(small.client, second)
+            assert held() is None
+    finally:
+        gc.enable()

@@ -10,33 +10,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.serve.kit import CHROMIUM, serving, stroke
+from tests.serve.studio import (
+    HEIGHT,
+    PATH,
+    WIDTH,
+    corner,
+    downloaded,
+    exported,
+    open_picture,
+    paint,
+    picture,
+    png,
+    render,
+    until,
+    visit,
+)
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python package")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's will do)")
 
-WIDTH, HEIGHT = 96, 80
 BRUSH = {"Size": 20, "Strength": 80, "Hardness": 40, "Spacing": 15}
-PATH = [(300, 300), (420, 380), (500, 350), (560, 470)]
-"""px from the left upper corner of the pane."""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def victim():
     """A server in a process of its own, to be killed. It starts while the other tests run."""
     with socket.socket() as free:
@@ -48,79 +51,14 @@ def victim():
         process.kill()
 
 
-@pytest.fixture(scope="module")
-def server(pocket, victim):  # noqa: ARG001  # the victim starts beside it
-    with serving(pocket) as (url, service):
-        yield url, service
-
-
 @pytest.fixture
-def page(browser, server):
+def page(browser, served):
     """The page with a picture on its desk and quick settings. At the end no request has left for
     another machine, and nothing was said on the console.
     """
-    with _visit(browser, server[0]) as page:
-        _open(page, _picture())
+    with visit(browser, served[0]) as page:
+        open_picture(page, picture())
         yield page
-
-
-@contextmanager
-def _visit(browser, url, *, instant=False, kept=True):
-    """A visit to the page in a browser without memory."""
-    asked: list[str] = []
-    said: list[str] = []
-
-    def hear(message):
-        if message.type == "error":
-            said.append(message.text)
-
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    if not instant:  # the stack for it takes the server's time
-        context.add_init_script("localStorage.setItem('softpaint-instant', 'off')")
-    if not kept:
-        context.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
-    page = context.new_page()
-    page.set_default_timeout(90_000)  # on a busy machine
-    context.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", hear)
-    page.goto(url)
-    page.wait_for_selector("body[data-ready]")
-    yield page
-    context.close()
-    assert [each for each in asked if not each.startswith((url, "blob:"))] == []
-    # A server that is away or refuses is said so by the browser itself.
-    assert [text for text in said if not text.startswith("Failed to load")] == []
-
-
-def _picture(seed: int = 0) -> bytes:
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
-    return _png(np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT))))
-
-
-def _png(pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
-
-
-def _open(page, data: bytes, steps: int = 2) -> None:
-    page.set_input_files("#file", {"name": "scene.png", "mimeType": "image/png", "buffer": data})
-    page.wait_for_selector("#welcome", state="hidden")
-    page.uncheck("#live", force=True)
-    page.fill("#prompt", "a red house")
-    page.get_by_label("Inference steps").fill(str(steps))
-    page.get_by_label("Seed").fill("7")
-    page.keyboard.press("Tab")
-
-
-def _until(page, true: str, seconds: float = 60) -> None:
-    """Wait for an expression. Playwright's own way evaluates text, which the policy forbids."""
-    deadline = time.monotonic() + seconds
-    while not page.evaluate(true):
-        assert time.monotonic() < deadline, true
-        page.wait_for_timeout(30)
 
 
 def _set_brush(page) -> None:
@@ -148,19 +86,9 @@ def _reference(page, points: Sequence[tuple[float, float]], pressure: float = 1.
     )
 
 
-def _paint(page, points: Sequence[tuple[float, float]] = PATH) -> None:
-    """With the real mouse."""
-    left, top = _corner(page)
-    page.mouse.move(left + points[0][0], top + points[0][1])
-    page.mouse.down()
-    for x, y in points[1:]:
-        page.mouse.move(left + x, top + y)
-    page.mouse.up()
-
-
 def _paint_with_pen(page, points: Sequence[tuple[float, float]], force: float) -> None:
     session = page.context.new_cdp_session(page)
-    left, top = _corner(page)
+    left, top = corner(page)
     kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
     for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
         up = kind == "mouseReleased"
@@ -174,109 +102,79 @@ def _paint_with_pen(page, points: Sequence[tuple[float, float]], force: float) -
         )  # fmt: skip
 
 
-def _corner(page) -> tuple[float, float]:
-    box = page.locator("#pane").bounding_box()
-    return box["x"], box["y"]
-
-
-def _render(page) -> None:
-    """To the exact picture."""
-    before = page.locator("#strip .shot").count()
-    page.click("#render")
-    _until(page, f"document.querySelectorAll('#strip .shot canvas').length > {before}")
-
-
-def _exported(page, bits: int = 16):
-    """The page's map as a file, in [0, 1]."""
-    page.click("#map-menu")
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name=f"Export {bits} bit").click()
-    page.keyboard.press("Escape")
-    with Image.open(waiting.value.path()) as image:
-        return np.asarray(image) / (2**bits - 1)
-
-
-def _result(page):
-    """The result that is shown, as its PNG holds it."""
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download PNG").click()
-    with Image.open(waiting.value.path()) as image:
-        return np.asarray(image.convert("RGB")), image.info
-
-
 def _posted(service):
     """The map that the server has of the page's last render."""
     return list(service.sessions._open.values())[-1].strength_map
 
 
-def test_what_mouse_and_pen_paint_is_what_the_server_gets(page, server):
+def test_what_mouse_and_pen_paint_is_what_the_server_gets(page, served):
     _set_brush(page)
     strength = BRUSH["Strength"] / 100
-    _paint(page)
+    paint(page)
     expected = strength * _reference(page, PATH)
     assert expected.max() > 0.7
-    assert np.abs(_exported(page) - expected).max() <= 1e-4
-    _render(page)
-    assert np.abs(_posted(server[1]) - expected).max() <= 1 / 255
+    assert np.abs(exported(page) - expected).max() <= 1e-4
+    render(page)
+    assert np.abs(_posted(served[1]) - expected).max() <= 1 / 255
 
     line = [(700, 120), (560, 240), (380, 150)]
     _paint_with_pen(page, line, force=0.4)
     cover = _reference(page, line, pressure=0.4)
     expected += (strength - expected) * cover
-    _render(page)  # only the rectangle that changed was sent
-    assert np.abs(_posted(server[1]) - expected).max() <= 1 / 255
-    assert np.abs(_exported(page, 8) - expected).max() <= 1 / 255
+    render(page)  # only the rectangle that changed was sent
+    assert np.abs(_posted(served[1]) - expected).max() <= 1 / 255
+    assert np.abs(exported(page, 8) - expected).max() <= 1 / 255
 
 
 def test_undo_to_the_empty_map_and_redo(page):
     for shift in (0, 40, 80):
-        _paint(page, [(x, y - shift) for x, y in PATH])
-    painted = _exported(page)
+        paint(page, [(x, y - shift) for x, y in PATH])
+    painted = exported(page)
     assert painted.max() == 1
     while page.locator("#undo").is_enabled():
         page.keyboard.press("Control+z")
-    assert not _exported(page).any()
+    assert not exported(page).any()
     while page.locator("#redo").is_enabled():
         page.click("#redo")
-    assert np.array_equal(_exported(page), painted)
+    assert np.array_equal(exported(page), painted)
 
 
 def test_a_reload_keeps_desk_and_history_and_n_goes_on_from_a_result(page):
-    first = np.asarray(Image.open(io.BytesIO(_picture())))
-    _paint(page, [(300, 200)])
-    _render(page)
-    painted, (result, info) = _exported(page), _result(page)
+    first = np.asarray(Image.open(io.BytesIO(picture())))
+    paint(page, [(300, 200)])
+    render(page)
+    painted, (result, info) = exported(page), downloaded(page)
     assert "a red house" in str(info)  # its recipe
-    _paint(page, [(500, 500)])  # not rendered
-    later = _exported(page)
+    paint(page, [(500, 500)])  # not rendered
+    later = exported(page)
     page.wait_for_timeout(700)
     page.reload()
     page.wait_for_selector("body[data-ready]")
-    assert np.array_equal(_exported(page), later)
+    assert np.array_equal(exported(page), later)
     assert page.input_value("#prompt") == "a red house"
     page.locator("#strip .shot").first.click()
     page.wait_for_selector("#judge:not([hidden])")
-    assert np.array_equal(_exported(page), painted)
-    assert np.array_equal(_result(page)[0], result)
+    assert np.array_equal(exported(page), painted)
+    assert np.array_equal(downloaded(page)[0], result)
 
     page.focus("#stage")
     page.keyboard.press("n")
     page.wait_for_selector("#judge", state="hidden")
-    assert not _exported(page).any()
+    assert not exported(page).any()
     page.uncheck("#live", force=True)
-    _paint(page, [(600, 450)])
-    touched = (painted > 0) | (_exported(page) > 0)
-    _render(page)
-    second = _result(page)[0]
+    paint(page, [(600, 450)])
+    touched = (painted > 0) | (exported(page) > 0)
+    render(page)
+    second = downloaded(page)[0]
     assert np.array_equal(second[~touched], first[~touched])
     assert (second != first)[touched].any()
 
 
-def test_live_pictures_follow_the_brush_and_previews_are_marked(browser, server):
-    with _visit(browser, server[0], instant=True) as page:
-        _open(page, _picture())
+def test_live_pictures_follow_the_brush_and_previews_are_marked(browser, served):
+    with visit(browser, served[0], instant=True) as page:
+        open_picture(page, picture())
         page.check("#live", force=True)
-        _paint(page)
+        paint(page)
         page.wait_for_selector("#strip .shot canvas")
         page.wait_for_selector("#badge", state="hidden")
         page.wait_for_selector("#stage[data-stack=there]")
@@ -284,7 +182,7 @@ def test_live_pictures_follow_the_brush_and_previews_are_marked(browser, server)
 
 
 def _follow(page) -> None:
-    _paint(page, [(200, 450), (300, 520)])
+    paint(page, [(200, 450), (300, 520)])
     # The stack's answer is there before anything was rendered, and is called what it is.
     assert page.locator("#world .instant").is_visible()
     places = [
@@ -292,13 +190,13 @@ def _follow(page) -> None:
     ]
     assert places[0] == places[1] == places[2]
     assert page.locator("#badge").is_visible()
-    _until(page, "document.querySelectorAll('#strip .shot canvas').length > 1")
+    until(page, "document.querySelectorAll('#strip .shot canvas').length > 1")
     page.wait_for_selector("#badge", state="hidden")
     assert page.locator("#world .instant").is_hidden()
 
 
-def test_cancel_stops_within_one_step(page, server, monkeypatch):
-    service = server[1]
+def test_cancel_stops_within_one_step(page, served, monkeypatch):
+    service = served[1]
     seen = []
     cancel = service.cancel
 
@@ -309,9 +207,9 @@ def test_cancel_stops_within_one_step(page, server, monkeypatch):
     monkeypatch.setattr(service, "cancel", watched)
     page.get_by_label("Inference steps").fill("200")
     page.keyboard.press("Tab")
-    _paint(page)
+    paint(page)
     page.click("#render")
-    _until(page, "document.querySelector('#progress').ariaValueNow > 0")
+    until(page, "document.querySelector('#progress').ariaValueNow > 0")
     page.click("#render")
     page.wait_for_selector("#progress", state="hidden")
     deadline = time.monotonic() + 20
@@ -326,11 +224,11 @@ def test_cancel_stops_within_one_step(page, server, monkeypatch):
 
 def test_maps_of_16_bits_come_in_and_go_out_to_the_bit(page):
     given = np.random.default_rng(3).integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
-    file = {"name": "map.png", "mimeType": "image/png", "buffer": _png(given)}
+    file = {"name": "map.png", "mimeType": "image/png", "buffer": png(given)}
     page.set_input_files("#map-file", file)
-    _until(page, "!document.querySelector('#undo').disabled")
-    assert np.array_equal(np.rint(_exported(page) * 65535), given)
-    small = file | {"buffer": _png(given[:40])}
+    until(page, "!document.querySelector('#undo').disabled")
+    assert np.array_equal(np.rint(exported(page) * 65535), given)
+    small = file | {"buffer": png(given[:40])}
     page.set_input_files("#map-file", small)
     page.wait_for_selector("#notice:not([hidden])")
     assert "96 x 40" in page.inner_text("#notice")
@@ -350,7 +248,7 @@ def test_the_form_is_the_registrys_and_errors_stand_at_their_setting(page):
     assert shown == asked - {"prompt"} | {"controls"} | options
     page.get_by_label("Inference steps").fill("1000")
     page.keyboard.press("Tab")
-    _paint(page)
+    paint(page)
     page.click("#render")
     field = page.locator("[data-setting=num_inference_steps]")
     field.locator(".error").wait_for()
@@ -358,20 +256,20 @@ def test_the_form_is_the_registrys_and_errors_stand_at_their_setting(page):
     assert field.locator("input").get_attribute("aria-invalid") == "true"
 
 
-def test_a_strategy_brings_the_form_of_its_options(page, server):
+def test_a_strategy_brings_the_form_of_its_options(page, served):
     page.get_by_label("Strategy", exact=True).select_option("soft-blend")
     page.click("#strategy-options summary")
     page.get_by_label("Power").fill("2.5")
     page.keyboard.press("Tab")
-    _paint(page, [(300, 300)])
-    _render(page)
-    session = list(server[1].sessions._open.values())[-1].session
+    paint(page, [(300, 300)])
+    render(page)
+    session = list(served[1].sessions._open.values())[-1].session
     assert session.arguments["power"] == 2.5
     page.get_by_label("Strategy", exact=True).select_option("blend")
     assert page.locator("[data-setting=power]").count() == 0
     assert page.locator("[data-setting=hard_mask] input[type=checkbox]").count() == 1
-    _render(page)  # an option that blend does not have would be refused
-    used = list(server[1].sessions._open.values())[-1].session.arguments
+    render(page)  # an option that blend does not have would be refused
+    used = list(served[1].sessions._open.values())[-1].session.arguments
     assert used["strategy"] == "blend"
     assert "power" not in used
 
@@ -382,8 +280,8 @@ def test_candidates_are_shown_sorted_and_one_that_left_can_be_finished(page):
     page.keyboard.press("Tab")
     page.get_by_label("Inference steps").fill("4")
     page.keyboard.press("Tab")
-    _paint(page, [(300, 300)])
-    _render(page)
+    paint(page, [(300, 300)])
+    render(page)
     thumbs = page.locator("#judge .thumbs button")
     assert thumbs.count() == 3
     assert page.locator("#judge .thumbs .left").count() == 2
@@ -431,11 +329,11 @@ def test_two_fingers_move_and_enlarge_and_paint_nothing(page):
     centre = x + 80
     assert after["x"] - centre == pytest.approx(2 * (before["x"] - centre), abs=3)
     assert after["y"] - (y + 30) == pytest.approx(2 * (before["y"] - y), abs=3)
-    assert _exported(page).max() == 0
+    assert exported(page).max() == 0
     touch("touchStart", (x, y))  # and one finger paints
     touch("touchMove", (x + 30, y))
     touch("touchEnd")
-    assert _exported(page).max() > 0
+    assert exported(page).max() > 0
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -443,9 +341,9 @@ def test_axe_finds_no_serious_fault(page, theme):
     from axe_playwright_python.sync_playwright import Axe
 
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    _paint(page, [(300, 300)])
+    paint(page, [(300, 300)])
     if theme == "light":
-        _render(page)
+        render(page)
     parts = (None, "#view-menu", "#map-menu", "#help", "#compare")
     for button in parts if theme == "light" else (None, "#compare"):
         if button:
@@ -461,17 +359,17 @@ def test_axe_finds_no_serious_fault(page, theme):
         page.keyboard.press("Escape")
 
 
-def test_a_browser_that_keeps_nothing_is_good_enough(browser, server):
-    with _visit(browser, server[0], kept=False) as page:
-        _open(page, _picture())
-        _paint(page, [(300, 300)])
-        _render(page)
+def test_a_browser_that_keeps_nothing_is_good_enough(browser, served):
+    with visit(browser, served[0], kept=False) as page:
+        open_picture(page, picture())
+        paint(page, [(300, 300)])
+        render(page)
         page.focus("#stage")
         page.keyboard.press("n")
         page.wait_for_selector("#judge", state="hidden")
         page.locator("#strip .shot").click()
         page.wait_for_selector("#judge:not([hidden])")
-        assert _exported(page).max() == 1
+        assert exported(page).max() == 1
 
 
 def test_nothing_is_cut_off_from_360_px_to_4k(page):
@@ -501,19 +399,19 @@ def test_a_killed_server_is_noticed_and_nothing_painted_is_lost(browser, pocket,
             break
         except OSError:
             time.sleep(0.1)
-    with _visit(browser, url) as page:
-        _open(page, _picture(), steps=100)
+    with visit(browser, url) as page:
+        open_picture(page, picture(), steps=100)
         _set_brush(page)
         page.check("#live", force=True)
-        _paint(page, [(300, 300)])
-        _until(page, "document.querySelector('#progress').ariaValueNow > 0")
+        paint(page, [(300, 300)])
+        until(page, "document.querySelector('#progress').ariaValueNow > 0")
         process.kill()  # SIGKILL
         page.wait_for_selector("#server.lost")
         assert re.search("kept", page.inner_text("#notice"))
         page.get_by_label("Inference steps").fill("2")
         page.keyboard.press("Tab")
-        _paint(page)
-        painted = _exported(page)
+        paint(page)
+        painted = exported(page)
         with serving(pocket, port) as (_, service):
             page.wait_for_selector("#server.there")
             page.wait_for_selector("#strip .shot canvas")

@@ -39,14 +39,28 @@ class CountedJointAttention:
             )
         query, key, value = (torch.cat(each, dim=2) for each in zip(*parts, strict=True))
         bias = attention_mask if encoder_hidden_states is not None else None
-        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        mixed = mixed.transpose(1, 2).flatten(2)
+        mixed = self.attend(query, key, value, bias).transpose(1, 2).flatten(2)
         count = hidden_states.shape[1]
         shown = attn.to_out[1](attn.to_out[0](mixed[:, :count]))
         if encoder_hidden_states is None:
             return shown
         told = mixed[:, count:]
         return shown, told if attn.context_pre_only else attn.to_add_out(told)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The values (b heads n d) that ``query`` finds, by torch's own kernel."""
+        import torch
+
+        found: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias
+        )
+        return found
 
 
 def _projected(
@@ -72,13 +86,15 @@ def can_count(transformer: Any) -> bool:
 
 
 @contextmanager
-def counted_attention(transformer: Any) -> Iterator[None]:
+def counted_attention(
+    transformer: Any, processor: type[CountedJointAttention] = CountedJointAttention
+) -> Iterator[None]:
     """Let an SD3 transformer's layers take ``attention_mask`` among its ``joint_attention_kwargs``;
     their own processors are put back. One thread at a time.
     """
     with turn_of(transformer):
         layers = _layers(transformer)
-        before, counted = [each.processor for each in layers], CountedJointAttention()
+        before, counted = [each.processor for each in layers], processor()
         for layer in layers:
             layer.processor = counted
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.models.network import Network
 
@@ -24,9 +24,9 @@ __all__ = ["Fours", "OneByOne", "in_fours"]
 
 
 class Fours:
-    """The layers of a UNet that see a row for each picture and nothing of its pixels, computed at a
-    multiple of four rows: matrix libraries take products of fewer than four rows, and what remains
-    beyond fours, by other ways.
+    """The layers of a UNet that see a row for each picture and nothing of its pixels, computed four
+    rows at a time whatever the call holds: matrix libraries choose a product's kernel by its number
+    of rows. The other layers see rows times pixels, so many that their kernels do not change.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -42,22 +42,30 @@ class Fours:
 
     def changes(self, sample: torch.Tensor) -> Iterator[tuple[Any, Callable[..., Any]]]:
         """Layers, and forwards for them, for a call of ``sample`` (B c h w)."""
-        if len(sample) % 4 and sample.device.type == "cpu":
+        if len(sample) != FOUR and sample.device.type == "cpu":
             for layer in self._layers:
                 yield layer, in_fours(layer.forward)
 
 
+FOUR: Final = 4
+
+
 def in_fours(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """``forward`` (of tensors with a row for each picture) at a multiple of four rows."""
+    """``forward`` (of tensors with a row for each picture), four rows at a time; the last ones are
+    filled up.
+    """
     import torch
 
-    def filled(rows: Any) -> Any:
+    def piece(rows: Any, first: int) -> Any:
         if not isinstance(rows, torch.Tensor):
             return rows
-        return torch.cat([rows, rows[:1].expand(-len(rows) % 4, *rows.shape[1:])])
+        taken = rows[first : first + FOUR]
+        return torch.cat([taken, taken[:1].expand(FOUR - len(taken), *rows.shape[1:])])
 
     def padded(rows: torch.Tensor, *others: Any) -> torch.Tensor:
-        return forward(filled(rows), *map(filled, others))[: len(rows)]
+        firsts = range(0, len(rows), FOUR)
+        made = [forward(*(piece(each, first) for each in (rows, *others))) for first in firsts]
+        return torch.cat(made)[: len(rows)]
 
     return padded
 

@@ -17,6 +17,7 @@
  * @property {[number, number]} native width and height at which the model is at home
  * @property {number} multiple
  * @property {Record<string, number>} limits
+ * @property {string[]} [ip_adapters] names of those that read reference pictures
  * @property {boolean} token_required
  * @property {Sample[]} samples
  *
@@ -47,6 +48,7 @@
  * @property {(Named | string)[]} fills
  * @property {(Named | string)[]} colours
  * @property {(Named | string)[]} pastes
+ * @property {Record<string, any>} [schema] JSON schema of the settings
  *
  * @typedef {object} Result
  * @property {string} url

@@ -115,7 +115,7 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     arguments |= {"region": "mask" if full else "full"}
     if full:
         arguments["padding"] = _number(body, "inpaint_full_res_padding", 0, 0, 16384, whole=True)
-    arguments |= wire.settings(_own(body), limits)
+    arguments |= wire.settings(_own(body), limits, service.adapters)
     wire.check_canvas(size, arguments, limits)
     request = EditRequest.read(arguments)
     return Job({"": request}, nbytes=len(data), measured=False, previews=0.5)

@@ -61,6 +61,7 @@ async def about(request: Request, service: ServiceOf) -> dict[str, Any]:
             name: getattr(limits, name)
             for name in ("pixels", "bytes", "steps", "n", "candidates", "queue")
         },
+        "ip_adapters": list(service.adapters),
         "token_required": bool(request.app.state.access.token),
         "samples": [
             {

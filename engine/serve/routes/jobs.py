@@ -13,6 +13,7 @@ from engine.serve import wire
 from engine.serve.errors import ConflictError, NotFoundError
 from engine.serve.finisher import FORMATS, encoded
 from engine.serve.jobs import Job, JobState
+from engine.serve.references import SETTING, with_files
 from engine.serve.requests import (
     Form,
     ServiceOf,
@@ -30,6 +31,7 @@ FILES = {
     "picture": "The picture to edit.",
     "map": "Grey PNG of 8 or 16 bits: the strength of every pixel, white = repaint.",
     "mask": "In its place: white is repainted, black is kept.",
+    SETTING: "What the server's IP-Adapter reads, where it has one; may be repeated.",
 }
 FIELDS = {
     "settings": {
@@ -147,15 +149,14 @@ def edit_of(form: Form, service: Service) -> Job:
         InputError: what of it is not accepted.
     """
     limits = service.limits
-    given = wire.from_json(form.text("settings") or "{}")
     data = form.file("picture", "image")
     if data is None:
         raise InputError("picture is missing: a file of the form.")
     source, size = wire.picture(data, "picture", limits)
-    arguments = {**wire.settings(given, limits), "image": source, **maps(form, service)}
+    arguments = {**settings_of(form, service), "image": source, **maps(form, service)}
     wire.check_canvas(size, arguments, limits)
     if (n := form.text("n")) is not None:
-        arguments |= wire.from_text({"num_images": n}, limits)
+        arguments |= wire.settings(wire.read_texts({"num_images": n}), limits)
     asked = service.engine.read(arguments)
     requests = {"": asked}
     if (text := form.text("seeds")) is not None:
@@ -163,6 +164,17 @@ def edit_of(form: Form, service: Service) -> Job:
     nbytes = sum(len(each) for several in form.files.values() for each in several)
     measured = form.text("figures") is None or form.flag("figures")
     return Job(requests, nbytes=nbytes, measured=measured)
+
+
+def settings_of(form: Form, service: Service) -> dict[str, Any]:
+    """The engine's arguments of a form's settings, and of its references.
+
+    Raises:
+        InputError: what of them is not accepted.
+    """
+    given = wire.from_json(form.text("settings") or "{}")
+    given = with_files(given, form.files.get(SETTING, []))
+    return wire.settings(given, service.limits, service.adapters)
 
 
 def maps(form: Form, service: Service) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from engine.serve import wire
 from engine.serve.errors import NotFoundError
 from engine.serve.finisher import encoded
 from engine.serve.jobs import Job, JobState, failure
+from engine.serve.references import SETTING, with_files
 from engine.serve.requests import (
     Form,
     ServiceOf,
@@ -78,7 +79,7 @@ async def model(name: str, service: ServiceOf) -> dict[str, Any]:
     "/images/edits",
     openapi_extra=form_schema(
         {
-            "image": "The picture to edit.",
+            "image": "The picture to edit; further ones are what the server's IP-Adapter reads.",
             "mask": "A PNG with transparency: what is transparent is edited, and as strongly.",
         },
         FIELDS | {name: each for name, each in settings_schema().items() if name not in FIELDS},
@@ -134,14 +135,19 @@ def _job(form: Form, service: Service, wanted: _Wanted) -> Job:
     """The job that a form asks for."""
     limits = service.limits
     pictures = [*form.files.get("image", []), *form.files.get("image[]", [])]
-    if len(pictures) != 1:
-        raise InputError(f"image must be one picture, not {len(pictures)}.")
+    further = [*pictures[1:], *form.files.get(SETTING, [])]
+    if not pictures or (pictures[1:] and not service.adapters):
+        raise InputError(
+            f"image must be one picture, not {len(pictures)}: further ones are for an IP-Adapter "
+            "(--ip-adapter), which this server has not."
+        )
     image, size = wire.picture(pictures[0], "image", limits)
     texts = {name: values[-1] for name, values in form.texts.items() if name not in IGNORED}
     given = {name: text for name, text in texts.items() if name not in OURS or name == "prompt"}
     given |= {own: texts[name] for name, own in NAMES.items() if name in texts}
     given = {name: text for name, text in given.items() if name not in NAMES}
-    settings = wire.from_text(given, limits)
+    read = with_files(wire.read_texts(given), further)
+    settings = wire.settings(read, limits, service.adapters)
     arguments = {"image": image, **settings, **_map(form, image, service)}
     arguments |= _resized(form.text("size"), arguments, size, service)
     wire.check_canvas(size, arguments, limits)

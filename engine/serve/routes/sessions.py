@@ -11,8 +11,9 @@ from engine.errors import InputError
 from engine.picture.source import OWN_ALPHA
 from engine.request.request import EditRequest
 from engine.serve import wire
+from engine.serve.references import SETTING
 from engine.serve.requests import Form, ServiceOf, form_schema, read_form
-from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, maps, taken
+from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, maps, settings_of, taken
 from engine.serve.sessions import Rect, session_arguments
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ RECT = {"type": "string", "example": "16,16,64,48", "description": "left,top,wid
     "/sessions",
     status_code=201,
     openapi_extra=form_schema(
-        {"picture": FILES["picture"]},
+        {name: FILES[name] for name in ("picture", SETTING)},
         {"settings": FIELDS["settings"]},
         ["picture", "settings"],
         EXAMPLE,
@@ -93,19 +94,19 @@ def _opened(form: Form, service: Service) -> tuple[dict[str, Any], tuple[int, in
     if data is None:
         raise InputError("picture is missing: a file of the form.")
     source, size = wire.picture(data, "picture", service.limits)
-    given = wire.settings(wire.from_json(form.text("settings") or "{}"), service.limits)
+    given = settings_of(form, service)
     if given.get("num_images", 1) > 1:
         raise InputError("a session renders one picture at a time.")
     if given.get("expand"):
         raise InputError("a session's canvas does not grow; expand the picture first.")
     arguments = session_arguments({**given, "image": source})
     EditRequest.read({**arguments, "mask": OWN_ALPHA})  # refused here, or by no render
-    return arguments, size, len(data)
+    return arguments, size, sum(len(each) for several in form.files.values() for each in several)
 
 
 def _changes(form: Form, service: Service) -> tuple[dict[str, Any], Any, Rect | None]:
     """Changed settings, map or patch, and the patch's rectangle."""
-    given = wire.settings(wire.from_json(form.text("settings") or "{}"), service.limits)
+    given = settings_of(form, service)
     if refused := given.keys() & {"image", "expand", "num_images"}:
         raise InputError(f"{min(refused)} belongs to a session, not to its renders.")
     given |= {k: v for k, v in maps(form, service).items() if k != "strength_map"}

@@ -16,7 +16,7 @@ from engine.serve.errors import NotFoundError
 from engine.serve.finisher import encoded, figures
 from engine.serve.jobs import Job
 from engine.serve.requests import Form, ServiceOf, form_schema, read_form
-from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, maps, taken
+from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, maps, settings_of, taken
 
 if TYPE_CHECKING:
     from engine.picture.source import Source
@@ -100,7 +100,7 @@ def _comparison(form: Form, service: Service) -> Job:
     """The job of a comparison."""
     source = _picture(form, "picture", service)
     limits = service.limits
-    given = wire.settings(wire.from_json(form.text("settings") or "{}"), limits)
+    given = settings_of(form, service)
     if "strategy" in given:
         raise InputError("a comparison takes strategies, a list.")
     arguments = {**given, "image": source, **maps(form, service)}

@@ -7,11 +7,13 @@ import { EventReader } from "../../../engine/serve/page/arithmetic/events.js";
 import { contours, heat } from "../../../engine/serve/page/arithmetic/heat.js";
 import { LevelMap, ONE, TILE } from "../../../engine/serve/page/arithmetic/levels.js";
 import { decode, encode } from "../../../engine/serve/page/arithmetic/png.js";
+import { COLOURS, freeColour, freeName, moved, thinned, tint } from "../../../engine/serve/page/arithmetic/regions.js";
 import { laid, polygon, rectangle } from "../../../engine/serve/page/arithmetic/shapes.js";
 import { Stack } from "../../../engine/serve/page/arithmetic/stack.js";
 import { Undo, tilesOf } from "../../../engine/serve/page/arithmetic/undo.js";
 import { View } from "../../../engine/serve/page/arithmetic/view.js";
 import { wand } from "../../../engine/serve/page/arithmetic/wand.js";
+import { Desk } from "../../../engine/serve/page/work/desk.js";
 
 const BRUSH = { size: 20, strength: 0.5, hardness: 0.5, spacing: 0.1, mode: "set", pressure: "strength" };
 
@@ -93,13 +95,13 @@ test("undo to the empty map, redo to the last; a new stroke forgets what was und
   const undo = new Undo();
   for (let at = 0; at < 12; at++) painted(map, { mode: "add" }, [[20 * at, 30], [150, 15 * at]], undo);
   const last = map.copy();
-  while (undo.undo(map).length);
+  while (undo.undo());
   assert.ok(map.empty);
-  while (undo.redo(map).length);
+  while (undo.redo());
   assert.deepEqual(map.levels, last.levels);
-  undo.undo(map);
+  undo.undo();
   painted(map, {}, [[5, 5]], undo);
-  assert.equal(undo.redo(map).length, 0);
+  assert.equal(undo.redo(), null);
 });
 
 test("undo keeps within its memory, and drops the oldest first", () => {
@@ -108,7 +110,7 @@ test("undo keeps within its memory, and drops the oldest first", () => {
   for (let at = 0; at < 8; at++) painted(map, { size: 8, mode: "add" }, [[64 * at + 32, 32]], undo);
   assert.equal(undo.done.length, 6);
   assert.ok(undo.bytes <= undo.limit);
-  while (undo.undo(map).length);
+  while (undo.undo());
   assert.ok(map.at(32, 32) > 0 && map.at(96, 32) > 0 && map.at(160, 32) === 0);
 });
 
@@ -194,4 +196,55 @@ test("events come whole out of a stream in pieces", () => {
     { id: "4", event: "step", data: '{"a":1}' },
   ]);
   assert.deepEqual(reader.read("data: y\r\n\r\n"), [{ id: "4", event: "message", data: "x\ny" }]);
+});
+
+test("a region's colour is as opaque as it is strong, and nothing where it is 0", () => {
+  const words = new Uint32Array(3);
+  tint(new Uint16Array([0, 1, ONE]), words, [1, 2, 3], 50, 200);
+  assert.deepEqual([...words], [0, 0x32030201, 0xc8030201]);
+});
+
+test("names and colours are free ones, and a list's entry moves", () => {
+  assert.equal(freeColour([]), 0);
+  assert.equal(freeColour([0, 2, 1]), 3);
+  assert.equal(freeColour([...COLOURS.keys(), 0]), 1);
+  assert.equal(freeName(["Region 1", "sky", "Region 3"]), "Region 2");
+  assert.deepEqual(moved(["a", "b", "c"], 2, 1), ["a", "c", "b"]);
+  const map = new LevelMap(5, 3, Uint16Array.from({ length: 15 }, (_, at) => at));
+  assert.deepEqual(thinned(map, 2), { width: 3, height: 2, levels: Uint16Array.of(0, 2, 4, 10, 12, 14) });
+});
+
+test("undo goes back over regions: strokes, a deletion and the order, each on its own map", () => {
+  const desk = new Desk();
+  desk.open({ key: "k", name: "p", blob: null, canvas: null, width: 130, height: 70 });
+  const stroke = (x) => desk.change(painted(desk.map.copy(), {}, [[x, 30]], { change: (_, tiles) => (desk.tiles = tiles) }) && desk.tiles);
+  stroke(20);
+  desk.add();
+  stroke(60);
+  desk.add();
+  stroke(100);
+  const [base, one, two] = desk.layers;
+  const full = desk.layers.map(({ map }) => map.copy());
+  desk.move(2, 1);
+  assert.deepEqual(desk.layers, [base, two, one]);
+  desk.drop(2);
+  assert.deepEqual(desk.layers, [base, two]);
+  assert.equal(desk.parts.length, 2);
+  two.hidden = true;
+  assert.equal(desk.parts.length, 1);
+  desk.undoOne();
+  desk.undoOne();
+  assert.deepEqual(desk.layers, [base, one, two]);
+  desk.choose(0);
+  desk.undoOne(); // the last stroke was on the second region: that is in hand again
+  assert.equal(desk.layer, two);
+  assert.ok(desk.map.empty);
+  while (desk.undo.done.length) desk.undoOne();
+  assert.deepEqual(desk.layers, [base]);
+  assert.ok(desk.empty);
+  while (desk.undo.undone.length) desk.redoOne();
+  assert.deepEqual(desk.layers, [base, two]);
+  assert.deepEqual(base.map.levels, full[0].levels);
+  assert.deepEqual(one.map.levels, full[1].levels);
+  assert.deepEqual(two.map.levels, full[2].levels);
 });

@@ -1,19 +1,28 @@
 // @ts-check
 /**
- * Undo and redo by strokes. Of each stroke only the tiles that it changed are kept; the oldest
- * strokes go when all of them together need more than the memory that they may have.
+ * Undo and redo by strokes, whichever map they were on. Of each stroke only the tiles that it
+ * changed are kept; the oldest go when all of them together need more than the memory that they may
+ * have.
  */
 
 /** @typedef {import("./levels.js").LevelMap} LevelMap */
 /** @typedef {import("./levels.js").Rect} Rect */
 
+/**
+ * Something that was done, and can be swapped with what was before it.
+ * @typedef {object} Done
+ * @property {LevelMap | null} map that it changed; null is none
+ * @property {number} bytes that it keeps
+ * @property {() => Rect[]} swap there and back; what of the map changed
+ */
+
 export class Undo {
   /** @param {number} [limit] bytes */
   constructor(limit = 256 * 2 ** 20) {
     this.limit = limit;
-    /** @type {Map<number, Uint16Array>[]} */
+    /** @type {Done[]} */
     this.done = [];
-    /** @type {Map<number, Uint16Array>[]} */
+    /** @type {Done[]} */
     this.undone = [];
     this.bytes = 0;
   }
@@ -36,25 +45,29 @@ export class Undo {
       map.put(rect, levels);
       changed.push(rect);
     }
-    if (!before.size) return [];
-    for (const entry of this.undone) this.bytes -= size(entry);
-    this.undone = [];
-    this.done.push(before);
-    this.bytes += size(before);
-    while (this.bytes > this.limit && this.done.length > 1) {
-      this.bytes -= size(/** @type {Map<number, Uint16Array>} */ (this.done.shift()));
-    }
+    if (before.size) this.note({ map, bytes: size(before), swap: () => swap(map, before) });
     return changed;
   }
 
-  /** @param {LevelMap} map @returns {Rect[]} */
-  undo(map) {
-    return swap(map, this.done, this.undone);
+  /** Remember what was done just now. @param {Done} done */
+  note(done) {
+    for (const entry of this.undone) this.bytes -= entry.bytes;
+    this.undone = [];
+    this.done.push(done);
+    this.bytes += done.bytes;
+    while (this.bytes > this.limit && this.done.length > 1) {
+      this.bytes -= /** @type {Done} */ (this.done.shift()).bytes;
+    }
   }
 
-  /** @param {LevelMap} map @returns {Rect[]} */
-  redo(map) {
-    return swap(map, this.undone, this.done);
+  /** @returns {{map: LevelMap | null, rects: Rect[]} | null} what changed; null is nothing to undo */
+  undo() {
+    return turn(this.done, this.undone);
+  }
+
+  /** @returns {{map: LevelMap | null, rects: Rect[]} | null} */
+  redo() {
+    return turn(this.undone, this.done);
   }
 
   /** Forget everything. */
@@ -92,22 +105,27 @@ export function tilesOf(map, rect, levels) {
 }
 
 /**
- * @param {LevelMap} map
- * @param {Map<number, Uint16Array>[]} from
- * @param {Map<number, Uint16Array>[]} to
- * @returns {Rect[]}
+ * @param {Done[]} from
+ * @param {Done[]} to
+ * @returns {{map: LevelMap | null, rects: Rect[]} | null}
  */
-function swap(map, from, to) {
+function turn(from, to) {
   const entry = from.pop();
-  if (!entry) return [];
+  if (!entry) return null;
+  const rects = entry.swap();
+  to.push(entry);
+  return { map: entry.map, rects };
+}
+
+/** @param {LevelMap} map @param {Map<number, Uint16Array>} tiles @returns {Rect[]} */
+function swap(map, tiles) {
   const changed = [];
-  for (const [tile, levels] of entry) {
+  for (const [tile, levels] of tiles) {
     const rect = map.tile(tile);
-    entry.set(tile, map.cut(rect));
+    tiles.set(tile, map.cut(rect));
     map.put(rect, levels);
     changed.push(rect);
   }
-  to.push(entry);
   return changed;
 }
 

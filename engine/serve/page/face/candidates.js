@@ -3,7 +3,7 @@
 
 import { canvasOf } from "../work/pictures.js";
 import { make, newId, number, thumbnail } from "./dom.js";
-import { words } from "./settings.js";
+import { words } from "./fields.js";
 
 /** @typedef {import("../types.js").Candidate} Candidate */
 

@@ -3,6 +3,7 @@
 
 import { canvasOf } from "../work/pictures.js";
 import { Cancelled } from "../work/api.js";
+import { regionsOf } from "../work/live.js";
 import { byId, icon, make } from "./dom.js";
 import { figures } from "./judge.js";
 import { KEYS } from "./keys.js";
@@ -81,14 +82,17 @@ export function compare({ api, desk, helper, strategies, take }) {
   dialog.addEventListener("close", () => control.abort(), { once: true });
 
   async function act() {
-    const { picture, map, settings } = desk;
+    const { picture, base: map, settings } = desk;
     if (!picture || !chosen.size) return;
     run.disabled = true;
     results.replaceChildren();
     try {
       const { strategy: _, num_images: __, ...shared } = settings;
+      const regions = await regionsOf(desk, helper);
       const job = await api.post("/api/compare", {
-        picture: picture.blob, map: await helper.png(map), settings: shared, strategies: [...chosen],
+        picture: picture.blob, strategies: [...chosen],
+        map: regions.length && map.empty ? undefined : await helper.png(map),
+        settings: regions.length ? { ...shared, regions } : shared,
       });
       const made = await api.follow(job, {
         signal: control.signal,

@@ -4,7 +4,7 @@
 import { canvasOf, download } from "../work/pictures.js";
 import { candidatesOf } from "./candidates.js";
 import { byId, icon, make, newId, number, thumbnail } from "./dom.js";
-import { words } from "./settings.js";
+import { words } from "./fields.js";
 
 /** @typedef {import("../work/keep.js").Entry} Entry */
 

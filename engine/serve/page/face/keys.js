@@ -7,6 +7,8 @@
 export const KEYS = [
   { keys: ["B", "L", "R", "O", "G", "W"], text: "Brush, line, rectangle, lasso, gradient, wand" },
   { keys: ["X", "V"], text: "Extend the canvas; move the view" },
+  { keys: ["A"], text: "Add a region" },
+  { keys: ["PgUp", "PgDn"], text: "The region before, after" },
   { keys: ["[", "]"], text: "Smaller, larger brush" },
   { keys: ["{", "}"], text: "Softer, harder brush" },
   { keys: ["1", "…", "9", "0"], text: "Strength 10% to 100%" },
@@ -46,7 +48,7 @@ export function listen(actions, hold) {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const action = actions[`${ctrl ? "Ctrl+" : ""}${shift}${key}`];
     if (!action || event.altKey) return;
-    if (event.key !== "Escape") event.preventDefault(); // it also closes menus
+    event.preventDefault();
     action(event);
   });
   document.addEventListener("keyup", (event) => {
@@ -57,6 +59,7 @@ export function listen(actions, hold) {
 /** Whether a key belongs to a field, a dialog or a menu. @param {KeyboardEvent} event */
 function typing(event) {
   if (event.defaultPrevented || document.querySelector("dialog[open]")) return true;
+  if (event.key === "Escape" && document.querySelector("[popover]:popover-open")) return true; // it closes that
   const target = event.target instanceof HTMLElement ? event.target : null;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return false;
   if (target instanceof HTMLInputElement) return !["checkbox", "button"].includes(target.type);

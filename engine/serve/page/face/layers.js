@@ -1,30 +1,58 @@
 // @ts-check
 /** Canvases made of others: differences, masks, words put into them. */
 
+import { rgbOf, thinned, tint } from "../arithmetic/regions.js";
 import { context } from "../work/pictures.js";
 import { make } from "./dom.js";
 
-/** Side in px of the largest mask of a preview: what it cuts is blurred anyway. */
+/** @typedef {import("../arithmetic/levels.js").LevelMap} LevelMap */
+
+/** Side in px of the largest mask of a preview, and of regions that are not in hand. */
 const MASK = 1024;
 
+/** @param {LevelMap} map @returns {number} px from one level to the next that is looked at */
+function stepOf(map) {
+  return Math.max(1, Math.ceil(Math.max(map.width, map.height) / MASK));
+}
+
 /**
- * Where a map is above 0, opaque.
- * @param {import("../arithmetic/levels.js").LevelMap} map
- * @returns {HTMLCanvasElement} of the map's size or smaller
+ * Where one of several maps is above 0, opaque.
+ * @param {LevelMap[]} maps of one size
+ * @returns {HTMLCanvasElement} of their size or smaller
  */
-export function maskOf(map) {
-  const step = Math.max(1, Math.ceil(Math.max(map.width, map.height) / MASK));
-  const mask = make("canvas", {
-    width: Math.ceil(map.width / step), height: Math.ceil(map.height / step),
-  });
-  const words = new Uint32Array(mask.width * mask.height);
-  for (let y = 0, out = 0; y < map.height; y += step) {
-    for (let x = 0; x < map.width; x += step, out++) {
-      if (map.levels[y * map.width + x]) words[out] = 0xff000000;
-    }
+export function maskOf(maps) {
+  const mask = make("canvas", { width: 1, height: 1 });
+  for (const map of maps) {
+    const { width, height, levels } = thinned(map, stepOf(map));
+    if (mask.width !== width || mask.height !== height) Object.assign(mask, { width, height });
+    const words = new Uint32Array(levels.length);
+    tint(levels, words, [0, 0, 0], 255, 255);
+    lay(mask, words, width, height);
   }
-  put(mask, words, 0, 0, mask.width, mask.height);
   return mask;
+}
+
+/**
+ * Regions in their colours.
+ * @param {HTMLCanvasElement} target of any size: it is drawn at that of the maps, or smaller
+ * @param {import("../work/desk.js").Layer[]} layers
+ */
+export function drawRegions(target, layers) {
+  context(target).clearRect(0, 0, target.width, target.height);
+  for (const { map, colour } of layers) {
+    const { width, height, levels } = thinned(map, stepOf(map));
+    if (target.width !== width || target.height !== height) Object.assign(target, { width, height });
+    const words = new Uint32Array(levels.length);
+    tint(levels, words, rgbOf(colour), 45, 120);
+    lay(target, words, width, height);
+  }
+}
+
+/** Over what is there. @param {HTMLCanvasElement} target @param {Uint32Array<ArrayBuffer>} words @param {number} width @param {number} height */
+function lay(target, words, width, height) {
+  const one = make("canvas", { width, height });
+  put(one, words, 0, 0, width, height);
+  context(target).drawImage(one, 0, 0);
 }
 
 /**

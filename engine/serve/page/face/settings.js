@@ -1,11 +1,12 @@
 // @ts-check
 /** The form of an edit's settings, made from the service's registry alone. */
 
-import { byId, make, newId, thumbnail } from "./dom.js";
 import { canvasOf } from "../work/pictures.js";
+import { byId, make, newId, thumbnail } from "./dom.js";
+import { Fields, named, words } from "./fields.js";
+import { references } from "./references.js";
 
 /** @typedef {import("../types.js").SettingField} SettingField */
-/** @typedef {import("../types.js").Named} Named */
 /** @typedef {import("../types.js").Registry} Registry */
 
 /** Said elsewhere on the page: by the prompt's field, and by the tool that extends the canvas. */
@@ -13,15 +14,6 @@ const ELSEWHERE = new Set(["prompt", "expand"]);
 
 /** What stands above the groups, where the registry has it. */
 const FIRST = ["strategy", "num_inference_steps", "seed", "num_images"];
-
-/** Kinds whose help stands in a list of the registry, by the setting that names them. */
-const LISTS = /** @type {const} */ ({
-  strategy: "strategies",
-  scheduler: "schedulers",
-  prefill: "fills",
-  colour: "colours",
-  paste: "pastes",
-});
 
 export class Settings {
   /**
@@ -34,6 +26,11 @@ export class Settings {
     /** @type {Registry | null} */
     this.registry = null;
     this.prompt = /** @type {HTMLTextAreaElement} */ (byId("prompt"));
+    /** Names of the server's IP-Adapters. @type {string[]} */
+    this.adapters = [];
+    this.fields = new Fields({
+      registry: () => this.registry, values: () => desk.settings, set: (name, value) => desk.set(name, value),
+    });
     this.options = make("details", { id: "strategy-options" });
     this.prompt.addEventListener("input", () => desk.set("prompt", this.prompt.value || undefined));
     byId("edit").addEventListener("submit", (event) => event.preventDefault());
@@ -140,123 +137,11 @@ export class Settings {
     this.#fillOptions();
   }
 
-  // --- one setting -----------------------------------------------------------------------------
-
   /** @param {SettingField} field @returns {HTMLElement | null} null for what no form can ask for */
   #field(field) {
     if (field.name === "controls") return this.#controls(field);
-    const choices = this.#choices(field);
-    if (choices) return this.#select(field, choices);
-    if (field.type === "boolean") return this.#check(field);
-    if (field.type === "integer" || field.type === "number") return this.#number(field);
-    if (field.type === "string") return this.#text(field);
-    return null;
-  }
-
-  /** @param {SettingField} field @returns {Named[] | null} */
-  #choices(field) {
-    const list = LISTS[/** @type {keyof typeof LISTS} */ (field.name)];
-    const listed = list ? (this.registry?.[list] ?? []).map(named) : [];
-    const known = new Map(listed.map((one) => [one.name, one]));
-    const names = field.choices?.length ? field.choices : listed.map((one) => one.name);
-    return names.length ? names.map((name) => known.get(String(name)) ?? { name: String(name) }) : null;
-  }
-
-  /**
-   * @param {SettingField} field
-   * @param {HTMLElement} input
-   * @param {boolean} [row] label and input side by side
-   * @param {HTMLElement} [help]
-   */
-  #labelled(field, input, row = false, help = make("span", { className: "help" }, sentence(field.help))) {
-    input.id = newId();
-    help.id = newId();
-    input.setAttribute("aria-describedby", help.id);
-    const part = make("div", { className: `field ${row ? "row" : ""}` },
-      make("label", { htmlFor: input.id }, words(field.name)), input, help);
-    part.dataset.setting = field.name;
-    part.classList.toggle("set", field.name in this.desk.settings);
-    return part;
-  }
-
-  /** @param {SettingField} field @param {any} value @param {HTMLElement} part */
-  #set(field, value, part) {
-    const same = JSON.stringify(value) === JSON.stringify(field.default ?? null);
-    this.desk.set(field.name, value === null || same ? undefined : value);
-    part.classList.toggle("set", field.name in this.desk.settings);
-    part.querySelector(".error")?.remove();
-    part.querySelector("[aria-invalid]")?.removeAttribute("aria-invalid");
-  }
-
-  /** @param {SettingField} field */
-  #value(field) {
-    return this.desk.settings[field.name] ?? field.default ?? null;
-  }
-
-  /** @param {SettingField} field @param {Named[]} choices */
-  #select(field, choices) {
-    const now = this.#value(field);
-    const options = choices.map(({ name, needs }) =>
-      make("option", { value: name, selected: name === now, disabled: Boolean(needs) }, needs ? `${name} (needs ${needs})` : name));
-    if (field.default === null || field.default === undefined) {
-      options.unshift(make("option", { value: "", selected: now === null }, "The model's own"));
-    }
-    const select = make("select", {}, ...options);
-    const help = make("span", { className: "help" });
-    const tell = () => {
-      const chosen = choices.find(({ name }) => name === select.value);
-      help.textContent = [sentence(chosen?.help ?? field.help), sentence(chosen?.cost && `costs ${chosen.cost}`)].join(" ");
-    };
-    tell();
-    const part = this.#labelled(field, select, false, help);
-    select.addEventListener("change", () => {
-      tell();
-      this.#set(field, select.value || null, part);
-      if (field.name === "strategy") this.#changeStrategy();
-    });
-    return part;
-  }
-
-  /** @param {SettingField} field */
-  #check(field) {
-    const box = make("input", { type: "checkbox", checked: Boolean(this.#value(field)) });
-    const help = make("span", { className: "help" }, sentence(field.help));
-    help.id = newId();
-    box.setAttribute("aria-describedby", help.id);
-    const label = make("label", { className: "check" }, box, make("span", {}, words(field.name)));
-    const part = make("div", { className: "field" }, label, help);
-    part.dataset.setting = field.name;
-    box.addEventListener("change", () => this.#set(field, box.checked, part));
-    return part;
-  }
-
-  /** @param {SettingField} field */
-  #number(field) {
-    const whole = field.type === "integer";
-    const input = make("input", {
-      type: "number",
-      value: this.desk.settings[field.name] ?? "",
-      placeholder: field.default ?? "auto",
-      step: whole ? "1" : "any",
-      min: field.minimum ?? "",
-      max: field.maximum && field.maximum < 1e15 ? field.maximum : "",
-    });
-    const part = this.#labelled(field, input, true);
-    input.addEventListener("change", () => {
-      const value = input.value === "" ? null : Number(input.value);
-      this.#set(field, value, part);
-    });
-    return part;
-  }
-
-  /** @param {SettingField} field */
-  #text(field) {
-    const input = make("input", {
-      type: "text", value: this.#value(field) ?? "", placeholder: field.default ?? "", autocomplete: "off",
-    });
-    const part = this.#labelled(field, input);
-    input.addEventListener("change", () => this.#set(field, input.value || null, part));
-    return part;
+    if (field.name === "ip_adapter_image") return references(this, field);
+    return this.fields.field(field, () => field.name === "strategy" && this.#changeStrategy());
   }
 
   /** Controls, each with what its annotator sees in the picture. @param {SettingField} field */
@@ -274,7 +159,7 @@ export class Settings {
         onchange: () => {
           if (box.checked) chosen.add(name);
           else chosen.delete(name);
-          this.#set(field, chosen.size ? [...chosen] : null, part);
+          this.fields.set(field, chosen.size ? [...chosen] : null, part);
           void this.#annotate([...chosen], seen);
         },
       });
@@ -307,20 +192,4 @@ export class Settings {
       }
     }
   }
-}
-
-/** @param {Named | string} one @returns {Named} */
-function named(one) {
-  return typeof one === "string" ? { name: one } : one;
-}
-
-/** @param {string | undefined} text @returns {string} with its capital and its full stop */
-function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".") : "";
-}
-
-/** @param {string} name of a setting @returns {string} as a person says it */
-export function words(name) {
-  const text = name.replace(/^num_/, "").replaceAll("_", " ");
-  return text[0].toUpperCase() + text.slice(1);
 }

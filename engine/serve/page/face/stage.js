@@ -2,11 +2,12 @@
 /** The picture and what lies over it: result, preview, instant answer, heat, contours. */
 
 import { heat } from "../arithmetic/heat.js";
+import { rgbOf, tint } from "../arithmetic/regions.js";
 import { View } from "../arithmetic/view.js";
 import { context } from "../work/pictures.js";
 import { drawContours } from "./contours.js";
 import { byId, make } from "./dom.js";
-import { maskOf, put, subtract } from "./layers.js";
+import { drawRegions, maskOf, put, subtract } from "./layers.js";
 
 /** @typedef {import("../arithmetic/levels.js").Rect} Rect */
 /** @typedef {import("../arithmetic/levels.js").LevelMap} LevelMap */
@@ -35,12 +36,13 @@ export class Stage {
     this.seam = make("div", { className: "seam", hidden: true });
     this.base = make("canvas", { className: "base" });
     this.heat = make("canvas", { className: "heat" });
+    this.others = make("canvas", { className: "others" });
     this.shown = make("canvas", { className: "shown" });
     this.preview = make("canvas", { className: "preview fading" });
     this.instant = make("canvas", { className: "instant" });
     this.difference = make("canvas", { hidden: true });
     this.cut.append(this.shown, this.preview, this.instant, this.difference);
-    this.world.append(this.base, this.cut, this.heat, this.seam);
+    this.world.append(this.base, this.cut, this.others, this.heat, this.seam);
     this.before = make("canvas", { className: "base" });
     this.secondWorld.append(this.before);
     /** @type {Look} */
@@ -53,13 +55,17 @@ export class Stage {
     this.rendered = null;
     /** @type {HTMLCanvasElement | null} */
     this.mask = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.glance = undefined;
     this.onview = () => {};
     new ResizeObserver(() => this.#resized()).observe(this.pane);
     desk.addEventListener("picture", () => this.#opened());
     desk.addEventListener("map", (event) => {
+      clearTimeout(this.glance);
       this.draw(/** @type {CustomEvent<Rect>} */ (event).detail);
       this.#soon();
     });
+    desk.addEventListener("layers", () => this.#listed());
     live.addEventListener("stack", () => this.#stackChanged());
     const divider = byId("divider").querySelector("input");
     divider?.addEventListener("input", () => this.#divide(Number(divider.value)));
@@ -110,7 +116,9 @@ export class Stage {
   #settle(settled) {
     // What the stack answers at once is seen through the heat.
     this.heat.classList.toggle("faint", this.heatWhen === "painting" && this.live.instant && this.live.stack !== null);
-    this.heat.classList.toggle("settled", settled && this.heatWhen === "painting");
+    for (const canvas of [this.heat, this.others]) {
+      canvas.classList.toggle("settled", settled && this.heatWhen === "painting");
+    }
     this.contours.classList.toggle("settled", settled);
     this.settled = settled;
   }
@@ -155,7 +163,7 @@ export class Stage {
 
   /** A run begins: previews of it are cut to what is repainted now. */
   began() {
-    this.mask = maskOf(this.desk.map);
+    this.mask = maskOf(this.desk.parts.map(({ map }) => map));
   }
 
   /** A run is over without a picture. */
@@ -177,14 +185,37 @@ export class Stage {
     if (!rect.width || !rect.height) return;
     this.#settle(false);
     const words = new Uint32Array(levels.length);
-    heat(levels, words);
+    this.#coloured(levels, words);
     put(this.heat, words, rect.x, rect.y, rect.width, rect.height);
     const stack = this.live.instant ? this.live.stack : null;
-    if (!stack || stack.width !== this.desk.map.width || stack.height !== this.desk.map.height) return;
+    if (!stack || this.desk.regions.length || stack.width !== this.desk.map.width || stack.height !== this.desk.map.height) return;
     stack.mix(levels, rect, words);
     this.#onlyChanged(levels, rect, words);
     put(this.instant, words, rect.x, rect.y, rect.width, rect.height);
     this.instant.hidden = false;
+  }
+
+  /** Colours of the map in hand. @param {Uint16Array} levels @param {Uint32Array} words */
+  #coloured(levels, words) {
+    const { layer, layers } = this.desk;
+    if (layer === layers[0]) heat(levels, words);
+    else tint(levels, words, rgbOf(layer.colour), 70, 190);
+  }
+
+  /** Another region is in hand, or takes part: all are shown, and for a while only if nothing is painted. */
+  #listed() {
+    const { desk } = this;
+    if (!desk.picture) return;
+    const settled = this.settled;
+    const { width, height } = desk.map;
+    this.others.style.width = `${width}px`;
+    this.others.style.height = `${height}px`;
+    drawRegions(this.others, desk.regions.filter((one) => !one.hidden && one !== desk.layer));
+    this.draw(desk.map.bounds);
+    this.heat.classList.toggle("away", desk.layer.hidden);
+    this.#soon();
+    clearTimeout(this.glance);
+    if (settled) this.glance = setTimeout(() => this.#settle(true), 1500);
   }
 
   /** Where a level is as in the shown picture, that picture stays. @param {Uint16Array} levels @param {Rect} rect @param {Uint32Array} words */
@@ -229,7 +260,7 @@ export class Stage {
   #heatShown() {
     // Judging wants the pictures alone.
     const plain = this.look === "difference" || this.look === "before";
-    this.heat.hidden = this.heatWhen === "never" || plain;
+    this.heat.hidden = this.others.hidden = this.heatWhen === "never" || plain;
     this.contours.hidden = !this.contoursOn || plain;
   }
 

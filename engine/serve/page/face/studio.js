@@ -2,6 +2,7 @@
 /** The studio: its parts put together. */
 
 import { Refused } from "../work/api.js";
+import { copied, layer } from "../work/desk.js";
 import { canvasOf, mapOf } from "../work/pictures.js";
 import { Canvas } from "./canvas.js";
 import { askToken, compare, help } from "./dialogs.js";
@@ -12,6 +13,7 @@ import { Judge } from "./judge.js";
 import { Menus } from "./menus.js";
 import { Opening } from "./opening.js";
 import { Progress } from "./progress.js";
+import { Regions } from "./regions.js";
 import { Readout } from "./readout.js";
 import { Settings } from "./settings.js";
 import { shortcuts } from "./shortcuts.js";
@@ -20,6 +22,8 @@ import { nextTheme, startTheme } from "./theme.js";
 import { Tools } from "./tools.js";
 
 /** @typedef {import("../work/keep.js").Entry} Entry */
+/** @typedef {import("../work/keep.js").KeptRegion} KeptRegion */
+/** @typedef {import("../work/desk.js").Layer} Layer */
 /** @typedef {import("../types.js").Result} Result */
 
 export class Studio {
@@ -44,6 +48,7 @@ export class Studio {
     this.canvas = new Canvas(desk, this.stage);
     this.menus = new Menus(desk, this.stage, helper, live);
     this.settings = new Settings(desk, api);
+    this.regions = new Regions(desk);
     this.judge = new Judge(desk, api);
     this.history = new History(desk, keep);
     this.progress = new Progress(api, live, this.stage);
@@ -71,7 +76,9 @@ export class Studio {
       this.progress.about = `${about.model} on ${about.device}`;
       this.canvas.multiple = about.multiple || 8;
       if (about.token_required && !this.api.token) await askToken(this.api);
+      this.settings.adapters = about.ip_adapters ?? [];
       this.settings.show(await this.api.settings());
+      this.regions.show(this.settings.registry);
       this.opening.welcome(about.samples ?? []);
       this.progress.there();
     } catch (error) {
@@ -91,6 +98,8 @@ export class Studio {
     const stroke = () => this.#stroke();
     tools.onstroke = menus.onstroke = stroke;
     tools.onbegin = () => live.stop();
+    this.regions.onchange = stroke;
+    this.regions.onsay = (text) => progress.announce(text);
     menus.onerror = judge.onerror = (message) => progress.notice(message);
     stage.onview = () => this.#viewed();
     hand.onplace = (place) => this.readout.show(place);
@@ -105,6 +114,7 @@ export class Studio {
       this.#edited();
     });
     desk.addEventListener("map", () => this.#edited());
+    desk.addEventListener("layers", () => this.#edited());
     desk.addEventListener("settings", () => this.#settings());
     desk.addEventListener("shown", () => this.#edited());
     live.addEventListener("began", () => this.settings.forgive());
@@ -150,7 +160,7 @@ export class Studio {
       return;
     }
     const grows = this.desk.settings.expand !== undefined;
-    if (this.desk.map.empty && !grows) {
+    if (this.desk.empty && !grows) {
       // Nothing is to be repainted: the picture is its own result.
       this.live.stop();
       this.stage.showResult(null, null);
@@ -175,8 +185,7 @@ export class Studio {
 
   /**
    * @param {{made: {result: Result, blob: Blob}[], told: import("../types.js").JobTold, asked:
-   *   {settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap},
-   *   picture: import("../work/desk.js").Picture}} done
+   *   import("../work/live.js").Made, picture: import("../work/desk.js").Picture}} done
    */
   async #finished({ made, told, asked, picture }) {
     if (!made.length) return;
@@ -184,8 +193,9 @@ export class Studio {
     this.stage.showResult(first, asked.map, asked.settings.expand ?? null);
     performance.mark("softpaint:exact");
     const map = await this.helper.png(asked.map);
+    const regions = await this.#kept(asked.layers);
     const entries = made.map(({ result, blob }) => ({
-      ...entryOf(result, blob, { picture, map, asked }), warnings: told.warnings,
+      ...entryOf(result, blob, { picture, map, regions, asked }), warnings: told.warnings,
     }));
     this.judge.batch = entries;
     this.judge.candidates = told.candidates ?? [];
@@ -203,7 +213,7 @@ export class Studio {
   /** The service is there again: what was painted meanwhile is rendered. */
   async #found() {
     await this.connect();
-    if (this.desk.changed && this.desk.picture && !this.desk.map.empty) this.#stroke();
+    if (this.desk.unsent && this.desk.picture && !this.desk.empty) this.#stroke();
   }
 
   /** Go back to a result. @param {Entry} entry */
@@ -221,7 +231,9 @@ export class Studio {
     this.settings.fill();
     this.live.dispatchEvent(new Event("stack"));
     const map = await mapOf(entry.map, this.desk.map);
-    this.desk.changeAll(map);
+    const regions = await this.#unkept(entry.regions ?? [], map);
+    if (regions.length || this.desk.regions.length) this.desk.list([layer(map.copy()), ...regions], 0);
+    else this.desk.changeAll(map);
     this.stage.showResult(await canvasOf(entry.result), map, entry.settings.expand ?? null);
     this.desk.show(entry);
   }
@@ -248,7 +260,7 @@ export class Studio {
   #compare() {
     const strategies = this.settings.registry?.strategies ?? [];
     const { api, desk, helper } = this;
-    if (!desk.picture || desk.map.empty) {
+    if (!desk.picture || desk.empty) {
       this.progress.notice("Open a picture and paint where it may change; then strategies can be compared.");
       return;
     }
@@ -256,7 +268,7 @@ export class Studio {
     compare({
       api, desk, helper, strategies,
       take: (result, blob) => {
-        const asked = { settings: { ...desk.settings, strategy: result.label }, map: desk.map.copy() };
+        const asked = { settings: { ...desk.settings, strategy: result.label }, map: desk.base.copy(), layers: desk.regions.map(copied) };
         void this.#finished({ made: [{ result, blob }], told: { id: "", state: "", results: [] }, asked, picture });
       },
     });
@@ -283,12 +295,25 @@ export class Studio {
 
   async #save() {
     clearTimeout(this.saving);
-    const { picture, map, settings, shown } = this.desk;
+    const { picture, base, regions, at, settings, shown } = this.desk;
     if (!picture) return;
     await this.keep.keepWork({
-      picture: picture.key, name: picture.name, map: await this.helper.png(map),
+      picture: picture.key, name: picture.name, map: await this.helper.png(base), regions: await this.#kept(regions), at,
       settings: structuredClone(settings), shown: shown?.id ?? null,
     });
+  }
+
+  /** Regions with their maps as files. @param {Layer[]} layers @returns {Promise<KeptRegion[]>} */
+  #kept(layers) {
+    return Promise.all(layers.map(async ({ name, colour, hidden, map, settings }) => ({
+      name, colour, hidden, settings: structuredClone(settings), map: await this.helper.png(map),
+    })));
+  }
+
+  /** @param {KeptRegion[]} kept @param {{width: number, height: number}} size @returns {Promise<Layer[]>} */
+  #unkept(kept, size) {
+    return Promise.all(kept.map(async ({ map, settings, ...told }) =>
+      layer(await mapOf(map, size), { ...told, settings: structuredClone(settings) })));
   }
 
   /** What was on the desk before the page was left. */
@@ -298,6 +323,9 @@ export class Studio {
     if (!work || !blob) return;
     this.desk.settings = work.settings;
     await this.opening.show(blob, work.name, { key: work.picture, map: work.map, kept: true });
+    const regions = await this.#unkept(work.regions ?? [], this.desk.map);
+    if (regions.length && this.desk.picture) this.desk.open(this.desk.picture, this.desk.map, regions);
+    this.desk.choose(work.at ?? 0);
     const entry = (await this.keep.entries()).find(({ id }) => id === work.shown);
     if (!entry) return;
     this.stage.showResult(await canvasOf(entry.result), await mapOf(entry.map, this.desk.map), entry.settings.expand ?? null);
@@ -315,12 +343,13 @@ export class Studio {
 /**
  * @param {Result} result
  * @param {Blob} blob
- * @param {{picture: import("../work/desk.js").Picture, map: Blob, asked: {settings: Record<string, any>}}} made
+ * @param {{picture: import("../work/desk.js").Picture, map: Blob, regions: KeptRegion[], asked: {settings: Record<string, any>}}} made
  * @returns {Entry}
  */
-function entryOf(result, blob, { picture, map, asked }) {
+function entryOf(result, blob, { picture, map, regions, asked }) {
+  const { regions: _, ...settings } = asked.settings;
   return {
-    when: Date.now(), picture: picture.key, name: picture.name, map, settings: asked.settings, result: blob,
+    when: Date.now(), picture: picture.key, name: picture.name, map, regions, settings, result: blob,
     url: result.url, label: result.label, seed: result.seed, figures: result.figures ?? {}, used: result.settings ?? {},
     width: result.width, height: result.height, seconds: result.seconds,
   };

@@ -5,10 +5,19 @@
  */
 
 /**
+ * @typedef {object} KeptRegion a region with its map as a file
+ * @property {string} name
+ * @property {number} colour
+ * @property {boolean} hidden
+ * @property {Blob} map PNG, 16 bits
+ * @property {Record<string, any>} settings
+ *
  * @typedef {object} Work what is on the desk
  * @property {string} picture its key
  * @property {string} name of its file
  * @property {Blob} map PNG, 16 bits
+ * @property {KeptRegion[]} [regions]
+ * @property {number} [at] which map is in hand
  * @property {Record<string, any>} settings
  * @property {number | null} [shown] the entry that is shown
  *
@@ -18,6 +27,7 @@
  * @property {string} picture key of what it started from
  * @property {string} name
  * @property {Blob} map PNG, 16 bits
+ * @property {KeptRegion[]} [regions]
  * @property {Record<string, any>} settings as they were asked for
  * @property {Blob} result PNG with its recipe
  * @property {string} url where the server has it, while it does

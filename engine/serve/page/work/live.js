@@ -7,16 +7,19 @@
 import { ONE, span } from "../arithmetic/levels.js";
 import { Stack } from "../arithmetic/stack.js";
 import { Cancelled, Lost, Refused } from "./api.js";
-import { canvasOf, pixels } from "./pictures.js";
+import { copied } from "./desk.js";
+import { base64, canvasOf, pixels } from "./pictures.js";
 
 /** @typedef {import("../types.js").JobTold} JobTold */
 /** @typedef {import("../types.js").Result} Result */
 /** @typedef {import("./api.js").JobEvent} JobEvent */
 
 /**
- * What a picture is asked for with; `map` is the one that was sent.
+ * What a picture was asked for with; `map` and `layers` are the edit's own map and its regions as
+ * they were sent.
  * @typedef {{settings: Record<string, any>, map: import("../arithmetic/levels.js").LevelMap,
- *   signal: AbortSignal}} Asked
+ *   layers: import("./desk.js").Layer[]}} Made
+ * @typedef {Made & {signal: AbortSignal}} Asked
  */
 
 /** Settings with which a session cannot render, so that a job of its own has to. */
@@ -42,7 +45,7 @@ export class Live extends EventTarget {
     this.helper = helper;
     /** @type {{id: string, picture: string} | null} */
     this.session = null;
-    /** Settings that the session has. @type {string} */
+    /** Settings that the session was opened with. @type {string} */
     this.sent = "";
     /** @type {AbortController | null} */
     this.running = null;
@@ -60,6 +63,8 @@ export class Live extends EventTarget {
     this.instant = localStorage.getItem("softpaint-instant") !== "off";
     desk.addEventListener("picture", () => this.forget());
     desk.addEventListener("settings", () => this.#dropStack());
+    // Of several prompts a stack knows nothing.
+    desk.addEventListener("layers", () => desk.regions.length && this.#dropStack());
     api.addEventListener("lost", () => (this.session = null));
   }
 
@@ -89,14 +94,14 @@ export class Live extends EventTarget {
 
   /** Make the picture that map and settings ask for; what ran before is cancelled. */
   async render() {
-    const { picture, map } = this.desk;
+    const { picture, base: map } = this.desk;
     if (!picture) return;
     this.stop();
     const control = (this.running = new AbortController());
     performance.mark("softpaint:asked"); // examples/benchmarks/studio.py reads these marks
     this.dispatchEvent(new Event("began"));
     /** @type {Asked} */
-    const asked = { settings: { prompt: "", ...this.desk.settings }, map, signal: control.signal };
+    const asked = { settings: { prompt: "", ...this.desk.settings }, map, layers: [], signal: control.signal };
     try {
       const alone = ALONE.some((name) => asked.settings[name] !== undefined);
       const job = await this.#inTurn(() => (alone ? this.#job(asked) : this.#render(asked)));
@@ -110,7 +115,10 @@ export class Live extends EventTarget {
       this.#tell("finished", control, { told, made, asked, picture });
     } catch (error) {
       // What was sent to a server that is gone has to be sent again.
-      if (error instanceof Lost) this.desk.changed = this.desk.map.bounds;
+      if (error instanceof Lost) {
+        this.desk.changed = this.desk.base.bounds;
+        this.desk.unsent = true;
+      }
       if (!(error instanceof Cancelled)) this.#tell("failed", control, error);
     } finally {
       if (this.running === control) {
@@ -142,10 +150,11 @@ export class Live extends EventTarget {
   /** @param {Asked} asked @returns {Promise<{id: string}>} */
   async #job(asked) {
     if (asked.signal.aborted) throw new Cancelled();
-    asked.map = this.desk.map.copy();
+    await this.#takeRegions(asked);
+    asked.map = this.desk.base.copy();
     return this.api.post("/api/jobs", {
       picture: this.desk.picture?.blob,
-      map: await this.helper.png(asked.map),
+      map: asked.settings.regions && asked.map.empty ? undefined : await this.helper.png(asked.map),
       settings: asked.settings,
     });
   }
@@ -157,15 +166,14 @@ export class Live extends EventTarget {
    */
   async #render(asked, again = false) {
     if (asked.signal.aborted) throw new Cancelled();
+    await this.#takeRegions(asked);
     const session = await this.#opened(asked.settings);
     if (asked.signal.aborted) throw new Cancelled();
     const changed = this.desk.takeChanged();
-    asked.map = this.desk.map.copy();
+    asked.map = this.desk.base.copy();
     try {
       const parts = await this.#parts(asked, changed);
-      const job = await this.api.post(`/api/sessions/${session.id}/render`, parts);
-      this.sent = JSON.stringify(asked.settings);
-      return job;
+      return await this.api.post(`/api/sessions/${session.id}/render`, parts);
     } catch (error) {
       this.desk.changed = span(this.desk.changed, changed); // it is sent again the next time
       const dropped = error instanceof Refused && [404, 410].includes(error.status);
@@ -175,8 +183,16 @@ export class Live extends EventTarget {
     }
   }
 
+  /** Ask with the regions of now. @param {Asked} asked */
+  async #takeRegions(asked) {
+    const { regions: _, ...settings } = asked.settings;
+    asked.layers = this.desk.regions.map(copied);
+    const regions = await regionsOf(this.desk, this.helper);
+    asked.settings = regions.length ? { ...settings, regions } : settings;
+  }
+
   /**
-   * What of map and settings the session does not have yet.
+   * What of map and settings the session does not have. Settings of a render are that render's alone.
    * @param {Asked} asked
    * @param {import("../arithmetic/levels.js").Rect | null} changed
    */
@@ -203,7 +219,7 @@ export class Live extends EventTarget {
     const { id } = await this.api.post("/api/sessions", { picture: picture.blob, settings });
     this.session = { id, picture: picture.key };
     this.sent = JSON.stringify(settings);
-    this.desk.changed = this.desk.map.bounds;
+    this.desk.changed = this.desk.base.bounds;
     return this.session;
   }
 
@@ -220,7 +236,7 @@ export class Live extends EventTarget {
   /** When nothing has happened for a while, make the stack. */
   rest() {
     clearTimeout(this.idle);
-    if (!this.instant || !this.session || this.stack) return;
+    if (!this.instant || !this.session || this.stack || this.desk.regions.length) return;
     this.idle = setTimeout(() => void this.#makeStack(), 800);
   }
 
@@ -276,6 +292,27 @@ export class Live extends EventTarget {
       usable.map(({ canvas }) => new Uint32Array(pixels(canvas).buffer)),
     );
   }
+}
+
+/** Maps as they were sent, by layer. @type {WeakMap<import("./desk.js").Layer, {version: number, text: string}>} */
+const SENT = new WeakMap();
+
+/**
+ * The regions that take part, as the service takes them.
+ * @param {import("./desk.js").Desk} desk
+ * @param {import("./helper.js").Helper} helper
+ * @returns {Promise<Record<string, any>[]>}
+ */
+export async function regionsOf(desk, helper) {
+  const parts = desk.parts.filter((one) => one !== desk.layers[0]);
+  return Promise.all(parts.map(async (one) => {
+    let sent = SENT.get(one);
+    if (sent?.version !== one.version) {
+      sent = { version: one.version, text: await base64(await helper.png(one.map)) };
+      SENT.set(one, sent);
+    }
+    return { map: sent.text, ...one.settings };
+  }));
 }
 
 /** @param {number} level @returns {string} in percent */

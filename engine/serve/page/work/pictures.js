@@ -76,6 +76,16 @@ export function holeOf(canvas) {
   return map.empty ? null : map;
 }
 
+/** @param {Blob} blob @returns {Promise<string>} its bytes as base64 */
+export function base64(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(String(reader.result).replace(/^[^,]*,/, ""));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}
+
 /** @param {Blob} blob @param {string} name */
 export function download(blob, name) {
   const link = document.createElement("a");
