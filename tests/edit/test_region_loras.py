@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 
 from engine import InpaintEngine, Region
+from engine.cli.app import run
+from engine.request.record import EditRecord
 from tests.kit import tiny, tiny_adapters
 
 STEPS, SIZE = 2, 64
@@ -99,3 +102,22 @@ def test_a_session_knows_them_apart(engine, file, photo):
     finally:
         engine.unload_lora()
     assert calls == [STEPS, 0, STEPS]
+
+
+def test_on_the_command_line_and_repeated_from_its_record(files, tmp_path):
+    """Loaded with weight 0, named by a region, and both are in the record."""
+    pipe = InpaintEngine.from_pretrained(device="cpu").pipe
+    lora = tiny_adapters.saved(
+        tiny_adapters.lora(tiny_adapters.kohya(pipe)), tmp_path / "style.safetensors"
+    )
+    out, again, plain = (tmp_path / f"{name}.png" for name in ("out", "again", "plain"))
+    command = ["edit", str(files.photo), "--steps", "2", "--seed", "7", "-q"]
+    region = f"{files.mask}::a red barn"
+    told = [*command, "--lora", f"{lora}:0", "--region-edit"]
+    assert run([*told, f"{region}::lora=style:0.5", "-o", str(out)]) == 0
+    assert run([*command, "--region-edit", region, "-o", str(plain)]) == 0
+    assert run(["edit", "--from", str(out), "--trust", "-q", "-o", str(again)]) == 0
+    pictures = [np.asarray(Image.open(each)) for each in (out, again, plain)]
+    assert np.array_equal(*pictures[:2])
+    assert not np.array_equal(pictures[0], pictures[2])
+    assert EditRecord.read(out).regions[0].settings["lora"] == ["style:0.5"]
