@@ -6,7 +6,7 @@ each costs a whole run. But what stands where is settled early in a run, and wha
 surface. So each region begins by itself, told of its own place only, and where they have come the
 share :data:`APART` of their way, their latents are laid together, and one run of coupled prompts
 goes on with them all: of the later steps there is one in place of one for each region, and it sees
-the picture as a whole. It still loses some of what is drawn apart: ``examples/measured.md``.
+the picture as a whole. It still loses some of what is drawn apart: ``examples/using.md``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Group = Sequence["Placed"]
 
 APART: Final = 0.4
-"""Share of a run that regions have by themselves: half of it saves little more and loses as much
-again (``examples/benchmarks/measure_regions.py``)."""
+"""Share of a run that regions have by themselves: less saves little more
+(``examples/benchmarks/measure_regions.py``)."""
 
 
 class Joined:

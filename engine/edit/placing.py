@@ -16,6 +16,7 @@ from engine.errors import InputError
 from engine.picture.crop import Cutter
 from engine.picture.map_files import check_strength, load_strength_map
 from engine.picture.map_tools import grow
+from engine.picture.shadows import shadow_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,6 +90,8 @@ def placed_of(request: EditRequest, pictures: Sequence[Any]) -> list[Placed]:
             check_strength(own, "its map")
         except InputError as error:
             raise InputError(f"region {number}: {error}") from None
+        if request.take == "shadow":
+            own = np.maximum(own, shadow_of(pictures[0].rgb, own))
         if request.grow_mask:
             own = grow(own, request.grow_mask)
         placed.append(Placed(number, region, own))

@@ -54,6 +54,7 @@ class PreparedRegions(Prepared):
             strength_map=np.ones_like(placed[0].map),
             invert=False,
             grow_mask=0.0,
+            take="map",
             seed=seed,
         )
         count = len(pictures) * request.num_images

@@ -246,6 +246,18 @@ class Fields:
         Option("--grow"),
         Recorded(),
     ] = 0.0
+    take: Annotated[
+        Literal["map", "shadow"],
+        Group.PICTURE,
+        Help(
+            "What is repainted: what the map covers, or its shadow on the ground too, if found.",
+            "The shadow is looked for on the picture, at the foot of each island of the map: "
+            "``softpaint map mask.png --photo photo.png --shadow --overlay`` shows what would be "
+            "taken. For what is to be removed.",
+        ),
+        Option("--take", metavar="WHAT"),
+        Recorded(),
+    ] = "map"
     strategy: Annotated[
         Any,
         Group.STRATEGY,
