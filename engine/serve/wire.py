@@ -331,16 +331,25 @@ def _regions(value: Any, limits: Limits, adapters: Sequence[str]) -> list[Any]:
         if unknown := set(each) - {"map", "reference", *_REGION}:
             known = ", ".join(("map", *_REGION, "reference"))
             raise InputError(f"region {number}: {min(unknown)!r} is none of {known}.")
-        own = {
-            k: _value(FIELDS[k], v, limits, adapters)
-            for k, v in each.items()
-            if k in _REGION and v is not None
-        }
-        if each.get("reference") is not None:
-            own["reference"] = reference(each["reference"], adapters, partial(_sent, limits=limits))
+        try:
+            own = _region(each, limits, adapters)
+        except InputError as error:
+            raise InputError(f"region {number}: {error}") from None
         taken.append({"map": _image(f"region {number}'s map", each["map"], limits), **own})
     read_regions(taken)
     return taken
+
+
+def _region(told: Mapping[str, Any], limits: Limits, adapters: Sequence[str]) -> dict[str, Any]:
+    """What a region says beside its map."""
+    own = {
+        name: _value(FIELDS[name], told[name], limits, adapters)
+        for name in _REGION
+        if told.get(name) is not None
+    }
+    if told.get("reference") is not None:
+        own["reference"] = reference(told["reference"], adapters, partial(_sent, limits=limits))
+    return own
 
 
 def _check_limits(taken: Mapping[str, Any], limits: Limits) -> None:

@@ -115,7 +115,7 @@ class Worker(threading.Thread):
             raise LeavingError("the server is going down.", retry_after=30)
         if len(self.waiting) >= self.limits.queue:
             raise BusyError(
-                f"{len(self.waiting)} jobs are waiting, as many as may.",
+                f"{self.limits.queue} jobs may wait, and so many do.",
                 retry_after=self.retry_after(),
             )
 

@@ -1,6 +1,7 @@
 """Measure the studio from the brush to the picture, in a real browser, with the embedded model.
 
     python examples/benchmarks/studio.py [--strokes 10] [--json FILE]
+    python examples/benchmarks/studio.py --first  # `softpaint studio`, in an empty home
 
 A full edit is the first picture of a session, at strength 1; a stroke afterwards is at strengths up
 to 0.4, and its time is from pen-up to the exact picture on the screen, by the page's own marks. The
@@ -10,13 +11,19 @@ instant answer and the brush are timed inside the browser. Medians. Needs Playwr
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from playwright.sync_api import Page, sync_playwright
@@ -145,24 +152,70 @@ def measure(page: Page, strokes: int) -> dict[str, float]:
     }
 
 
+def first() -> dict[str, float]:
+    """Seconds of who tries it for the first time: the command is started in an empty home, a sample
+    opened, a stroke painted, and the picture is there.
+    """
+    command = [sys.executable, "-m", "engine.cli", "studio", "--no-open", "--port", "0"]
+    with TemporaryDirectory() as home, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        began = time.monotonic()
+        own = {"HOME": home, "XDG_CACHE_HOME": home}
+        with subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.PIPE, text=True, env=os.environ | own
+        ) as server:
+            try:
+                url = (server.stdout or io.StringIO()).readline().strip()
+                answered = time.monotonic()
+                page.goto(url)
+                page.wait_for_selector("body[data-ready]")
+                ready = time.monotonic()
+                page.locator(".samples button").first.click()
+                times(page, 1)
+                sample = time.monotonic()
+                page.get_by_role("spinbutton", name="Size", exact=True).fill("40")
+                stroke(page, 100, 0.5)
+                times(page, 2)
+                painted = time.monotonic()
+            finally:
+                server.terminate()
+        browser.close()
+    return {
+        "start to address, s": answered - began,
+        "address to page, s": ready - answered,
+        "sample pressed to its picture, s": sample - ready,
+        "stroke to its picture, s": painted - sample,
+        "page to painted picture, s": painted - ready,
+        "all of it, s": painted - began,
+    }
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--strokes", type=int, default=10)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--first", action="store_true", help="time the first minute in place of it")
     asked = parser.parse_args()
-    with served() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(url)
-        page.wait_for_selector("body[data-ready]")
-        figures = measure(page, asked.strokes)
-        browser.close()
+    figures = first() if asked.first else strokes_of(asked.strokes)
     print("| | |\n|---|---:|")
     for name, value in figures.items():
         print(f"| {name} | {value:.3g} |")
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1))
+
+
+def strokes_of(strokes: int) -> dict[str, float]:
+    """Every figure of the brush, see :func:`measure`."""
+    with served() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(url)
+        page.wait_for_selector("body[data-ready]")
+        figures = measure(page, strokes)
+        browser.close()
+    return figures
 
 
 if __name__ == "__main__":

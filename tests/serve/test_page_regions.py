@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from engine.picture.source import Source
+from engine.serve.errors import BusyError
 from tests.kit.serving import edited
 from tests.serve.kit import CHROMIUM
 from tests.serve.studio import (
@@ -165,3 +166,43 @@ def test_axe_finds_no_serious_fault_in_the_list(page):
         found = Axe().run(page).response["violations"]
         serious = [fault["id"] for fault in found if fault["impact"] in {"serious", "critical"}]
         assert serious == []
+
+
+def test_a_busy_server_is_asked_again_and_an_error_stands_at_the_prompt(page, served, monkeypatch):
+    worker = served[1].worker
+    check, refused = worker.check_room, []
+
+    def busy():
+        if not refused:
+            refused.append(True)
+            raise BusyError("so many do wait.", retry_after=1)
+        check()
+
+    monkeypatch.setattr(worker, "check_room", busy)
+    paint(page, LEFT)
+    page.click("#render")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert "It is asked again in 1 s." in page.inner_text("#notice")
+    until(page, "document.querySelectorAll('#strip .shot canvas').length > 0")
+    page.fill("#prompt", "x" * 9000)
+    page.click("#render")
+    page.wait_for_selector("#edit .error")
+    assert "9000" in page.inner_text("#edit .error")
+    assert page.get_attribute("#prompt", "aria-invalid") == "true"
+    page.fill("#prompt", "a tree")
+    assert page.locator("#edit .error").count() == 0
+
+
+def test_an_error_of_a_region_is_told_by_its_name(page):
+    _region(page, "a tree", LEFT)
+    page.get_by_label("Name").fill("the tree")
+    _region(page, "a house", RIGHT)
+    page.locator(".regions .name").nth(1).click()
+    page.click(".regions summary")
+    page.locator(".regions [data-setting=strength] input").fill("2")
+    page.keyboard.press("Tab")
+    page.locator(".regions .name").nth(2).click()
+    page.click("#render")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert page.inner_text("#notice").startswith("the tree")
+    assert page.locator(".regions [aria-current=true]").inner_text() == "the tree"

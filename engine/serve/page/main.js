@@ -6,8 +6,10 @@ import { Api } from "./work/api.js";
 import { Helper } from "./work/helper.js";
 import { Keep, Memory } from "./work/keep.js";
 import { Live } from "./work/live.js";
+import { keepIcons } from "./face/dom.js";
 import { Studio } from "./face/studio.js";
 
+await keepIcons().catch(() => {}); // then each is asked for when it is shown
 const api = new Api();
 const desk = new Desk();
 const helper = new Helper();

@@ -21,6 +21,7 @@ export class Canvas {
     this.active = false;
     /** @type {HTMLInputElement[]} */
     this.inputs = [];
+    desk.addEventListener("picture", () => this.#tell());
     const { pane } = stage;
     pane.addEventListener("pointerdown", (event) => this.#press(event));
     pane.addEventListener("pointermove", (event) => this.#drag(event));
@@ -36,10 +37,15 @@ export class Canvas {
   /** @param {number[]} grown */
   #set(grown) {
     this.desk.set("expand", grown.some((px) => px > 0) ? grown : undefined);
-    this.inputs.forEach((input, side) => {
-      if (input !== document.activeElement) input.value = String(grown[side]);
-    });
+    this.#tell();
     this.draw();
+  }
+
+  /** How far it grows, in the numbers that are not being typed. */
+  #tell() {
+    this.inputs.forEach((input, side) => {
+      if (input !== document.activeElement) input.value = String(this.grown[side]);
+    });
   }
 
   /** The numbers, for the strip above the stage. @returns {HTMLElement} */

@@ -22,6 +22,7 @@ export function open(title, body, wide = false) {
   dialog.classList.toggle("wide", wide);
   dialog.replaceChildren(make("header", {}, heading, close), make("div", { className: "body" }, ...body));
   if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0; // where the one before was left
   return dialog;
 }
 

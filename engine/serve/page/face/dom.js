@@ -33,12 +33,23 @@ export function make(tag, given = {}, ...children) {
   return element;
 }
 
+/** Keep the icons in the page, for what is shown when the server is gone. */
+export async function keepIcons() {
+  const text = await (await fetch("/page/icons.svg")).text();
+  const all = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+  for (const symbol of all.children) symbol.id = `icon-${symbol.id}`;
+  all.setAttribute("class", "hidden");
+  all.setAttribute("aria-hidden", "true");
+  document.body.append(all);
+}
+
 /** @param {string} name of a symbol in icons.svg @returns {SVGElement} */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("aria-hidden", "true");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `/page/icons.svg#${name}`);
+  const kept = document.getElementById(`icon-${name}`) ? `#icon-${name}` : `/page/icons.svg#${name}`;
+  use.setAttribute("href", kept);
   svg.append(use);
   return svg;
 }

@@ -25,6 +25,7 @@ export class Progress {
     live.addEventListener("failed", () => this.announce("The edit failed."));
     live.addEventListener("stack", () => this.badge());
     stage.desk.addEventListener("map", () => this.badge());
+    stage.desk.addEventListener("picture", () => (byId("notice").hidden = true));
     stage.desk.addEventListener("shown", () => this.badge());
     api.addEventListener("lost", () => this.#lost());
     api.addEventListener("found", () => this.there());

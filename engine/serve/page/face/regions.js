@@ -59,6 +59,20 @@ export class Regions {
     this.onsay(`${nameOf(this.desk.layer)} is painted on.`);
   }
 
+  /**
+   * An error that names a region by its number among those that were sent: that is in hand then.
+   * @param {string} message
+   * @returns {string} with the region's own name; empty where none is named
+   */
+  blame(message) {
+    const named = /^region (\d+)(?=:| )/.exec(message);
+    const { desk } = this;
+    const one = named && desk.parts.filter((part) => part !== desk.layers[0])[Number(named[1]) - 1];
+    if (!one) return "";
+    desk.choose(desk.layers.indexOf(one));
+    return message.replace(named[0], one.name);
+  }
+
   // --- the list --------------------------------------------------------------------------------
 
   fill() {

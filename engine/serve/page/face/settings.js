@@ -32,7 +32,10 @@ export class Settings {
       registry: () => this.registry, values: () => desk.settings, set: (name, value) => desk.set(name, value),
     });
     this.options = make("details", { id: "strategy-options" });
-    this.prompt.addEventListener("input", () => desk.set("prompt", this.prompt.value || undefined));
+    this.prompt.addEventListener("input", () => {
+      if (this.prompt.ariaInvalid) this.forgive();
+      desk.set("prompt", this.prompt.value || undefined);
+    });
     byId("edit").addEventListener("submit", (event) => event.preventDefault());
   }
 
@@ -84,9 +87,10 @@ export class Settings {
    */
   blame(message) {
     this.forgive();
-    for (const part of document.querySelectorAll("[data-setting]")) {
-      const name = /** @type {HTMLElement} */ (part).dataset.setting ?? "";
-      if (!new RegExp(`\\b${name}\\b`).test(message)) continue;
+    const prompt = /^prompt\b/.test(message) ? [byId("prompt").parentElement] : [];
+    for (const part of [...prompt, ...document.querySelectorAll("#essentials [data-setting], #settings [data-setting]")]) {
+      const name = /** @type {HTMLElement} */ (part).dataset.setting ?? "prompt";
+      if (!part || !new RegExp(`\\b${name}\\b`).test(message)) continue;
       part.closest("details")?.setAttribute("open", "");
       const input = part.querySelector("input, select, textarea");
       const id = newId();

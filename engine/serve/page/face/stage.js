@@ -88,7 +88,7 @@ export class Stage {
     for (const canvas of [this.base, this.before]) context(canvas).drawImage(picture.canvas, 0, 0);
     this.rendered = null;
     for (const layer of LAYERS) this[layer].hidden = true;
-    this.draw(this.desk.map.bounds);
+    this.#drawMaps();
     this.fit();
     this.setLook("result");
   }
@@ -204,18 +204,22 @@ export class Stage {
 
   /** Another region is in hand, or takes part: all are shown, and for a while only if nothing is painted. */
   #listed() {
-    const { desk } = this;
-    if (!desk.picture) return;
+    if (!this.desk.picture) return;
     const settled = this.settled;
-    const { width, height } = desk.map;
-    this.others.style.width = `${width}px`;
-    this.others.style.height = `${height}px`;
-    drawRegions(this.others, desk.regions.filter((one) => !one.hidden && one !== desk.layer));
-    this.draw(desk.map.bounds);
-    this.heat.classList.toggle("away", desk.layer.hidden);
+    this.#drawMaps();
     this.#soon();
     clearTimeout(this.glance);
     if (settled) this.glance = setTimeout(() => this.#settle(true), 1500);
+  }
+
+  /** All maps that take part: the one in hand over the others. */
+  #drawMaps() {
+    const { desk } = this;
+    this.others.style.width = `${desk.map.width}px`;
+    this.others.style.height = `${desk.map.height}px`;
+    drawRegions(this.others, desk.regions.filter((one) => !one.hidden && one !== desk.layer));
+    this.draw(desk.map.bounds);
+    this.heat.classList.toggle("away", desk.layer.hidden);
   }
 
   /** Where a level is as in the shown picture, that picture stays. @param {Uint16Array} levels @param {Rect} rect @param {Uint32Array} words */
@@ -244,6 +248,7 @@ export class Stage {
   /** @param {Look} look */
   setLook(look) {
     this.look = look;
+    this.box.dataset.look = look;
     this.cut.hidden = look === "before";
     this.second.hidden = look !== "side";
     byId("divider").hidden = look !== "slider";

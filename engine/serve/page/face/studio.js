@@ -56,6 +56,8 @@ export class Studio {
     this.liveSwitch = /** @type {HTMLInputElement} */ (byId("live"));
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.saving = undefined;
+    /** @type {ReturnType<typeof setTimeout> | undefined} of a render that a busy server refused */
+    this.retrying = undefined;
     this.#wire();
   }
 
@@ -108,6 +110,7 @@ export class Studio {
     judge.onagain = (candidate) => this.#finishAlone(candidate);
     this.opening.onopened = (render) => render && this.liveSwitch.checked && this.render();
     desk.addEventListener("picture", () => {
+      clearTimeout(this.retrying);
       byId("welcome").hidden = true;
       this.settings.fill();
       canvas.clear();
@@ -117,7 +120,10 @@ export class Studio {
     desk.addEventListener("layers", () => this.#edited());
     desk.addEventListener("settings", () => this.#settings());
     desk.addEventListener("shown", () => this.#edited());
-    live.addEventListener("began", () => this.settings.forgive());
+    live.addEventListener("began", () => {
+      clearTimeout(this.retrying);
+      this.settings.forgive();
+    });
     live.addEventListener("finished", (event) => void this.#finished(/** @type {CustomEvent} */ (event).detail));
     live.addEventListener("failed", (event) => this.#failed(/** @type {CustomEvent} */ (event).detail));
     this.api.addEventListener("found", () => void this.#found());
@@ -179,6 +185,7 @@ export class Studio {
   }
 
   escape() {
+    clearTimeout(this.retrying);
     this.tools.abandon();
     this.live.stop();
   }
@@ -206,8 +213,20 @@ export class Studio {
   /** @param {Error} error */
   #failed(error) {
     this.stage.endPreview();
+    const region = error instanceof Refused && this.regions.blame(error.message);
+    if (region) {
+      this.progress.notice(region);
+      return;
+    }
     if (error instanceof Refused && error.status === 400 && this.settings.blame(error.message)) return;
-    if (error instanceof Refused) this.progress.notice(error.message);
+    if (!(error instanceof Refused)) return;
+    if (!error.retry) {
+      this.progress.notice(error.message);
+      return;
+    }
+    const seconds = Math.ceil(error.retry);
+    this.progress.notice(`The server is busy: ${error.message} It is asked again in ${seconds} s.`);
+    this.retrying = setTimeout(() => this.render(), 1000 * seconds);
   }
 
   /** The service is there again: what was painted meanwhile is rendered. */
@@ -325,7 +344,7 @@ export class Studio {
     await this.opening.show(blob, work.name, { key: work.picture, map: work.map, kept: true });
     const regions = await this.#unkept(work.regions ?? [], this.desk.map);
     if (regions.length && this.desk.picture) this.desk.open(this.desk.picture, this.desk.map, regions);
-    this.desk.choose(work.at ?? 0);
+    if (work.at) this.desk.choose(work.at);
     const entry = (await this.keep.entries()).find(({ id }) => id === work.shown);
     if (!entry) return;
     this.stage.showResult(await canvasOf(entry.result), await mapOf(entry.map, this.desk.map), entry.settings.expand ?? null);

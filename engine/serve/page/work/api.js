@@ -9,11 +9,13 @@ import { EventReader } from "../arithmetic/events.js";
 
 /** What the service answered in place of what was asked for. */
 export class Refused extends Error {
-  /** @param {string} message @param {number} status @param {string} code */
-  constructor(message, status, code) {
+  /** @param {string} message @param {number} status @param {string} code @param {number} [retry] */
+  constructor(message, status, code, retry) {
     super(message);
     this.status = status;
     this.code = code;
+    /** Seconds after which it may be asked again, where the server is only busy. */
+    this.retry = retry;
   }
 }
 
@@ -203,5 +205,6 @@ async function refusal(response) {
   } catch {
     // No JSON: the status has to do.
   }
-  return new Refused(message, response.status, code);
+  const retry = response.status === 429 ? Number(response.headers.get("Retry-After")) || 1 : undefined;
+  return new Refused(message, response.status, code, retry);
 }

@@ -99,7 +99,6 @@ export class Desk extends EventTarget {
     this.unsent = true;
     this.shown = null;
     this.dispatchEvent(new Event("picture"));
-    this.dispatchEvent(new Event("layers"));
     this.dispatchEvent(new Event("shown"));
   }
 
