@@ -249,7 +249,7 @@ class PreparedEdit(Prepared):
             self.shared.encode,
         )
         bound = steering.bind(place, context.schedule)
-        follow = self.then and partial(self.then, view)
+        follow: Callable[[Job], Job | None] | None = self.then and partial(self.then, view)
         if number + 1 < len(stages):
             follow = partial(self._follow, number, view, steering)
         job = Job(

@@ -65,7 +65,7 @@ class PreparedRegions(Prepared):
         for part in [*self.parts, *(each.common for each in self.joined)]:
             part.clock = self.clock
         alone = [part for part in self.parts if self._of(part) is None]
-        self.steps = sum(each.steps for each in [*alone, *self.joined])
+        self.steps = sum(each.steps for each in alone) + sum(each.steps for each in self.joined)
         self._counts: list[int] = []
         """Jobs of each part."""
 

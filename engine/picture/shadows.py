@@ -80,7 +80,8 @@ def _likely(rgb: NDArray[np.float32], thing: NDArray[np.bool_], side: float) -> 
     dark = zone & ~thing & (light > DARKER[0]) & (light < DARKER[1]) & (tint < TINT)
     touching = cv2.dilate(thing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     _, labels = cv2.connectedComponents((dark | touching).astype(np.uint8), connectivity=8)
-    return dark & np.isin(labels, np.unique(labels[thing]))
+    found: NDArray[np.bool_] = dark & np.isin(labels, np.unique(labels[thing]))
+    return found
 
 
 def _ground(

@@ -140,11 +140,11 @@ def _loras(value: Any) -> list[str]:
 def _lora(told: Any) -> str:
     place, colon, weight = told.rpartition(":") if isinstance(told, str) else ("", "", "")
     if not colon:
-        place, weight = told, "1"
+        place, weight = told if isinstance(told, str) else "", "1"
     try:
         number = float(weight)
     except ValueError:
         number = math.nan
-    if not isinstance(place, str) or not place or not math.isfinite(number):
+    if not place or not math.isfinite(number):
         raise InputError(f"a region's lora is NAME[:WEIGHT] or a list of such, not {told!r}.")
     return f"{place}:{number:g}"

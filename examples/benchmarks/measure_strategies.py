@@ -220,6 +220,7 @@ def _figures(
             )
             found = measure(sample, ["colour_inside", "psnr_inside"])
             (prompt,) = prompt_score([pixels], case.prompt)
+            assert case.truth is not None  # noqa: S101 - the pocket renders it
             seen, there = (each.objects for each in predict([pixels, case.truth]))
             rows.append([result.model_calls, *found.values(), prompt, bool(set(seen) - set(there))])
     means: list[float] = np.mean(rows, axis=0).tolist()
