@@ -8,6 +8,7 @@ file that is renamed.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import secrets
@@ -214,8 +215,10 @@ class Disk:
         shutil.rmtree(self.path(folder), ignore_errors=True)
 
     def sweep(self) -> None:
-        for left in self.folder.rglob(TEMPORARY):
-            left.unlink(missing_ok=True)
+        # A walk bears that an actor whose driver was killed deletes a folder meanwhile.
+        for place, _, names in os.walk(self.place):
+            for name in fnmatch.filter(names, TEMPORARY):
+                (Path(place) / name).unlink(missing_ok=True)
 
     def take(self, name: str) -> Held:
         path = Path(self.path(name))

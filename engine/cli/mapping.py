@@ -114,6 +114,12 @@ def map_(
     fill_holes: Annotated[
         bool, typer.Option("--fill-holes", help="Close what is enclosed.")
     ] = False,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow", help="With the shadow at the foot of what it covers in the photo, if found."
+        ),
+    ] = False,
     grow: Annotated[float | None, typer.Option(help="Spread by so many pixels.")] = None,
     shrink: Annotated[float | None, typer.Option(help="Take so many pixels off.")] = None,
     falloff: Annotated[
@@ -144,6 +150,7 @@ def map_(
       softpaint map --photo photo.png --from-words "red house" -o house.png
       softpaint map --photo photo.png --from-change "a tent" --was "a house" -o there.png
       softpaint map --photo photo.png --from-click 60,80 --grow 4 -o thing.png
+      softpaint map thing.png --photo photo.png --shadow --grow 2 -o both.png
       softpaint map sky.png --photo photo.png --overlay -o look.png
     """
     import numpy as np
@@ -151,12 +158,12 @@ def map_(
     from engine.picture import map_tools
     from engine.picture.commit import Commit
     from engine.picture.read import load_image
+    from engine.picture.shadows import shadow_of
     from engine.picture.sheet import heat_map
 
     files = Files()
     target = needed(output, "--output")
-    if overlay and photo is None:
-        raise InputError("--overlay needs --photo: the picture to lay the map over.")
+    _check_photo(photo, overlay=overlay, shadow=shadow)
     picture = None if photo is None else load_image(files.read("photo", photo))
     begin = None if source is None else files.read("map", source)
     added = None if other is None else files.read("map", other)
@@ -187,6 +194,8 @@ def map_(
         strength = (strength >= 0.5).astype(np.float32)
     if fill_holes:
         strength = map_tools.fill_holes(strength)
+    if shadow and picture is not None:
+        strength = np.maximum(strength, shadow_of(picture.rgb, strength))
     if outward and feather is None:
         raise InputError("--outward says how --feather softens; give it a width.")
     for tool, amount in (
@@ -210,6 +219,13 @@ def map_(
         err=target == STREAM,
     )
     note(str(target), quiet=quiet)
+
+
+def _check_photo(photo: Path | None, *, overlay: bool, shadow: bool) -> None:
+    if photo is None and overlay:
+        raise InputError("--overlay needs --photo: the picture to lay the map over.")
+    if photo is None and shadow:
+        raise InputError("--shadow needs --photo: the picture that it is looked for in.")
 
 
 def _found(

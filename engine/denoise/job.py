@@ -81,14 +81,20 @@ class Job:
     observer: Observer | None = None
     output: int = 0
     """Which of the pictures that its request makes it is for."""
-    follow: Callable[[Job], Job] | None = None
-    """Makes the job that enters the loop when this one has finished: the next stage."""
+    follow: Callable[[Job], Job | None] | None = None
+    """Makes the job that enters the loop when this one has finished: the next stage. None where
+    one of several that go on as one job was not the last of them."""
     owner: Any = None
     """Whose job this is: of no meaning to the loop, and the same for those that follow it."""
 
     successor: Job | None = field(default=None, init=False)
     index: int = field(default=0, init=False)
     """The solver's step that comes next."""
+    entry: int = field(default=0, init=False)
+    """The first one of its own: those before it were other jobs'
+    (:class:`engine.denoise.resume.Entry`)."""
+    until: int | None = field(default=None, init=False)
+    """The first one that is another job's; None where it takes all to the end."""
     begin: int = field(default=0, init=False)
     """The first one that is computed; those before it are known not to matter."""
     error: Exception | None = field(default=None, init=False)
@@ -128,7 +134,12 @@ class Job:
 
     @property
     def done(self) -> bool:
-        return self.error is not None or self.index >= len(self.schedule)
+        return self.error is not None or self.index >= self.end
+
+    @property
+    def end(self) -> int:
+        """Before which step it leaves."""
+        return len(self.schedule) if self.until is None else self.until
 
     @property
     def rows(self) -> int:
@@ -325,6 +336,7 @@ class Job:
     def make_successor(self) -> None:
         if self.follow is not None:
             self.successor = self.follow(self)
+        if self.successor is not None:
             self.successor.owner = self.owner
 
     def fail(self, error: Exception) -> None:

@@ -23,6 +23,7 @@ from engine.edit.memory import Memory
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import divide
 from engine.edit.shared import Shared
+from engine.edit.stages import stages_for, stages_of
 from engine.errors import InputError, setting
 from engine.models.unheard import PromptWarning
 from engine.picture.fill import choose_prefill
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from engine.denoise.guidance import Guidance, Guider
+    from engine.denoise.resume import Entry
     from engine.edit.coupling import Coupling
     from engine.edit.look import Sight
     from engine.edit.views import View
@@ -43,14 +45,6 @@ if TYPE_CHECKING:
     from engine.request.request import EditRequest
     from engine.solvers.schedule import Schedule
     from engine.types import Conditioning
-
-
-RECOLOURING = 0.6
-"""Share of a run that a 4-channel network takes where something is to have another colour: its
-start still shows the shape (``examples/choosing.md`` has the measurements)."""
-REFINING = 0.2
-"""Strength at which a large region, laid out at a size that the model can draw, is gone over: with
-more, tiles put small copies of the scene into it. For the same reason the prompt does not guide."""
 
 
 def prepare_edits(
@@ -89,12 +83,15 @@ class PreparedEdit(Prepared):
         if any(stage.model for stage in self.strategy.stages):
             raise InputError("stages of several models are edits by themselves, without others.")
         self.name = self.strategy.name
-        self.then: Callable[[View, Job], Job] | None = None
-        """Makes the job that follows the last stage's, on another model."""
+        self.then: Callable[[View, Job], Job | None] | None = None
+        """Makes the job that follows the last stage's: on another model, or for several edits that
+        go on as one."""
+        self.until: int | None = None
+        """The model call before which its runs end, for another to go on; None for whole ones."""
         self.coupling = coupling
         self.shared = shared
         self.alone = alone
-        self.stages = _stages_for(request, self.strategy.stages)
+        self.stages = stages_for(request, self.strategy.stages)
         self.seeds = shared.seeds
         if request.strength * request.num_inference_steps < 1 and not request.exact_steps:
             warnings.warn(
@@ -108,7 +105,7 @@ class PreparedEdit(Prepared):
         steps = [
             shared.schedules.steps(stage.strength, shared.size_at(view, stage.scale))
             for view in shared.inputs.views
-            for stage in self._stages_of(view)
+            for stage in stages_of(self.stages, view)
         ]
         self.steps = sum(steps) * request.num_images
         self.steering = steering_of(
@@ -184,7 +181,7 @@ class PreparedEdit(Prepared):
 
         ``output``: which of the pictures that are made it is for.
         """
-        stage = self._stages_of(view)[0]
+        stage = stages_of(self.stages, view)[0]
         steering = self._steering_of(view)
         with self.clock.phase("encode"):
             x0 = start = self.shared.original(view, stage.scale)
@@ -204,6 +201,7 @@ class PreparedEdit(Prepared):
         steering: Steering,
         x0: torch.Tensor,
         start: torch.Tensor,
+        entry: tuple[Entry, Any] | None = None,
     ) -> Job:
         """The job of stage ``number``.
 
@@ -215,8 +213,9 @@ class PreparedEdit(Prepared):
             steering: the view's.
             x0: the clean latents of what is held, for each of its rows: b c h w.
             start: those of what the run starts from.
+            entry: where it enters its run in place of the start, and what draws from there on.
         """
-        stages = self._stages_of(view)
+        stages = stages_of(self.stages, view)
         # What the controls asked for is laid out by the time that a region is gone over.
         stage, refining = stages[number], number == len(self.strategy.stages)
         steering = steering.without_controls() if refining else steering
@@ -250,7 +249,7 @@ class PreparedEdit(Prepared):
             self.shared.encode,
         )
         bound = steering.bind(place, context.schedule)
-        follow = self.then and partial(self.then, view)
+        follow: Callable[[Job], Job | None] | None = self.then and partial(self.then, view)
         if number + 1 < len(stages):
             follow = partial(self._follow, number, view, steering)
         job = Job(
@@ -268,7 +267,10 @@ class PreparedEdit(Prepared):
             output=output,
             follow=follow,
         )
-        job.judged = self.judged
+        job.judged, job.until = self.judged, self.until
+        if entry is not None:
+            entry[0].enter(job)
+            job.generator = entry[1]
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
 
@@ -277,9 +279,21 @@ class PreparedEdit(Prepared):
         of it: pixels, 1 3 H W in [-1, 1].
         """
         with self.clock.phase("encode"):
-            held = self.shared.received(view, made, self._stages_of(view)[0].scale)
+            held = self.shared.received(view, made, stages_of(self.stages, view)[0].scale)
         steering = self._steering_of(view)
         return self._job(0, finished.output, view, finished.generator, steering, held, held)
+
+    def entered(self, output: int, entry: Entry, generator: Any) -> Job:
+        """The job of the only view of an edit without controls, going on where others were.
+
+        Args:
+            output: which of the pictures that are made it is for.
+            entry: where it enters its run.
+            generator: of the noise from there on.
+        """
+        view = self.shared.inputs.views_of(output // self.request.num_images)[0]
+        x0, own = self.shared.original(view), self.shared.generators[output]
+        return self._job(0, output, view, own, self._steering_of(view), x0, x0, (entry, generator))
 
     def _told(
         self, network: Any, guidance: Guidance, size: Size, view: View | None, stage: Stage
@@ -308,7 +322,7 @@ class PreparedEdit(Prepared):
 
     def _follow(self, number: int, view: View, steering: Steering, finished: Job) -> Job:
         """The job of the stage after ``number``, whose job is ``finished``."""
-        stages, held, draws = self._stages_of(view), finished.latents, finished.generator
+        stages, held, draws = stages_of(self.stages, view), finished.latents, finished.generator
         if steering.companions and number + 1 == len(self.strategy.stages):
             held, draws = own_row(held), draws[-1]
         if (scale := stages[number + 1].scale) != stages[number].scale:
@@ -374,16 +388,6 @@ class PreparedEdit(Prepared):
 
     # What a job is made of ---------------------------------------------------------------------
 
-    def _stages_of(self, view: View) -> tuple[Stage, ...]:
-        """The strategy's stages; for a region that is too large to be drawn at its own size all at
-        a smaller one, and a last one that goes over it in tiles.
-        """
-        stages, coarse = self.stages, view.region.coarse
-        if coarse == 1:
-            return stages
-        smaller = (replace(stage, scale=stage.scale * coarse) for stage in stages)
-        return (*smaller, replace(stages[-1], strength=REFINING, guidance=0.0))
-
     def _guidance(self, stage: Stage) -> Guidance:
         request = self.request
         return self.backbone.family.guidance(
@@ -418,19 +422,6 @@ class PreparedEdit(Prepared):
         first = self.stages[0]
         task = self.request.task if first.strategy.network == "base" else "auto"
         return choose_prefill(inputs.maps, self.request.strength * first.strength, task)
-
-
-def _stages_for(request: EditRequest, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """A strategy's stages for an edit, as its task wants them to start."""
-    first, *others = stages
-    if (
-        request.task == "recolour"
-        and request.strength == 1
-        and first.strategy.network == "base"
-        and first.strategy.start == "original"
-    ):
-        first = replace(first, strength=RECOLOURING * first.strength)
-    return (first, *others)
 
 
 def _progress(schedule: Schedule) -> set[float]:

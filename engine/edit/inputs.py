@@ -26,6 +26,7 @@ from engine.picture.map_files import (
 from engine.picture.map_tools import grow
 from engine.picture.pixels import paste
 from engine.picture.read import Picture, load_image
+from engine.picture.shadows import shadow_of
 from engine.picture.source import is_own_alpha
 from engine.picture.transparency import with_visible_colours
 
@@ -288,4 +289,10 @@ def _load_maps(
         ]
         for each in maps:
             check_strength(each, may_be_empty=grows)
+    if request.take == "shadow" and pictures is not None:  # each picture has its own
+        own = maps * len(pictures) if len(maps) == 1 else maps
+        maps = [
+            np.maximum(each, shadow_of(picture.rgb, each))
+            for each, picture in zip(own, pictures, strict=True)
+        ]
     return [grow(each, request.grow_mask) for each in maps] if request.grow_mask else maps

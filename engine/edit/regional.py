@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from controls import check_controls, check_references
-from engine.denoise.resume import alike
 from engine.edit.after import delivered, empty_canvas, latents_of, painted
 from engine.edit.before import PreparedEdit
-from engine.edit.coupling import Coupling, Share
-from engine.edit.inputs import load_base, load_pictures
+from engine.edit.chosen import chosen
+from engine.edit.common import coupled
+from engine.edit.inputs import load_pictures
+from engine.edit.joining import Joined, joined
+from engine.edit.placing import Placed, grouped, placed_of
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import draw_seed
 from engine.edit.shared import Shared
-from engine.errors import InputError
-from engine.picture.crop import Cutter
-from engine.picture.map_files import check_strength, load_strength_map
-from engine.picture.map_tools import grow
 from engine.picture.pixels import depth, lay
 from engine.request.fields import SEEDS
 
@@ -31,59 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    Mask = NDArray[np.bool_]
-
     from engine.denoise.job import Job
     from engine.edit.memory import Memory
     from engine.models import Backbone
-    from engine.request.regions import Region
     from engine.request.request import EditRequest
-
-AT_ONCE: Final = 8
-"""Prompts in one run."""
-OVERLAP: Final = 1 / 3
-"""Share of the smaller of two regions from which on what they have in common is one picture."""
-BORDER: Final = 0.9
-"""Share of a region's border from which on it is that of others too, so that it is a piece of one
-picture with them (sky and land) and no seam may show. The picture's own edge is none."""
-SIDE: Final = 0.2
-"""Share of such a region's border that makes another one of them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A region with its map read; the edit's own map is one too, of number 0 and without a
-    region.
-    """
-
-    number: int
-    """From 1, as it was given."""
-    region: Region | None
-    map: NDArray[np.float32]
-    """H W in [0, 1]."""
-
-    def __str__(self) -> str:
-        return "the edit's own map" if self.region is None else f"region {self.number}"
-
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """By place and words: the same whatever order regions are given in."""
-        rows, columns = np.nonzero(self.map)
-        said = "" if self.region is None else str(self.region.describe())
-        return self.region is not None, rows.min(), columns.min(), rows.max(), columns.max(), said
-
-    def settings(self, request: EditRequest) -> dict[str, Any]:
-        """The request's with its own in their place."""
-        if self.region is None:
-            return {}
-        own = self.region.given()
-        if "strategy" in own and "options" not in own:
-            own["options"] = {}
-        if self.region.controls is not None:
-            own["controls"] = self.region.controls
-        if self.region.reference is not None:
-            own["ip_adapter_image"] = self.region.reference
-        return own
 
 
 class PreparedRegions(Prepared):
@@ -97,7 +44,7 @@ class PreparedRegions(Prepared):
     def __init__(self, backbone: Backbone, request: EditRequest, memory: Memory) -> None:
         super().__init__(backbone, request)
         pictures = load_pictures(request.image)
-        placed = _placed(request, pictures)
+        placed = placed_of(request, pictures)
         seed = draw_seed() if request.seed is None else request.seed
         plain = replace(
             request,
@@ -107,25 +54,34 @@ class PreparedRegions(Prepared):
             strength_map=np.ones_like(placed[0].map),
             invert=False,
             grow_mask=0.0,
+            take="map",
             seed=seed,
         )
         count = len(pictures) * request.num_images
         self.seeds = [(seed + i) % SEEDS for i in range(count)]
         self.groups = grouped(placed, plain, backbone)
         self.parts = [self._part(group, plain, memory) for group in self.groups]
-        for part in self.parts:
+        self.joined = joined(self.groups, self.parts, plain, memory)
+        for part in [*self.parts, *(each.common for each in self.joined)]:
             part.clock = self.clock
-        self.steps = sum(part.steps for part in self.parts)
+        alone = [part for part in self.parts if self._of(part) is None]
+        self.steps = sum(each.steps for each in alone) + sum(each.steps for each in self.joined)
         self._counts: list[int] = []
         """Jobs of each part."""
 
     def _part(self, group: Sequence[Placed], request: EditRequest, memory: Memory) -> PreparedEdit:
-        alone = group[0]
+        alone, last = group[0], group[-1]
+        told = None if last.region is None else last.region.lora
+        model = chosen(self.backbone, told, str(last))
         if len(group) == 1:
             own = replace(request, strength_map=alone.map, **alone.settings(request))
-            return PreparedEdit(Shared(self.backbone, own, memory), own)
+            return PreparedEdit(Shared(model, own, memory), own)
         common, coupling = coupled(group, request, self.backbone)
-        return PreparedEdit(Shared(self.backbone, common, memory), common, coupling=coupling)
+        return PreparedEdit(Shared(model, common, memory), common, coupling=coupling)
+
+    def _of(self, part: PreparedEdit) -> Joined | None:
+        """What a part goes on in, with others."""
+        return next((each for each in self.joined if part in each.parts), None)
 
     @property
     def original(self) -> Image.Image:
@@ -151,11 +107,16 @@ class PreparedRegions(Prepared):
         run's seam sees another's, so their order does not matter. Where two overlap a little, the
         one that lies deeper inside its region shows, with all between.
         """
-        queue, first, latents = iter(chains), self.parts[0].shared, latents_of(chains)
-        made = [
-            (part, part.decoded([next(queue) for _ in range(count)]))
-            for part, count in zip(self.parts, self._counts, strict=True)
-        ]
+        queue, first = iter(chains), self.parts[0].shared
+        runs: dict[PreparedEdit, Sequence[Sequence[Job]]] = {}
+        for part, count in zip(self.parts, self._counts, strict=True):
+            own, common = [next(queue) for _ in range(count)], self._of(part)
+            if common is None:
+                runs[part] = own
+            else:
+                runs[common.common] = common.chains
+        latents = latents_of([chain for several in runs.values() for chain in several])
+        made = [(part, part.decoded(several)) for part, several in runs.items()]
 
         def finish() -> tuple[Any, torch.Tensor | None]:
             canvases = [
@@ -163,7 +124,7 @@ class PreparedRegions(Prepared):
                 for output in range(len(self.seeds))
             ]
             paintings = [painted(part.shared, decoded, self.clock) for part, decoded in made]
-            weights = [depth(part.strength_map) for part in self.parts]
+            weights = [depth(part.strength_map) for part, _ in made]
             for canvas, several in zip(canvases, zip(*paintings, strict=True), strict=True):
                 lay(canvas, several, weights)
             return delivered(first, canvases, lambda _: self.strength_map), latents
@@ -178,247 +139,5 @@ class PreparedRegions(Prepared):
             "prefilled": prefills.pop() if len(prefills) == 1 else None,
             "region_edits": [each.describe() for each in regions],
             "runs": [[each.number for each in group] for group in self.groups],
+            "joined": [sorted(each.numbers) for each in self.joined],
         }
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def _placed(request: EditRequest, pictures: Sequence[Any]) -> list[Placed]:
-    """The regions with their maps, in an order of their own, and the edit's own map before them if
-    it has one.
-    """
-    size = pictures[0].size
-    placed = []
-    for number, region in enumerate(request.regions or (), start=1):
-        try:
-            own = load_strength_map(region.map, size, invert=request.invert, picture=pictures[0])
-            check_strength(own, "its map")
-        except InputError as error:
-            raise InputError(f"region {number}: {error}") from None
-        if request.grow_mask:
-            own = grow(own, request.grow_mask)
-        placed.append(Placed(number, region, own))
-    base = load_base(request, size, pictures)
-    if base is not None:
-        covered = np.minimum(1, sum((each.map for each in placed), np.zeros_like(base)))
-        rest = np.asarray(base * (1 - covered), np.float32)
-        if rest.any():
-            placed.append(Placed(0, None, rest))
-    return sorted(placed, key=lambda each: each.order)
-
-
-# --- which share a run ---------------------------------------------------------------------------
-
-
-def grouped(
-    placed: Sequence[Placed], request: EditRequest, backbone: Backbone
-) -> list[list[Placed]]:
-    """Which regions share a run: those that touch (come into the same latent cells) so much that
-    they are one picture, see :data:`OVERLAP` and :data:`BORDER`; the edit's own map is one with all
-    that it touches.
-
-    Where the coupling is named, all that touch, and also those apart whose common cut-out is
-    smaller than theirs together and that differ in nothing but their prompts: that is less work,
-    but a model that sees several things in one picture may leave one out that it draws alone.
-
-    Raises:
-        InputError: regions touch that cannot share one.
-    """
-    reach = np.ones((2 * backbone.cell + 1,) * 2, np.uint8)
-    near = [cv2.dilate((each.map > 0).astype(np.uint8), reach) > 0 for each in placed]
-    maps = [each.map > 0 for each in placed]
-    groups: list[list[int]] = []
-
-    def meet(one: int, two: int) -> bool:
-        if not (near[one] & (placed[two].map > 0)).any():
-            return False
-        own = placed[one].region is None or placed[two].region is None
-        return request.coupling != "auto" or own or _are_one(maps, one, two, backbone.cell)
-
-    for number in range(len(placed)):
-        met = [g for g in groups if any(meet(other, number) for other in g)]
-        joined = [number, *(other for g in met for other in g)]
-        groups = [g for g in groups if g not in met] + [joined]
-    together = [[placed[number] for number in sorted(group)] for group in groups]
-    for group in together:
-        _check_group(group)
-    if request.coupling == "auto":
-        return sorted(together, key=lambda group: group[0].order)
-    return _gathered(together, request, backbone)
-
-
-def _are_one(maps: Sequence[Mask], one: int, two: int, cell: int) -> bool:
-    """Whether regions ``one`` and ``two`` of all (H W each) overlap by much, or are pieces of one
-    picture: borders are common less than half a latent ``cell`` (px) apart.
-    """
-    common = (maps[one] & maps[two]).sum()
-    if common > OVERLAP * min(maps[one].sum(), maps[two].sum()):
-        return True
-
-    def shared(own: int, others: Sequence[int]) -> float:
-        around = np.pad(maps[own], 1, mode="edge").astype(np.uint8)
-        inner = cv2.erode(around, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
-        border = maps[own] & ~inner
-        union = np.any([maps[other] for other in others], axis=0).astype(np.uint8)
-        beside = cv2.dilate(union, np.ones((cell + 1, cell + 1), np.uint8)) > 0
-        return float((border & beside).sum() / max(1, border.sum()))
-
-    return any(
-        shared(own, [other]) > SIDE
-        and shared(own, [n for n in range(len(maps)) if n != own]) > BORDER
-        for own, other in ((one, two), (two, one))
-    )
-
-
-def _check_group(group: Sequence[Placed]) -> None:
-    if len(group) == 1:
-        return
-    names = " and ".join(str(each) for each in group[:2])
-    if len(group) > AT_ONCE:
-        raise InputError(
-            f"{len(group)} regions touch or overlap ({names} among them); at most {AT_ONCE} can "
-            "share a run: move them apart, or make two edits of them."
-        )
-    first = group[0]
-    for other in group[1:]:
-        for name in ("strategy", "options"):
-            one, two = (_own(each, name) for each in (first, other))
-            if not alike(one, two):
-                raise InputError(
-                    f"{first} and {other} touch or overlap, so they share a run, and differ in "
-                    f"{name}: give them one, move them apart, or make two edits."
-                )
-
-
-def _own(placed: Placed, name: str) -> Any:
-    if placed.region is None:
-        return {} if name == "options" else None
-    value = getattr(placed.region, name)
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _gathered(
-    groups: list[list[Placed]], request: EditRequest, backbone: Backbone
-) -> list[list[Placed]]:
-    """Runs that cost less together, joined, the cheapest pair first."""
-    native = request.native_size or backbone.native_size
-    context = request.context if request.padding is None else 1.0
-    cutter = Cutter(native, backbone.align, context, request.zoom)
-
-    def area(group: Sequence[Placed]) -> int:
-        union = reduce(np.maximum, (each.map for each in group))
-        return sum(region.area for region in cutter.regions(union, request.region_rule))
-
-    areas = {id(group): area(group) for group in groups}
-    while True:
-        best, saved = None, -1
-        for i, one in enumerate(groups):
-            for two in groups[i + 1 :]:
-                if len(one) + len(two) > AT_ONCE or not _plain(one) or not _plain(two):
-                    continue
-                gain = areas[id(one)] + areas[id(two)] - area([*one, *two])
-                if gain > max(saved, 0):
-                    best, saved = (one, two), gain
-        if best is None:
-            return sorted(groups, key=lambda group: group[0].order)
-        joined = sorted([*best[0], *best[1]], key=lambda each: each.order)
-        groups = [group for group in groups if group is not best[0] and group is not best[1]]
-        groups.append(joined)
-        areas[id(joined)] = area(joined)
-
-
-def _plain(group: Sequence[Placed]) -> bool:
-    """Nothing but maps and prompts tells the regions of a group from the edit."""
-    others = ("strategy", "strength", "seed", "controls", "reference")
-    return all(
-        each.region is None or all(getattr(each.region, name) is None for name in others)
-        for each in group
-    )
-
-
-# --- one run of several --------------------------------------------------------------------------
-
-
-def coupled(
-    group: Sequence[Placed], request: EditRequest, backbone: Backbone
-) -> tuple[EditRequest, Coupling]:
-    """The request of a run that several regions share, and which prompt acts where in it.
-
-    A region's strength below the strongest makes its map that much weaker.
-    """
-    rest = next((each.map for each in group if each.region is None), None)
-    own = [(each.region, each.map) for each in group if each.region is not None]
-    asked = [request.strength if r.strength is None else r.strength for r, _ in own]
-    strongest = max([*asked, *([request.strength] if rest is not None else [])])
-    weakened = [m * np.float32(s / strongest) for (_, m), s in zip(own, asked, strict=True)]
-    if rest is not None:
-        weakened.append(rest * np.float32(request.strength / strongest))
-    settings = group[-1].settings(request)  # the edit's own map, if there is one, comes first
-    common = replace(
-        request,
-        strength_map=reduce(np.maximum, weakened),
-        strength=strongest,
-        controls=_controls(own, request),
-        ip_adapter_image=_references(own, request),
-        **{name: settings[name] for name in ("strategy", "options") if name in settings},
-    )
-    shares = tuple(
-        Share(
-            strength_map,
-            request.text if region.prompt is None else region.prompt,
-            request.negative_text if region.negative_prompt is None else region.negative_prompt,
-            region.seed,
-        )
-        for region, strength_map in own
-    )
-    able = all(network.couples for network in backbone.networks.values())
-    if request.coupling == "attention" and not able:
-        raise InputError(
-            "coupling='attention': this model's network cannot follow several prompts in one call; "
-            "'latents' mixes its predictions."
-        )
-    return common, Coupling(shares, rest, attention=able and request.coupling != "latents")
-
-
-_Own = Sequence[tuple["Region", "NDArray[np.float32]"]]
-
-
-def _controls(own: _Own, request: EditRequest) -> Any:
-    """Each region's controls where it is, and the edit's where no region has its own."""
-    named = [(check_controls(r.controls), m) for r, m in own if r.controls is not None]
-    if not named:
-        return request.controls
-    others = check_controls(request.controls)
-    taken = reduce(np.maximum, (strength_map for _, strength_map in named))
-    return [
-        *(_masked(control, (1 - taken).astype(np.float32)) for control in others),
-        *(_masked(control, strength_map) for several, strength_map in named for control in several),
-    ]
-
-
-def _masked(control: Any, strength_map: NDArray[np.float32]) -> Any:
-    if not hasattr(control, "mask"):
-        raise InputError(f"{control!r} has no mask, so it cannot be one region's of several.")
-    mask = strength_map
-    if control.mask is not None:
-        mask = mask * load_strength_map(control.mask, (mask.shape[1], mask.shape[0]))
-    return replace(control, mask=mask)
-
-
-def _references(own: _Own, request: EditRequest) -> Any:
-    """What the IP-Adapter reads, each region's where it is."""
-    named = [(check_references(r.reference), m) for r, m in own if r.reference is not None]
-    if not named:
-        return request.ip_adapter_image
-    if request.ip_adapter_image is not None:
-        raise InputError("give the reference to the edit or to its regions that touch, not both.")
-    if any(len(adapters) != 1 for adapters, _ in named):
-        raise InputError("a region's reference is for one IP-Adapter.")
-    return [
-        [
-            replace(each, mask=strength_map)
-            for (references,), strength_map in named
-            for each in references
-        ]
-    ]

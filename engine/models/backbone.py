@@ -69,6 +69,8 @@ class Backbone:
         self._lent: Hashable = None
         """The main network's state that the others have borrowed from."""
         self.previewer = Previewer(self)
+        self.chosen: dict[Hashable, Any] = {}
+        """The same model with some of its LoRAs, by their weights: see ``edit/chosen.py``."""
 
     @property
     def main(self) -> Network:

@@ -32,7 +32,7 @@ def adding_adapters() -> Iterator[None]:
         yield
 
 
-def _layers(module: Any) -> Iterator[tuple[str, Any]]:
+def lora_layers(module: Any) -> Iterator[tuple[str, Any]]:
     """Peft's layers in ``module`` by name."""
     for name, each in module.named_modules():
         if hasattr(each, "merged_adapters") and hasattr(each, "base_layer"):
@@ -97,12 +97,12 @@ class LentLoras:
             self._take_out(baked=weights.values != self._weights.values)
         else:
             self._copy(given)
-        if not any(layer.merged_adapters for _, layer in _layers(self.source)):
+        if not any(layer.merged_adapters for _, layer in lora_layers(self.source)):
             self._weights = weights
 
     def _take_out(self, *, baked: bool) -> None:
         """The source has none any more; ``baked``: they were merged into its weights before."""
-        for _, layer in _layers(self.target):
+        for _, layer in lora_layers(self.target):
             if layer.merged_adapters and not baked:
                 layer.unmerge()
             elif baked and not layer.merged_adapters:
@@ -113,11 +113,11 @@ class LentLoras:
     def _copy(self, given: Mapping[str, Any]) -> None:
         from peft import get_peft_model_state_dict
 
-        own = dict(_layers(self.source))
+        own = dict(lora_layers(self.source))
         for name in sorted(self._names - given.keys()):
             self.target.delete_adapters(name)
             self._names.discard(name)
-        if not self._names and any(_layers(self.target)):
+        if not self._names and any(lora_layers(self.target)):
             self.target.unload_lora()  # layers of LoRAs that the source no longer has
         for name in given.keys() - self._names:
             state = get_peft_model_state_dict(self.source, adapter_name=name)
@@ -125,7 +125,7 @@ class LentLoras:
             with adding_adapters():
                 self.target.load_lora_adapter(widened, prefix=None, adapter_name=name)
             self._names.add(name)
-        for name, layer in _layers(self.target):
+        for name, layer in lora_layers(self.target):
             _be_like(layer, own[name])
 
     def _widened(self, key: str, weight: torch.Tensor) -> torch.Tensor:

@@ -319,8 +319,10 @@ def _region(fields: Any) -> RecordedRegion:
         name: None if fields[name] is None else _file(fields[name]) for name in ("map", "reference")
     }
     controls = fields["controls"]
-    settings = _edit(_table(fields["settings"]))
-    _require(settings.keys() <= set(SETTINGS), "a region")
+    told = dict(_table(fields["settings"]))
+    _require(told.keys() <= set(SETTINGS), "a region")
+    lora = {"lora": [_text(each) for each in _list(told.pop("lora"))]} if "lora" in told else {}
+    settings = {**_edit(told), **lora}
     return RecordedRegion(
         settings=settings,
         controls=None if controls is None else [_control(each) for each in _list(controls)],

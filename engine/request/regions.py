@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from engine.errors import InputError
@@ -13,7 +14,10 @@ from engine.request.fields import Fields
 MOST: Final = 32
 """Regions of one edit."""
 
-SETTINGS: Final = ("prompt", "negative_prompt", "strategy", "options", "strength", "seed")
+SETTINGS: Final = (
+    *("prompt", "negative_prompt", "strategy", "options", "strength", "seed"),
+    "lora",
+)
 """What a region may set in the edit's place, beside its map, controls and reference."""
 
 
@@ -32,7 +36,9 @@ class Region:
         controls: what steers it, in place of the edit's controls.
         reference: what the loaded IP-Adapter reads for it: a picture or a
             :class:`~engine.Reference`.
-        lora: refused in a line; a LoRA is the whole edit's.
+        lora: the LoRAs that it is made with, of those that are loaded, in place of the edit's:
+            ``"NAME[:WEIGHT]"`` (a file's name without its ending) or a list of such; an empty list
+            is none. What is for a region alone is loaded with weight 0.
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
@@ -56,14 +62,11 @@ class Region:
     seed: int | None = None
     controls: Any = None
     reference: Any = None
-    lora: InitVar[Any] = None
+    lora: Any = None
 
-    def __post_init__(self, lora: Any) -> None:
-        if lora is not None:
-            raise InputError(
-                "a region has no LoRA of its own, for the rows of a run share the model's weights: "
-                "load it for the whole edit (load_lora, --lora), or make the region's edit first."
-            )
+    def __post_init__(self) -> None:
+        if self.lora is not None:
+            object.__setattr__(self, "lora", _loras(self.lora))
         if self.map is None:
             raise InputError("a region needs a map: where it is.")
         known = fields_of(Fields)
@@ -119,7 +122,7 @@ def _read(value: Any, number: int) -> Region:
     if not isinstance(value, Mapping):
         raise InputError(f"region {number} must be a Region or a mapping, not {value!r}.")
     known = [each.name for each in fields(Region)]
-    if unknown := sorted(set(map(str, value)) - {*known, "lora"}):
+    if unknown := sorted(set(map(str, value)) - set(known)):
         raise InputError(f"region {number}: {unknown[0]!r} is none of {', '.join(known)}.")
     if "map" not in value:
         raise InputError(f"region {number} has no map.")
@@ -127,3 +130,21 @@ def _read(value: Any, number: int) -> Region:
         return Region(**value)
     except InputError as error:
         raise InputError(f"region {number}: {error}") from None
+
+
+def _loras(value: Any) -> list[str]:
+    """A region's LoRAs as ``"NAME:WEIGHT"`` each."""
+    return [_lora(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _lora(told: Any) -> str:
+    place, colon, weight = told.rpartition(":") if isinstance(told, str) else ("", "", "")
+    if not colon:
+        place, weight = told if isinstance(told, str) else "", "1"
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not place or not math.isfinite(number):
+        raise InputError(f"a region's lora is NAME[:WEIGHT] or a list of such, not {told!r}.")
+    return f"{place}:{number:g}"

@@ -265,13 +265,15 @@ def has_pictures(run: Run, count: int) -> bool:
 def pictures_of(out: Path) -> dict[str, Path]:
     """The pictures of a batch's folder, by their names in it."""
     others = {LINES, FAILURES, REPORT}
-    return {
-        path.relative_to(out).as_posix(): path
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(out).parts)
-        and path.name not in others
-    }
+    found = {}
+    # unlike rglob, a walk bears that somebody deletes folders meanwhile
+    for place, folders, names in os.walk(out):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and name not in others:
+                path = Path(place) / name
+                found[path.relative_to(out).as_posix()] = path
+    return dict(sorted(found.items()))
 
 
 def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.int16]]:

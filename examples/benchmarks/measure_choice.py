@@ -1,11 +1,12 @@
 """Measure what choosing is worth, on the pocket model and held-out scenes.
 
-    python examples/benchmarks/measure_choice.py candidates --count 40 --json rows.json
+    python examples/benchmarks/measure_choice.py candidates --count 200 --json rows.json
+    python examples/benchmarks/measure_choice.py auto --count 200 --json auto.json
     python examples/benchmarks/measure_choice.py sheet --tasks insertion --count 1 -o sheet.png
 
-Every scene's candidates are judged on their way and all finished, so that successive halving, one
-run and the best of all are told from the same runs. Prints Markdown tables, which
-``examples/choosing.md`` shows.
+With ``--json`` it goes on where it was stopped. Every scene's candidates are judged on their way
+and all finished, so that successive halving, one run and the best of all are told from the same
+runs. Prints Markdown tables, which ``examples/choosing.md`` shows, and what is met.
 """
 
 from __future__ import annotations
@@ -119,6 +120,93 @@ def table(scenes: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
+def verdict(scenes: Sequence[Any]) -> str:
+    """Whether halving keeps what it is to keep: of the best of all, and against one run."""
+    own = [scene["candidates"] for scene in scenes]
+    halves = [survivor(rows) for rows in own]
+    kept = [rows[best] for rows, (best, _) in zip(own, halves, strict=True)]
+    every = [row for rows in own for row in rows]
+
+    def score(rows: Sequence[Any], worst: float = 1.0) -> float:
+        scores = sorted(row["judged"][-1]["total"] for row in rows)
+        return fmean(scores[: max(1, round(worst * len(scores)))])
+
+    def metric(rows: Sequence[Any], name: str) -> float:
+        return float(np.nanmean([row["metrics"].get(name, np.nan) for row in rows]))
+
+    best = fmean(max(row["judged"][-1]["total"] for row in rows) for rows in own)
+    share, cost = score(kept) / best, fmean(cost for _, cost in halves)
+    less = 1 - (1 - score(kept, 0.1)) / max(1e-9, 1 - score(every, 0.1))
+    prompt = metric(kept, "prompt") - metric(every, "prompt")
+    seam = 1 - metric(kept, "seam") / metric(every, "seam")
+    lines = [
+        (f"score {share:.1%} of the best of all (95%)", share >= 0.95),
+        (f"{cost:.2f} full runs (3.2)", cost <= 3.2 + 1e-6),
+        (f"prompt found {100 * prompt:+.1f} points against one run (more)", prompt > 0),
+        (f"seam {-seam:+.0%} against one run (less)", seam > 0),
+        (f"what the worst tenth lacks to 1: {-less:+.0%} against one run (-33%)", less >= 1 / 3),
+    ]
+    return "\n".join(f"- {line}: {'met' if met else 'not met'}" for line, met in lines)
+
+
+SINGLE = ("differential", "inpaint9", "remove", "think")
+"""Strategies beside ``auto``: those that it may take."""
+
+
+def alone(engine: InpaintEngine, case: Case, place: int, asked: argparse.Namespace) -> Any:
+    """A scene's metrics by strategy, ``auto`` among them; each is told what the edit is for."""
+    made = {}
+    for name in ("auto", *SINGLE):
+        result = engine.edit(
+            image=case.image,
+            prompt=case.prompt,
+            mask=case.strength_map,
+            strategy=name,
+            num_inference_steps=asked.steps,
+            seed=1000 * place,
+            progress=False,
+        )
+        sample = Sample(
+            result=np.asarray(result.images[0]),
+            original=case.canvas,
+            strength_map=case.canvas_map,
+            truth=case.truth,
+            subject=case.subject,
+            prompt=case.prompt,
+        )
+        made[name] = measure(sample)
+    return {"task": case.task, "scene": case.scene, "made": made}
+
+
+def strategies(scenes: Sequence[Any]) -> str:
+    """``auto`` beside single strategies by task and over the mix, and whether it is as good."""
+    tasks = [*dict.fromkeys(scene["task"] for scene in scenes), "all"]
+    lines = [
+        "| task | strategy | prompt found | colour inside | seam |",
+        "|---|---|---:|---:|---:|",
+    ]
+    verdicts = []
+    for task in tasks:
+        own = [scene["made"] for scene in scenes if task in {"all", scene["task"]}]
+        means = {
+            name: [
+                float(np.nanmean([made[name].get(key, np.nan) for made in own]))
+                for key in ("prompt", "colour_inside", "seam")
+            ]
+            for name in ("auto", *SINGLE)
+        }
+        for name, (prompt, colour, seam) in means.items():
+            lines.append(f"| {task} | {name} | {prompt:.1%} | {colour:.2f} | {seam:.2f} |")
+        found = means["auto"][0] - max(means[name][0] for name in SINGLE)
+        colour = means["auto"][1] - min(means[name][1] for name in SINGLE)
+        met = found >= 0 and colour <= 0
+        verdicts.append(
+            f"- {task}: prompt found {100 * found:+.1f} points, colour {colour:+.2f} against the "
+            f"best single strategy in each: {'met' if met else 'not met'}"
+        )
+    return "\n".join([*lines, "", *verdicts])
+
+
 def correlations(scenes: Sequence[Any]) -> str:
     """How the order after each share goes with the order at the end, by task."""
     lines = [
@@ -171,7 +259,7 @@ def sheet(engine: InpaintEngine, case: Case, path: Path, asked: argparse.Namespa
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["candidates", "sheet"])
+    parser.add_argument("what", choices=["candidates", "auto", "sheet"])
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--count", type=int, default=40, help="scenes a task")
     parser.add_argument("--candidates", type=int, default=8)
@@ -185,7 +273,8 @@ def main() -> None:
     suite = open_suite("pocket", first_seed=FIRST_SEED, size=128)
     cases = {task: suite.cases(task, asked.count) for task in asked.tasks.split(",")}
     known = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
-    for judged in (j for scene in known for row in scene["candidates"] for j in row["judged"]):
+    every = (row for scene in known for row in scene.get("candidates", ()))
+    for judged in (j for row in every for j in row["judged"]):
         judged["total"] = weighed(judged, finished=judged["share"] == 1)
     done = {(scene["task"], scene["scene"]) for scene in known}
     engine = InpaintEngine.from_pretrained("pocket")
@@ -195,10 +284,14 @@ def main() -> None:
     for place in range(asked.count):  # all tasks of a scene, so that it can be stopped anywhere
         for task, each in cases.items():
             if place < len(each) and (task, each[place].scene) not in done:
-                known.append(candidates(engine, each[place], place, asked))
+                make = alone if asked.what == "auto" else candidates
+                known.append(make(engine, each[place], place, asked))
                 if asked.json:
                     asked.json.write_text(json.dumps(known))
-    print(table(known), correlations(known), sep="\n\n")
+    if asked.what == "auto":
+        print(strategies(known))
+        return
+    print(table(known), correlations(known), verdict(known), sep="\n\n")
 
 
 if __name__ == "__main__":

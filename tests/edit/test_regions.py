@@ -15,7 +15,7 @@ from engine.cli.app import run
 from engine.cli.regions import regions_of
 from engine.denoise.guidance import ClassifierFree, Unguided
 from engine.denoise.regional import Mixture
-from engine.edit.regional import Placed, grouped
+from engine.edit.placing import Placed, grouped
 from engine.models.coupled import WEIGHTS, Coupled, coupled
 from engine.request.record import EditRecord
 from engine.request.regions import read_regions
@@ -110,6 +110,57 @@ def test_regions_apart_share_a_run_where_the_coupling_is_named(engine, photo):
         for how in ("auto", "attention")
     )
     assert (own, shared) == ([[1], [2]], [[1, 2]])
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "dpmpp-2m", "heun", "unipc", "pndm"])
+def test_regions_that_join(engine, photo, scheduler):
+    """They begin apart and one run goes on with them all: fewer calls, in any order, and with one
+    prompt for both what a run of both would have drawn from the one noise.
+    """
+    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent", seed=5)]
+    settings = {"num_inference_steps": 5, "coupling": "joined", "scheduler": scheduler}
+    one = edited(engine, photo, regions, **settings)
+    other = edited(engine, photo, regions[::-1], **settings)
+    apart = edited(engine, photo, regions, **{**settings, "coupling": "auto"})
+    assert (one.settings["runs"], one.settings["joined"]) == ([[1], [2]], [[1, 2]])
+    assert apart.settings["joined"] == []
+    assert np.array_equal(pixels(one), pixels(other))
+    assert one.model_calls < apart.model_calls
+    assert np.isfinite(pixels(one)).all()
+    outside = np.maximum(LEFT, RIGHT) == 0
+    assert np.array_equal(pixels(one)[outside], photo[outside] / np.float32(255))
+    assert np.abs(pixels(one) - pixels(apart)).mean() < 0.1
+
+
+def test_what_joins_is_one_run_where_nothing_tells_regions_apart(engine, photo):
+    """Regions of one prompt and noise, on a strategy that sees no mask: pictures of the same
+    trajectory, laid together, are that trajectory.
+    """
+    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a barn")]
+    settings = {"num_inference_steps": 5, "strategy": "whole", "prompt": "a barn"}
+    settings["prefill"] = "original"  # else each begins from what surrounds its own hole
+    joined = edited(engine, photo, regions, coupling="joined", **settings)
+    shared = edited(engine, photo, regions, coupling="attention", **settings)
+    assert joined.settings["joined"] == [[1, 2]]
+    assert np.abs(pixels(joined) - pixels(shared)).max() <= 2.01 / 255
+
+
+def test_a_session_of_regions_that_join_is_fresh(engine, photo):
+    """A changed region begins anew, the others' beginnings are known, and what they share is made
+    again; once more the same is all known.
+    """
+    settings = {"num_inference_steps": 5, "coupling": "joined", "prompt": "", "seed": 3}
+    first = [Region(LEFT, "a barn"), Region(RIGHT, "a tent")]
+    changed = [first[0], Region(RIGHT, "a boat")]
+    session = engine.session(image=photo, regions=first, output_type="np", **settings)
+    session.render()
+    again = session.render(regions=changed)
+    fresh = engine.edit(image=photo, regions=changed, output_type="np", **settings)
+    assert (again.reused_calls, again.model_calls) == (2, 5)
+    assert np.abs(pixels(again) - pixels(fresh)).max() <= 2.01 / 255
+    known = session.render(regions=changed)
+    assert (known.reused_calls, known.model_calls) == (7, 0)
+    assert np.array_equal(pixels(known), pixels(again))
 
 
 def test_regions_that_hardly_overlap_have_runs_of_their_own_and_are_blended(engine, photo):
@@ -357,6 +408,8 @@ def test_repeated_from_its_record(files, capsys):
         ([{"map": LEFT, "strength": 2}], {}, "region 1: strength must be"),
         (["map.png"], {}, "region 1 must be"),
         ([Region(LEFT, strategy="blend"), Region(WIDE)], {}, "differ in strategy"),
+        ([Region(LEFT, lora="a"), Region(WIDE)], {}, "differ in lora"),
+        ([Region(LEFT, lora="a")], {}, "no LoRA 'a'; loaded: none"),
         ([Region(LEFT)] * 9, {}, "at most 8"),
         ([Region(LEFT)], {"candidates": 4}, "candidates"),
         ([Region(LEFT)], {"expand": (8, 0, 0, 0)}, "expand"),
@@ -383,10 +436,10 @@ def test_the_command_line_refuses_in_one_line(files, capsys):
         assert said in capsys.readouterr().err.strip()
 
 
-@pytest.mark.parametrize("make", [lambda told: Region(**told), read_regions])
-def test_a_region_has_no_lora_of_its_own(make):
-    with pytest.raises(InputError, match="a region has no LoRA of its own"):
-        make({"map": LEFT, "lora": "style.safetensors"})
+@pytest.mark.parametrize("lora", [3, "", ":1", ["a:nan"], "a:b"])
+def test_what_no_lora_is(lora):
+    with pytest.raises(InputError, match=r"NAME\[:WEIGHT\]"):
+        read_regions({"map": LEFT, "lora": lora})
 
 
 def test_schema_and_service_take_regions(files):
@@ -400,7 +453,7 @@ def test_schema_and_service_take_regions(files):
     told = {"map": base64.b64encode(files.mask.read_bytes()).decode(), "prompt": "a boat"}
     (taken,) = wire.settings({"regions": [told]}, Limits())["regions"]
     assert (taken["prompt"], taken["map"].data) == ("a boat", files.mask.read_bytes())
-    for bad in ({"map": "/etc/passwd"}, {**told, "lora": "x"}, {**told, "controls": ["x.pt"]}):
+    for bad in ({"map": "/etc/passwd"}, {**told, "lora": 3}, {**told, "controls": ["x.pt"]}):
         with pytest.raises(InputError):
             wire.settings({"regions": [bad]}, Limits())
 
