@@ -19,9 +19,21 @@ from engine.serve.app import create_app
 from engine.serve.run import listen
 from engine.serve.service import Service
 
+SCROLLED = """document.activeElement.blur();
+document.querySelector("#regions").scrollIntoView({ block: "start" })"""
+"""Regions and what came of them in the panel."""
 SIZES = {1440: 900, 768: 1024, 390: 844}
-STROKES = [[(0.3, 0.62), (0.52, 0.56), (0.72, 0.64)], [(0.36, 0.75), (0.66, 0.76)]]
-"""Shares of the picture's width and height."""
+REGIONS = {
+    "house": (
+        "a red house on a green meadow at sunset",
+        [[(0.18, 0.66), (0.30, 0.60), (0.42, 0.68)], [(0.22, 0.76), (0.40, 0.77)]],
+    ),
+    "tree": (
+        "a tree on a green meadow at sunset",
+        [[(0.72, 0.50), (0.76, 0.62), (0.74, 0.74)]],
+    ),
+}
+"""By name the prompt and the strokes, in shares of the picture's width and height."""
 
 
 @contextmanager
@@ -38,12 +50,12 @@ def served() -> Iterator[str]:
     thread.join()
 
 
-def paint(page: Page) -> None:
-    """Two soft strokes over the sample."""
+def paint(page: Page, strokes: list[list[tuple[float, float]]]) -> None:
+    """Soft strokes over the sample."""
     box = page.locator("#world .base").bounding_box()
     if box is None:
         raise SystemExit("no picture is shown")
-    for stroke in STROKES:
+    for stroke in strokes:
         for at, (x, y) in enumerate(stroke):
             page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
             if at == 0:
@@ -51,27 +63,40 @@ def paint(page: Page) -> None:
         page.mouse.up()
 
 
+def edit(page: Page) -> None:
+    """Open a sample, paint regions with prompts of their own, and wait for the picture."""
+    page.get_by_role("button", name="insert").click()
+    page.wait_for_selector("#strip .shot canvas", timeout=120_000)
+    page.uncheck("#live", force=True)
+    page.click("#map-menu")
+    page.get_by_role("button", name="Clear").click()
+    page.keyboard.press("Escape")
+    page.get_by_label("Seed").fill("5")
+    for name, value in {"Size": 40, "Hardness": 30}.items():
+        page.get_by_role("spinbutton", name=name, exact=True).fill(str(value))
+    for name, (prompt, strokes) in REGIONS.items():
+        page.click("#add-region")
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Prompt of this region").fill(prompt)
+        paint(page, strokes)
+    page.click("#render")
+    page.locator("#strip .shot canvas").nth(1).wait_for(timeout=120_000)
+    page.check("#live", force=True)
+    page.mouse.move(700, 60)
+
+
 def main(folder: Path) -> None:
-    """Open a sample, paint, wait for the picture, and look at it in every size and theme."""
+    """Look at an edit in every size and theme."""
     folder.mkdir(parents=True, exist_ok=True)
     with served() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(url)
-        page.get_by_role("button", name="insert").click()
-        page.wait_for_selector("#strip .shot canvas", timeout=120_000)
-        page.click("#map-menu")
-        page.get_by_role("button", name="Clear").click()
-        page.keyboard.press("Escape")
-        page.get_by_label("Seed").fill("6")
-        for name, value in {"Size": 40, "Hardness": 30}.items():
-            page.get_by_role("spinbutton", name=name, exact=True).fill(str(value))
-        paint(page)
-        done = page.locator("#strip .shot canvas").nth(1)
-        done.wait_for(timeout=120_000)
+        edit(page)
         time.sleep(1)
         for width, height in SIZES.items():
             page.set_viewport_size({"width": width, "height": height})
+            page.evaluate(SCROLLED)
             for theme in ("light", "dark"):
                 page.emulate_media(color_scheme=theme)
                 keys = "h" if theme == "dark" else "hh"  # the map's heat: always, or as it is

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 EVERY = 10.0
 """Seconds between two times, at least: the next job has to ask for the pages again."""
@@ -18,10 +20,9 @@ class Heap:
     def __init__(self) -> None:
         self._due = time.monotonic() + EVERY
         self._lock = threading.Lock()
-        try:
+        self._trim: Callable[[int], int] | None = None
+        with suppress(AttributeError, OSError, TypeError):
             self._trim = ctypes.CDLL(None).malloc_trim
-        except (AttributeError, OSError, TypeError):
-            self._trim = None
 
     def give_back(self) -> bool:
         """Return free pages to the system, if that is due; whether it was."""

@@ -15,6 +15,7 @@ from engine.picture.source import Source
 from engine.request.record import EditRecord
 from tests.kit import tiny, tiny_controls
 from tests.kit.serving import SETTINGS, edited, form, pixels, png, serving
+from tests.serve.studio import open_picture, paint, picture, render, visit
 
 NAME = "ip-tiny"
 STYLE, OTHER = (png(np.asarray(tiny.picture(48, seed=seed))) for seed in (21, 22))
@@ -149,3 +150,31 @@ def test_a_server_without_an_adapter_says_so(server, scene):
     assert answer.json()["error"]["message"] == (
         "ip_adapter_image: this server has no IP-Adapter; --ip-adapter FILE starts it with one."
     )
+
+
+def test_the_page_has_a_place_for_them_where_the_server_has_an_adapter(browser, offering):
+    with visit(browser, f"{offering.url}/") as page:
+        open_picture(page, picture())
+        page.evaluate(
+            "for (const d of document.querySelectorAll('#settings details')) d.open = true"
+        )
+        chooser = page.get_by_label("Reference picture", exact=True)
+        chooser.set_input_files({"name": "s.png", "mimeType": "image/png", "buffer": STYLE})
+        page.locator(".reference").get_by_role("spinbutton", name="Weight").fill("60")
+        page.keyboard.press("Tab")
+        paint(page)
+        render(page)
+        session = list(offering.service.sessions._open.values())[-1]
+        ((reference,),) = session.job.requests[""].ip_adapter_image
+        assert bytes(reference.image.data) == STYLE
+        assert reference.scale == 0.6
+        page.get_by_role("button", name="Remove reference 1").click()
+        assert page.locator(".reference").count() == 0
+        render(page)
+        session = list(offering.service.sessions._open.values())[-1]
+        assert session.job.requests[""].ip_adapter_image is None
+
+
+def test_the_page_of_a_server_without_one_does_not_offer_it(browser, server):
+    with visit(browser, f"{server.url}/") as page:
+        assert page.get_by_label("Reference picture", exact=True).count() == 0
