@@ -27,6 +27,7 @@ WEIGHTINGS: Mapping[str, Callable[[float], float]] = MappingProxyType(
         "min-snr": lambda ratio: min(ratio, GAMMA),
         "debiased": lambda ratio: math.sqrt(min(ratio, MOST)),
         "even": lambda ratio: ratio,
+        "clean": lambda ratio: 1.0,
     }
 )
 """How much a squared error of the clean latents counts at a signal-to-noise ratio: Hang et al. 2023

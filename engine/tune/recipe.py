@@ -25,7 +25,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Which layers are taught, by the ends of their names; of a UNet ``blocks`` are its transformers',
 ``all`` has the convolutions too."""
 OPTIMISERS = ("adamw", "adamw8bit")
-WEIGHTINGS = ("min-snr", "debiased", "even")
+WEIGHTINGS = ("min-snr", "debiased", "even", "clean")
 """Of noise levels: :data:`engine.tune.noising.WEIGHTINGS`."""
 
 
@@ -78,6 +78,9 @@ class Recipe:
         Help("How far a hole's colours are moved before they are shown; 1: the whole range."),
         Range(0, 1),
     ] = 0.0
+    surround: Annotated[
+        float, Help("How much what lies around a hole counts, against what is in it."), Range(0, 1)
+    ] = 1.0
     optimiser: Annotated[
         str, Help("adamw, or adamw8bit (needs bitsandbytes)."), OneOf(OPTIMISERS)
     ] = "adamw"
