@@ -2,9 +2,10 @@
 
 A picture is noised, the network is asked for what it predicts, and answers for what it misses; an
 inpainting network sees a random hole of it (Rombach et al. 2022, section 4.5; RealFill, Tang et al.
-2023). What the network could paint before is kept by pictures
-of its own (Ruiz et al. 2023, "DreamBooth", section 3.3): there it is to answer as it answered
-without the LoRA.
+2023), or one round the whole subject, where a photo tells it: of a thing that is seen in part only
+the rest is learnt. What the network could paint before is kept by pictures of its own (Ruiz et al.
+2023, "DreamBooth", section 3.3): there, and at the photos told other captions, it is to answer as
+it answered without the LoRA.
 """
 
 from __future__ import annotations

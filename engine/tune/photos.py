@@ -85,7 +85,8 @@ def _resized(
 
 
 def find_photos(places: Iterable[Path]) -> list[Path]:
-    """The pictures among ``places``: files, and what lies in folders, by name.
+    """The pictures among ``places``: files, and what lies in folders, by name; without those that
+    tell where the subject of another is.
 
     Raises:
         InputError: there is none, or a place does not exist.
@@ -93,11 +94,7 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = [
-                each
-                for each in sorted(place.iterdir())
-                if each.suffix.lower() in FORMATS and not each.stem.endswith(MARKED)
-            ]
+            inside = [each for each in sorted(place.iterdir()) if each.suffix.lower() in FORMATS]
             if not inside:
                 raise InputError(f"there is no picture in {str(place)!r}.")
             found += inside
@@ -105,6 +102,7 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
             found.append(place)
         else:
             raise InputError(f"there is no picture {str(place)!r}.")
+    found = [each for each in found if not each.stem.endswith(MARKED)]
     if not found:
         raise InputError("no pictures are given to learn from.")
     return found
@@ -152,9 +150,7 @@ def _subject_of(path: Path, height: int, width: int) -> NDArray[np.bool_] | None
     marked = load_image(place).rgb.max(axis=2) > 127
     if marked.shape != (height, width):
         across, down = marked.shape[::-1]
-        raise InputError(
-            f"{str(place)!r} is {across} x {down} px, its picture {width} x {height}."
-        )
+        raise InputError(f"{str(place)!r} is {across} x {down} px, its picture {width} x {height}.")
     if not marked.any():
         raise InputError(f"{str(place)!r} marks nothing: white is where the subject is.")
     return marked
