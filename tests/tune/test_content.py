@@ -217,6 +217,33 @@ def test_what_is_unknown_is_hidden_and_not_learnt(engine):
         assert loss_with((0, 0)) > 2 * float(plain.detach())
 
 
+def test_what_lies_around_a_hole_counts_less(engine):
+    (lesson_of,) = lessons_of([photo()], engine.backbone, inpaint=True, seed=0)
+    assert lesson_of.holes is not None
+    hole = torch.zeros(1, 1, 8, 8)
+    hole[:, :, 2:4, 2:4] = 1
+    holes = torch.cat([hole, lesson_of.holes[:1, 1:]], dim=1)
+    lesson_of = replace(lesson_of, holes=holes)
+    network, kind = engine.backbone.network("inpaint"), PARAMETERISATIONS.get("epsilon")
+    recipe = replace(QUICK, surround=0.25)
+
+    def loss_with(layers, place) -> float:
+        asked = Lessons(network, layers, kind, Discrete([0.5]), [lesson_of], [], recipe)
+
+        def wrong(self, sample, timesteps, told):
+            made = sample[:, :4].float() * 0
+            made[:, :, *place] += 1000
+            return made
+
+        with mock.patch.object(Lessons, "_asked", wrong):
+            (loss,) = asked.losses(0)
+        return float(loss)
+
+    with taught(network.module, rank=2, ends=LAYERS["attention"], seed=1) as layers:
+        inside, around = loss_with(layers, (3, 3)), loss_with(layers, (0, 0))
+    assert around / inside == pytest.approx(0.25, rel=0.01)
+
+
 def test_prior_pictures_keep_what_the_network_answers(engine, tmp_path):
     far, near = (
         teach(
@@ -283,6 +310,8 @@ def test_min_snr_weighs_noise_and_velocity_as_published():
     noise = PARAMETERISATIONS.get("epsilon")
     assert table.weight(level, noise, "debiased") == pytest.approx(signal**-0.5)
     assert table.weight(level, noise, "even") == pytest.approx(1)
+    assert table.weight(level, noise, "clean") == pytest.approx(1 / signal)  # as of the clean
+    assert table.weight(level, PARAMETERISATIONS.get("sample"), "clean") == 1
 
 
 def test_levels_are_the_schedulers_own():
