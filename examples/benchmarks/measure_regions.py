@@ -1,8 +1,8 @@
 """Measure edits of several regions on the pocket model and held-out scenes.
 
-    python examples/benchmarks/measure_regions.py figures --count 200 --strategy inpaint9
+    python examples/benchmarks/measure_regions.py figures --count 200 --json rows.json
     python examples/benchmarks/measure_regions.py figures --count 200 --coupling joined
-    python examples/benchmarks/measure_regions.py sheet --count 3 --things 5 -o sheet.png
+    python examples/benchmarks/measure_regions.py sheet --things 5 -o sheet.png
 
 Each scene gets two to five things in one call. A region's prompt counts as found where the pocket
 classifier sees its thing in its colour in a picture that has this region's pixels alone from the
@@ -200,14 +200,32 @@ def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
 def sheet(engine: InpaintEngine, asked: argparse.Namespace) -> Any:
     """Each scene: the picture, its regions, the edit."""
     rows = []
-    for scene in scenes(asked.count, asked.things, apart=asked.apart):
+    chosen = [int(seed) for seed in asked.seeds.split(",")] if asked.seeds else []
+    named = (scene_of(seed, asked.things or 5, apart=asked.apart) for seed in chosen)
+    for scene in named if chosen else scenes(asked.count, asked.things, apart=asked.apart):
+        if scene is None:
+            raise SystemExit("a scene of these seeds has no room for as many things.")
         result = together(engine, scene, asked).images[0]
-        union = np.maximum.reduce(list(scene.masks))
-        told = ", ".join(f"{colour} {kind}" for kind, colour in scene.things)
-        cells = [scene.image, overlay_map(scene.image, union), result]
-        labels = [scene.base, f"{len(scene.masks)} regions", told]
+        words = [f"{colour} {kind}" for kind, colour in scene.things]
+        told = ",\n".join(", ".join(words[i : i + 3]) for i in range(0, len(words), 3))
+        cells = [scene.image, outlined(scene), result]
+        labels = [scene.base, f"{len(scene.masks)} regions (seed {scene.seed})", told]
         rows.append([(large(cell), label) for cell, label in zip(cells, labels, strict=True)])
     return labelled_grid(rows)
+
+
+def outlined(scene: Scene) -> Any:
+    """A scene's picture with its regions on it, each with a border of its own."""
+    from PIL import ImageDraw
+
+    union = np.maximum.reduce([0.5 * each for each in scene.masks])
+    picture = large(overlay_map(scene.image, union))
+    draw = ImageDraw.Draw(picture)
+    for mask in scene.masks:
+        rows, columns = np.nonzero(mask)
+        corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        draw.rectangle([3 * int(each) for each in corners], outline=(255, 255, 255), width=3)
+    return picture
 
 
 def large(picture: Any) -> Any:
@@ -215,6 +233,8 @@ def large(picture: Any) -> Any:
     from PIL import Image
 
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+    if image.size == (3 * SIZE, 3 * SIZE):
+        return image
     return image.resize((3 * SIZE, 3 * SIZE), Image.Resampling.LANCZOS)
 
 
@@ -222,15 +242,17 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["figures", "sheet"])
-    parser.add_argument("--count", type=int, default=20, help="scenes")
+    parser.add_argument("--count", type=int, help="scenes; 20, and 3 of a sheet")
     parser.add_argument("--things", type=int, help="regions in each; 2 to 5 in turn without")
     parser.add_argument("--apart", action="store_true", help="regions that do not touch")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--strategy", default="differential")
+    parser.add_argument("--strategy", default="inpaint9")
+    parser.add_argument("--seeds", help="of the scenes of a sheet, with commas between")
     parser.add_argument("--coupling", default="auto")
     parser.add_argument("--json", type=Path, help="rows, to go on where it was stopped")
     parser.add_argument("-o", "--output", type=Path, default=Path("regions.png"))
     asked = parser.parse_args()
+    asked.count = asked.count or (3 if asked.what == "sheet" else 20)
     engine = InpaintEngine.from_pretrained(device="cpu")
     if asked.what == "sheet":
         save_image(sheet(engine, asked), asked.output)

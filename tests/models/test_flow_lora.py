@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline, QwenImagePipeline, ZImagePipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
-from engine import InpaintEngine
+from engine import InpaintEngine, Region
 from engine.errors import InputError, ModelError
 from tests.kit import ldm, tiny, tiny_flux, tiny_qwen
 
@@ -55,6 +56,29 @@ def test_a_file_at_a_weight_and_out_again(model):
     model.pipe.set_adapters(["own"], [0.5])
     assert torch.equal(edited(InpaintEngine.from_pipe(model.pipe)), half)
     model.pipe.unload_lora_weights()
+
+
+def test_a_region_has_its_own(model):
+    """Of two regions of one picture, as if the whole edit had it: in calls of its own."""
+    engine = InpaintEngine.from_pipe(model.pipe)
+    photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    left, right = np.zeros((2, 64, 64), np.float32)
+    left[:, :16], right[:, 48:] = 1, 1
+
+    def latents(*regions):
+        settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "region": "full", "seed": 3}
+        return engine.edit(image=photo, regions=list(regions), prompt="a", **settings).latents
+
+    plain = latents(Region(left), Region(right))
+    name = engine.load_lora(f"{model.file}:0.5")
+    whole = latents(Region(left), Region(right))
+    engine.load_lora(model.file, 0.0, name=name)
+    one = latents(Region(left), Region(right, lora=f"{name}:0.5"))
+    engine.unload_lora()
+    near = 2e-5  # rows of other calls
+    assert (one[0] - plain[0]).abs().max() < near
+    assert (one[1] - whole[1]).abs().max() < near
+    assert (whole[1] - plain[1]).abs().max() > 10 * near
 
 
 def test_one_of_another_family_is_refused(model, tmp_path):
