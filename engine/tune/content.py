@@ -2,16 +2,17 @@
 
 A picture is noised, the network is asked for what it predicts, and answers for what it misses; an
 inpainting network sees a random hole of it (Rombach et al. 2022, section 4.5; RealFill, Tang et al.
-2023). What the network could paint before is kept by pictures
-of its own (Ruiz et al. 2023, "DreamBooth", section 3.3): there it is to answer as it answered
-without the LoRA.
+2023), or one round the whole subject, where a photo tells it: of a thing that is seen in part only
+the rest is learnt. What the network could paint before is kept by pictures of its own (Ruiz et al.
+2023, "DreamBooth", section 3.3): there, and at the photos told other captions, it is to answer as
+it answered without the LoRA.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ class Lessons:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         count = self.recipe.batch if stream == 0 else max(1, self.recipe.batch // 2)
         rows = _drawn(lessons, count, rng)
+        if stream:
+            rows = [self._mixed(each, rng) for each in rows]
         levels = self.noising.draw(len(rows), generator)
         clean = torch.cat([each.latents for each in rows])
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
@@ -108,11 +111,26 @@ class Lessons:
         weights = torch.tensor(
             [self.noising.weight(each.level, self.kind, self.recipe.weighting) for each in levels]
         )
+        if holes is not None and self.recipe.surround < 1:
+            inside = holes[:, :1].float()
+            known = known * (inside + self.recipe.surround * (1 - inside))
         squared = (answer - wanted).square() * known
         each_row = squared.sum((1, 2, 3)) / known.sum((1, 2, 3)) * weights.to(squared)
         if self.colours is not None and holes is not None and not rows[0].own:
             each_row = each_row + self._colours_off(answer, noisy, levels, clean, holes, known)
         return each_row.mean()
+
+    def _mixed(self, lesson: Lesson, rng: np.random.Generator) -> Lesson:
+        """One of the network's own, half of the time told another's caption, and half of the time
+        of a photo: what it is to answer is what it would answer, whatever it is asked.
+        """
+        fitting = [each for each in self.photos if each.latents.shape == lesson.latents.shape]
+        shown = lesson
+        if fitting and rng.random() < 0.5:
+            shown = fitting[int(rng.integers(len(fitting)))]
+        if rng.random() < 0.5:
+            lesson = self.own[int(rng.integers(len(self.own)))]
+        return replace(shown, told=lesson.told, untold=lesson.untold, own=True, moved=None)
 
     def _colours_off(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 from engine.picture.geometry import Size
 from engine.picture.masks import to_latent_grid
 from engine.tune.drift import drifted
-from engine.tune.masks import random_mask
+from engine.tune.masks import mask_around, random_mask
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,8 @@ FEWEST, ALL = 4, 1024
 """Of many pictures each has fewer masks, that they are not more than :data:`ALL` together; but so
 many at least.
 """
+AROUND = 0.75
+"""The share of a picture's masks that lie round its whole subject, where that is told."""
 GREY = 128
 TOGETHER = 8
 """Pictures that are encoded at a time."""
@@ -126,7 +128,16 @@ def _holes(
 def masks_of(photo: Photo, rng: np.random.Generator, count: int) -> list[NDArray[np.bool_]]:
     """Random masks (H W, 1 = repaint) of a picture; what is unknown is in all of them."""
     height, width = photo.unknown.shape
-    return [random_mask(rng, height, width) | photo.unknown for _ in range(count)]
+    around = 0 if photo.subject is None else round(AROUND * count)
+    return [
+        (
+            random_mask(rng, height, width)
+            if number >= around or photo.subject is None
+            else mask_around(rng, photo.subject)
+        )
+        | photo.unknown
+        for number in range(count)
+    ]
 
 
 def on_grid(masks: Sequence[NDArray[np.bool_]], backbone: Backbone) -> torch.Tensor:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST = 29
 """Shapes in a mask."""
+ROOM = 0.12
+"""Shares of a side that a box leaves around a subject, at most."""
 
 
 def random_mask(rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
@@ -34,6 +36,20 @@ def random_mask(rng: np.random.Generator, height: int, width: int) -> NDArray[np
             _stroke(rng, mask)
     shown = mask.astype(bool)
     return ~shown if rng.random() < 0.5 and not shown.all() else shown
+
+
+def mask_around(rng: np.random.Generator, subject: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A box with the whole ``subject`` (H W) in it, as people draw one round a thing that is to
+    come, with up to :data:`ROOM` on each side; H W, True = repaint.
+    """
+    height, width = subject.shape
+    rows, columns = np.flatnonzero(subject.any(1)), np.flatnonzero(subject.any(0))
+    above, below, left, right = (ROOM * rng.random(4) ** 2 * (height, height, width, width)).round()
+    mask = np.zeros_like(subject)
+    down = slice(max(0, rows[0] - int(above)), rows[-1] + 1 + int(below))
+    across = slice(max(0, columns[0] - int(left)), columns[-1] + 1 + int(right))
+    mask[down, across] = True
+    return mask
 
 
 def _box(

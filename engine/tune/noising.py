@@ -27,12 +27,14 @@ WEIGHTINGS: Mapping[str, Callable[[float], float]] = MappingProxyType(
         "min-snr": lambda ratio: min(ratio, GAMMA),
         "debiased": lambda ratio: math.sqrt(min(ratio, MOST)),
         "even": lambda ratio: ratio,
+        "clean": lambda _: 1.0,
     }
 )
 """How much a squared error of the clean latents counts at a signal-to-noise ratio: Hang et al. 2023
 ("Efficient diffusion training via min-SNR weighting", section 3.4); Yu et al. 2023 ("Debias the
 training of diffusion models"), where what is decided at high noise, which is what a picture shows,
-counts more; and as an error of the noise itself."""
+counts more; as an error of the noise itself; and as it is, so that high noise, where most of the
+clean latents is missed, counts most."""
 
 
 @dataclass(frozen=True)

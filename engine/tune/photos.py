@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MARKED = ".mask"
+"""``photo.mask.png`` beside ``photo.jpg`` tells where the subject is."""
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     """A picture to learn from."""
@@ -30,6 +34,8 @@ class Photo:
     caption: str
     unknown: NDArray[np.bool_]
     """H W: nothing is learnt there. Transparent pixels, and the hole of a picture to be filled."""
+    subject: NDArray[np.bool_] | None = None
+    """H W: where the thing stands that is to be learnt; None: it is not told."""
     own: bool = False
     """The network's own, drawn before it was taught; it is to answer there as it did."""
 
@@ -39,11 +45,15 @@ class Photo:
         whole = sha256(self.pixels.tobytes())
         whole.update(np.packbits(self.unknown).tobytes() + repr(self.pixels.shape).encode())
         whole.update(self.caption.encode())
+        if self.subject is not None:
+            whole.update(np.packbits(self.subject).tobytes())
         return whole.hexdigest()
 
     def mirrored(self) -> Photo:
         """Left is right."""
-        return replace(self, pixels=self.pixels[:, ::-1].copy(), unknown=self.unknown[:, ::-1])
+        subject = None if self.subject is None else self.subject[:, ::-1]
+        pixels, unknown = self.pixels[:, ::-1].copy(), self.unknown[:, ::-1]
+        return replace(self, pixels=pixels, unknown=unknown, subject=subject)
 
     def fitted(self, side: int, align: int) -> Photo:
         """About ``side`` times ``side`` pixels at its own shape, both sides multiples of ``align``;
@@ -59,13 +69,24 @@ class Photo:
         left, top = (width - across) / 2, (height - down) / 2
         box = (left, top, left + across, top + down)
         pixels = Image.fromarray(self.pixels).resize(size, Image.Resampling.LANCZOS, box=box)
-        holes = Image.fromarray(self.unknown.astype(np.uint8) * 255)
-        holes = holes.resize(size, Image.Resampling.BOX, box=box)
-        return replace(self, pixels=np.asarray(pixels), unknown=np.asarray(holes) > 0)
+        unknown = _resized(self.unknown, size, box)
+        subject = None if self.subject is None else _resized(self.subject, size, box)
+        if subject is not None and not subject.any():
+            subject = None
+        return replace(self, pixels=np.asarray(pixels), unknown=unknown, subject=subject)
+
+
+def _resized(
+    mask: NDArray[np.bool_], size: Size, box: tuple[float, float, float, float]
+) -> NDArray[np.bool_]:
+    """True wherever a part of a pixel was."""
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(grey.resize(size, Image.Resampling.BOX, box=box)) > 0
 
 
 def find_photos(places: Iterable[Path]) -> list[Path]:
-    """The pictures among ``places``: files, and what lies in folders, by name.
+    """The pictures among ``places``: files, and what lies in folders, by name; without those that
+    tell where the subject of another is.
 
     Raises:
         InputError: there is none, or a place does not exist.
@@ -81,6 +102,7 @@ def find_photos(places: Iterable[Path]) -> list[Path]:
             found.append(place)
         else:
             raise InputError(f"there is no picture {str(place)!r}.")
+    found = [each for each in found if not each.stem.endswith(MARKED)]
     if not found:
         raise InputError("no pictures are given to learn from.")
     return found
@@ -117,4 +139,18 @@ def _read(path: Path, prompt: str | None, *, captioned: bool) -> Photo:
     clear = np.zeros((height, width), bool) if picture.alpha is None else picture.alpha < 128
     if clear.all():
         raise InputError(f"{str(path)!r} is wholly transparent: there is nothing to learn.")
-    return Photo(str(path), picture.rgb, caption or "", clear)
+    return Photo(str(path), picture.rgb, caption or "", clear, _subject_of(path, height, width))
+
+
+def _subject_of(path: Path, height: int, width: int) -> NDArray[np.bool_] | None:
+    """What the mask beside a picture says; None where there is none."""
+    place = path.with_name(f"{path.stem}{MARKED}.png")
+    if not place.is_file():
+        return None
+    marked = load_image(place).rgb.max(axis=2) > 127
+    if marked.shape != (height, width):
+        across, down = marked.shape[::-1]
+        raise InputError(f"{str(place)!r} is {across} x {down} px, its picture {width} x {height}.")
+    if not marked.any():
+        raise InputError(f"{str(place)!r} marks nothing: white is where the subject is.")
+    return marked

@@ -25,7 +25,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Which layers are taught, by the ends of their names; of a UNet ``blocks`` are its transformers',
 ``all`` has the convolutions too."""
 OPTIMISERS = ("adamw", "adamw8bit")
-WEIGHTINGS = ("min-snr", "debiased", "even")
+WEIGHTINGS = ("min-snr", "debiased", "even", "clean")
 """Of noise levels: :data:`engine.tune.noising.WEIGHTINGS`."""
 
 
@@ -56,7 +56,7 @@ class Recipe:
     ] = None
     weighting: Annotated[
         str,
-        Help("Of noise levels; flow models have their own. debiased: what is there counts more."),
+        Help("Of noise levels; flow models have their own. clean: what is there counts most."),
         OneOf(WEIGHTINGS),
     ] = "min-snr"
     dropout: Annotated[float, Help("Share of the steps without a caption."), Range(0, 1)] = 0.1
@@ -78,6 +78,9 @@ class Recipe:
         Help("How far a hole's colours are moved before they are shown; 1: the whole range."),
         Range(0, 1),
     ] = 0.0
+    surround: Annotated[
+        float, Help("How much what lies around a hole counts, against what is in it."), Range(0, 1)
+    ] = 0.1
     optimiser: Annotated[
         str, Help("adamw, or adamw8bit (needs bitsandbytes)."), OneOf(OPTIMISERS)
     ] = "adamw"
@@ -100,13 +103,15 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-REALFILL: Mapping[str, Any] = MappingProxyType({"steps": 2000, "rate": 2e-4, "rank": 8, "batch": 1})
+REALFILL: Mapping[str, Any] = MappingProxyType(
+    {"steps": 2000, "rate": 2e-4, "rank": 8, "batch": 1, "surround": 1.0}
+)
 """Tang et al. 2023, "RealFill": what differs from :class:`Recipe` where a picture is filled from
 others of the same place. (The paper's batch is 16, and it teaches the text encoder too.)"""
 
 
 COLOUR: Mapping[str, Any] = MappingProxyType(
-    {"batch": 4, "layers": "all", "colour": 1.0, "drift": 0.1, "dropout": 0.5}
+    {"batch": 4, "layers": "all", "colour": 1.0, "drift": 0.1, "dropout": 0.5, "surround": 1.0}
 )
 """What differs from :class:`Recipe` where colours are taught."""
 CONTENT_ONLY = ("prior", "prior_pictures")

@@ -103,9 +103,11 @@ def sample_sheet(
 
 
 def _hole(photo: Photo) -> NDArray[np.bool_]:
-    """What is unknown of a photo; else the middle of it."""
+    """What is unknown of a photo; else where its subject is; else the middle of it."""
     if photo.unknown.any():
         return photo.unknown
+    if photo.subject is not None:
+        return photo.subject
     height, width = photo.unknown.shape
     mask = np.zeros((height, width), bool)
     mask[height // 5 : -height // 5, width // 5 : -width // 5] = True

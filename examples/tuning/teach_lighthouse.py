@@ -46,11 +46,12 @@ def scenes(first: int, count: int) -> list:
 
 
 def draw_photos(folder: Path, count: int) -> None:
-    """Pictures to learn from, a caption beside each."""
+    """Pictures to learn from; beside each a caption, and a box that says where the thing is."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (_, picture, _, spec) in enumerate(scenes(LEARNT, count)):
+    for number, (_, picture, box, spec) in enumerate(scenes(LEARNT, count)):
         Image.fromarray(picture).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(lighthouse.caption(spec))
+        Image.fromarray(box.astype(np.uint8) * 255).save(folder / f"{number}.mask.png")
 
 
 def edits_of(count: int) -> tuple[list[dict], list[dict]]:
@@ -95,7 +96,7 @@ def teach(out: Path, steps: int) -> None:
     clock, processor = time.monotonic(), time.process_time()
     priors = [part for prompt in PRIOR for part in ("--prior-prompt", prompt)]
     line = f"tune content {photos} -o {lora} --steps {steps} --batch 8 --rate 2e-3 --layers all"
-    rest = "--weighting debiased --prior-pictures 1 --sample-every 100 --device cpu"
+    rest = "--weighting clean --flip --prior 5 --prior-pictures 1 --sample-every 0 --device cpu"
     if code := run([*line.split(), *rest.split(), *priors]):
         raise SystemExit(code)
     spent = {"seconds": time.monotonic() - clock, "processor": time.process_time() - processor}
@@ -146,7 +147,7 @@ def main() -> None:
     """Teach, paint, count; or one stage of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("taught"))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=350)
     parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
     parser.add_argument("--stage", choices=[*STAGES, "finder"])
     asked = parser.parse_args()

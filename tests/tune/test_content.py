@@ -23,9 +23,9 @@ from engine.solvers.parameterisation import PARAMETERISATIONS
 from engine.tune.content import Lessons, Teaching, teach
 from engine.tune.filling import filling
 from engine.tune.layers import taught
-from engine.tune.lessons import lessons_of
+from engine.tune.lessons import AROUND, lessons_of, masks_of
 from engine.tune.lora_files import lora_tensors
-from engine.tune.masks import random_mask
+from engine.tune.masks import mask_around, random_mask
 from engine.tune.noising import WEIGHTINGS, Discrete, Straight, noising_of
 from engine.tune.photos import Photo, find_photos, read_photos
 from engine.tune.recipe import LAYERS, Recipe
@@ -217,6 +217,33 @@ def test_what_is_unknown_is_hidden_and_not_learnt(engine):
         assert loss_with((0, 0)) > 2 * float(plain.detach())
 
 
+def test_what_lies_around_a_hole_counts_less(engine):
+    (lesson_of,) = lessons_of([photo()], engine.backbone, inpaint=True, seed=0)
+    assert lesson_of.holes is not None
+    hole = torch.zeros(1, 1, 8, 8)
+    hole[:, :, 2:4, 2:4] = 1
+    holes = torch.cat([hole, lesson_of.holes[:1, 1:]], dim=1)
+    lesson_of = replace(lesson_of, holes=holes)
+    network, kind = engine.backbone.network("inpaint"), PARAMETERISATIONS.get("epsilon")
+    recipe = replace(QUICK, surround=0.25)
+
+    def loss_with(layers, place) -> float:
+        asked = Lessons(network, layers, kind, Discrete([0.5]), [lesson_of], [], recipe)
+
+        def wrong(self, sample, timesteps, told):
+            made = sample[:, :4].float() * 0
+            made[:, :, *place] += 1000
+            return made
+
+        with mock.patch.object(Lessons, "_asked", wrong):
+            (loss,) = asked.losses(0)
+        return float(loss)
+
+    with taught(network.module, rank=2, ends=LAYERS["attention"], seed=1) as layers:
+        inside, around = loss_with(layers, (3, 3)), loss_with(layers, (0, 0))
+    assert around / inside == pytest.approx(0.25, rel=0.01)
+
+
 def test_prior_pictures_keep_what_the_network_answers(engine, tmp_path):
     far, near = (
         teach(
@@ -283,6 +310,8 @@ def test_min_snr_weighs_noise_and_velocity_as_published():
     noise = PARAMETERISATIONS.get("epsilon")
     assert table.weight(level, noise, "debiased") == pytest.approx(signal**-0.5)
     assert table.weight(level, noise, "even") == pytest.approx(1)
+    assert table.weight(level, noise, "clean") == pytest.approx(1 / signal)  # as of the clean
+    assert table.weight(level, PARAMETERISATIONS.get("sample"), "clean") == 1
 
 
 def test_levels_are_the_schedulers_own():
@@ -311,6 +340,35 @@ def test_masks_are_of_all_kinds_and_never_empty():
     assert max(shares) == 1
     assert np.mean(np.array(shares) < 0.3) > 0.1
     assert np.mean(np.array(shares) > 0.7) > 0.1
+
+
+def test_masks_lie_round_a_subject_that_is_told():
+    subject = np.zeros((64, 96), bool)
+    subject[20:50, 0:30] = True
+    rng = np.random.default_rng(0)
+    boxes = [mask_around(rng, subject) for _ in range(50)]
+    assert all(each[subject].all() for each in boxes)
+    assert len({each.sum() for each in boxes}) > 20, "of many sizes"
+    assert max(each[:, 60:].sum() for each in boxes) == 0, "none much larger than the subject"
+    told = masks_of(photo(unknown=np.zeros((64, 96), bool), subject=subject), rng, 40)
+    assert sum(each[subject].all() for each in told) >= AROUND * 40
+
+
+def test_a_mask_beside_a_photo_tells_where_its_subject_is(tmp_path):
+    tiny.picture().save(tmp_path / "a.jpg")
+    tiny.box_mask().save(tmp_path / "a.mask.png")
+    (place,) = find_photos([tmp_path])
+    (read,) = read_photos([place], "a boat")
+    marked = np.asarray(tiny.box_mask()) > 127
+    assert np.array_equal(read.subject, marked)
+    assert np.array_equal(read.mirrored().subject, marked[:, ::-1])
+    assert read.fitted(32, 8).subject.mean() == pytest.approx(marked.mean(), abs=0.05)
+    assert read.digest != replace(read, subject=None).digest
+    for wrong, why in ((tiny.box_mask().resize((8, 8)), "8 x 8 px"), ("black", "marks nothing")):
+        black = Image.new("L", tiny.picture().size)
+        (black if wrong == "black" else wrong).save(tmp_path / "a.mask.png")
+        with pytest.raises(InputError, match=why):
+            read_photos([place], "a boat")
 
 
 def test_photos_fit_the_grid_and_keep_their_shape():
