@@ -40,11 +40,15 @@ def array_of(source: object, name: str) -> tuple[NDArray[Any], bool]:
     Tensors of any float type come back as float32 on the CPU; their layout is ``c h w``.
 
     Raises:
-        InputError: Neither a numpy array nor a torch tensor, or not numeric, or empty.
+        InputError: Neither a numpy array nor a dense torch tensor, or not numeric, or empty.
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.Tensor):
-        tensor: Any = source.detach().cpu()
+        if source.is_meta or source.is_quantized or source.layout != torch.strided:
+            kind = "meta" if source.is_meta else str(source.layout).removeprefix("torch.")
+            kind = "quantised" if source.is_quantized else kind
+            raise InputError(f"{name} is a {kind} tensor; give a dense one of plain numbers")
+        tensor: Any = source.detach().cpu().resolve_conj().resolve_neg()
         if tensor.is_floating_point():
             tensor = tensor.float()
         values: NDArray[Any] = tensor.numpy()
