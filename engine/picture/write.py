@@ -95,6 +95,7 @@ def write_image(
     name: FilePath,
     warn: bool = True,
     quick: bool = False,
+    quality: int | None = None,
 ) -> None:
     """Write an image into an open file, as :func:`save_image` does into one of a path.
 
@@ -106,6 +107,7 @@ def write_image(
         name: What error messages call the file.
         warn: Name what the format has no place for.
         quick: A larger PNG, sooner: for who sends it and keeps the pixels.
+        quality: 0 to 100, of the formats that lose something for it; None is 95, and WebP lossless.
 
     Raises:
         OutputError: The format cannot hold the image or the metadata.
@@ -133,8 +135,10 @@ def write_image(
     elif deep is not None:
         file.write(_deep_png(deep, written))
     else:
-        quality = _QUICK if quick and format_ == "PNG" else _QUALITY[format_]
-        image.save(file, format=format_, **quality, **written.options)
+        how = _QUICK if quick and format_ == "PNG" else _QUALITY[format_]
+        if quality is not None and format_ != "PNG":
+            how = {"quality": quality}
+        image.save(file, format=format_, **how, **written.options)
     if written.lost and warn:
         warnings.warn(
             f"{Path(name).name} ({format_}) is written without {'; '.join(written.lost)}",
@@ -262,6 +266,16 @@ def _is_transparent(image: Image.Image) -> bool:
     if not image.has_transparency_data:
         return False
     return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The image without transparency, laid on white as browsers show it, with its ``info``."""
+    if not _is_transparent(image):
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    white.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return _of_mode(white, "L" if image.mode == "LA" else "RGB")
 
 
 def _of_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from engine.edit.advice import advise
 from engine.edit.halving import SHARES, halved
 from engine.edit.seeds import draw_seed
 from engine.edit.strategies import build_each, named_in
@@ -68,10 +69,9 @@ class Entry:
         """It has its picture, but for the last touches."""
         return self.ticket.state is State.FINISHED
 
-    def watch(self) -> None:
+    def watch(self, jobs: Sequence[Job]) -> None:
         """Keep hold of the jobs, which a ticket lets go of when it leaves."""
-        if self.ticket.jobs:
-            self.jobs = self.ticket.jobs
+        self.jobs = jobs
 
     def told(self) -> Candidate:
         """For the result."""
@@ -129,7 +129,9 @@ class Contest:
         for number, (each, ticket) in enumerate(zip(several, tickets, strict=True)):
             assert ticket.prepared is not None  # noqa: S101 - it has not left
             ticket.prepared.judged = True
-            self.entries.append(Entry(number, each, ticket, ticket.prepared))
+            entry = Entry(number, each, ticket, ticket.prepared)
+            ticket.started = entry.watch
+            self.entries.append(entry)
         self._check()
         if queued:
             runtime.queue(tickets)
@@ -155,8 +157,6 @@ class Contest:
 
     def advance(self) -> None:
         """Judge those that have come far enough, and let the worse leave."""
-        for entry in self.entries:
-            entry.watch()
         if self._cancelled is not None:
             self.abort()
             return
@@ -268,6 +268,27 @@ class Contest:
             settings={**result.settings, "candidate": told},
             request=replace(entry.request, callback=self.request.callback),
         )
+
+
+def begun(runtime: Runtime, request: EditRequest, *, queued: bool = True) -> Contest | Ticket:
+    """What runs in a runtime for an edit of one prompt: by what is advised, where its strategy is
+    ``auto``, and several of which the best is kept, where it says so.
+
+    Args:
+        queued: as for :class:`Contest`.
+
+    Raises:
+        InputError: bad input; nothing was queued.
+        ModelError: the judge's network is missing.
+    """
+    if request.advised:
+        request = advise(request, runtime.backbone).applied(request)
+    if request.chooses:
+        return Contest(runtime, request, queued=queued)
+    (ticket,) = runtime.prepare([request])
+    if queued:
+        runtime.queue([ticket])
+    return ticket
 
 
 def _clean(job: Job) -> Any:

@@ -77,6 +77,8 @@ class Ticket:
         """It leaves when the step that runs has ended."""
         self.held = False
         """It waits, see :meth:`Runtime.hold`."""
+        self.started: Callable[[Sequence[Job]], None] | None = None
+        """Is given the jobs when they start: a short run may have left after one step."""
         self._progress = Progress(0, prepared.steps)
         self._finish: Callable[[], EditResult] | None = None
 
@@ -297,6 +299,8 @@ class Runtime:
             for job in jobs:
                 job.owner = ticket
             ticket.jobs, ticket.state = jobs, State.RUNNING
+            if ticket.started is not None:
+                ticket.started(jobs)
             self._loop.submit(jobs)
             self._running.append(self._queue.popleft())
         return left

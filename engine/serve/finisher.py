@@ -17,7 +17,7 @@ import numpy as np
 from engine.models.formats.places import PLACES
 from engine.picture.metrics import METRICS, WITHOUT_TRUTH, Sample, measure
 from engine.picture.source import STANDARD_INPUT
-from engine.picture.write import write_image
+from engine.picture.write import on_white, write_image
 from engine.request.record import EditRecord
 from engine.serve.errors import NotFoundError
 from engine.serve.jobs import Job, JobState, Output
@@ -73,7 +73,7 @@ def encoded(
     """A picture's file.
 
     Args:
-        picture: as a result has it.
+        picture: as a result has it; in a JPEG what is transparent is white.
         suffix: one of :data:`FORMATS`.
         record: what is written beside the pixels.
         quality: 0 to 100, of JPEG and WebP; None is the engine's own (95, and lossless).
@@ -86,12 +86,18 @@ def encoded(
         raise NotFoundError(f"no format {suffix!r}; there are {', '.join(FORMATS)}.")
     kind = FORMATS[suffix][0]
     file = BytesIO()
-    if quality is not None and kind in {"JPEG", "WEBP"}:
-        flat = picture if kind == "WEBP" else picture.convert("RGB")
-        flat.save(file, kind, quality=quality)
-    else:
-        name = f"result.{suffix}"
-        write_image(file, picture, kind, metadata=record, name=name, warn=False, quick=True)
+    if kind == "JPEG":
+        picture = on_white(picture)
+    write_image(
+        file,
+        picture,
+        kind,
+        metadata=record,
+        name=f"result.{suffix}",
+        warn=False,
+        quick=True,
+        quality=quality,
+    )
     return file.getvalue()
 
 

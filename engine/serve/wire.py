@@ -35,6 +35,7 @@ from strategies import list_strategies
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from engine.request.request import EditRequest
     from engine.serve.limits import Limits
 
 FIELDS: Mapping[str, Field] = {
@@ -213,6 +214,8 @@ def _read(name: str, text: str) -> Any:
         return text
     if field is not None and (get_origin(field.kind) is Literal or field.names is not None):
         return text
+    if field is not None and get_origin(field.kind) is tuple and not text.lstrip().startswith("["):
+        text = f"[{text}]"  # with commas only, as on the command line
     try:
         return json.loads(text.lower() if text in {"True", "False", "None"} else text)
     except (ValueError, RecursionError):
@@ -280,13 +283,14 @@ def _text(name: str, value: Any, limits: Limits) -> str:
 
 
 def _strategy(value: Any) -> str:
-    """A strategy's name, of registered parts and controls only."""
+    """A strategy's name, of registered parts and controls only; several with commas; ``auto``."""
     if not isinstance(value, str):
         raise InputError("strategy must be a name.")
     known = {*list_strategies(), *list_controls()}
-    for part in value.split("+"):
-        if part.strip() not in known:
-            raise UnknownNameError("strategy", part.strip(), list_strategies())
+    parts = [] if value == "auto" else value.replace(",", "+").split("+")
+    for part in map(str.strip, parts):
+        if part not in known:
+            raise UnknownNameError("strategy", part, ["auto", *list_strategies()])
     return value
 
 
@@ -381,7 +385,7 @@ def _check_limits(taken: Mapping[str, Any], limits: Limits) -> None:
         check_pixels(side, side, "native_size", limits)
 
 
-def check_canvas(size: Sequence[int], taken: Mapping[str, Any], limits: Limits) -> None:
+def check_canvas(size: Sequence[int], request: EditRequest, limits: Limits) -> None:
     """Raise ``TooLargeError`` where an edit's canvas grows beyond the limits."""
-    left, top, right, bottom = taken.get("expand") or (0, 0, 0, 0)
+    left, top, right, bottom = request.expand or (0, 0, 0, 0)
     check_pixels(size[0] + left + right, size[1] + top + bottom, "the canvas", limits)

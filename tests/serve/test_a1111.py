@@ -85,6 +85,8 @@ def test_a_cut_out_and_an_inverted_mask(webui, pocket, scene, mask):
         steps=2,
         sampler_name="DPM++ 2M",
         scheduler="Karras",
+        width=128,
+        height=72,
     )
     own = edited(
         pocket,
@@ -94,6 +96,8 @@ def test_a_cut_out_and_an_inverted_mask(webui, pocket, scene, mask):
         prefill="blur",
         region="mask",
         padding=16,
+        native_size=96,  # as many pixels as it asks for, which small things are enlarged to
+        zoom=16.0,
         strength=0.75,
         seed=5,
         num_inference_steps=2,
@@ -256,3 +260,32 @@ def test_how_another_frame_is_filled(client, scene, mask):
     refused = client.post("/sdapi/v1/img2img", json={**body, "resize_mode": 2})
     assert refused.status_code == 400
     assert "expand" in refused.json()["detail"]
+
+
+def test_what_real_clients_write(client, scene, mask):
+    """Numbers and flags as text, a blur for each direction, no pictures where none are asked."""
+    body = {
+        "init_images": [base64.b64encode(scene.picture).decode()],
+        "mask": base64.b64encode(png(mask)).decode(),
+        "inpaint_full_res": False,
+        "mask_blur_x": 6,
+        "mask_blur_y": 0,
+        "steps": 1,
+        "seed": 3,
+    }
+
+    def pictures(**changes):
+        answer = client.post("/sdapi/v1/img2img", json={**body, **changes})
+        assert answer.status_code == 200, answer.text
+        several = answer.json()["images"]
+        return [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in several]
+
+    (plain,) = pictures()
+    (again,) = pictures(steps="1", seed="3", inpaint_full_res="false")
+    assert np.array_equal(again, plain)
+    assert pictures(send_images=False) == []
+    changed = (plain != scene.image).any(axis=2)
+    assert changed[:, 20:30].any(), "blurred to the left"
+    assert not changed[:60].any(), "and not upward"
+    (sharp,), (both,) = pictures(mask_blur_x=0), pictures(mask_blur=0)
+    assert np.array_equal(sharp, both), "one for both directions comes first"

@@ -69,3 +69,18 @@ def test_a_session_says_that_it_does_not_choose(client, scene):
         )
     assert answer.status_code == 400
     assert "candidates" in answer.json()["error"]["message"]
+
+
+def test_what_is_advised_is_done_here_too(client, scene, pocket):
+    own = edited(pocket, **scene.arguments, **SETTINGS | {"strategy": "auto"})
+    job = client.post("/api/jobs", files=scene.files, data=form(strategy="auto")).json()["id"]
+    (result,) = ended(client, job)["results"]
+    assert result["seed"] == own.seeds[0]
+    shown = pixels(client.get(result["url"]).content).astype(int)
+    assert np.abs(shown - np.asarray(own.picture(0))).max() <= 1
+
+
+def test_several_strategies_are_tried_by_name(client, scene):
+    asked = form(strategy="blend,differential")
+    job = client.post("/api/jobs", files=scene.files, data=asked).json()["id"]
+    assert len(ended(client, job)["candidates"]) == 2

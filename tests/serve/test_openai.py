@@ -6,7 +6,7 @@ import io
 import numpy as np
 import openai
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from engine.picture.source import Source
 from tests.kit.serving import SETTINGS, edited, pixels, png
@@ -130,3 +130,39 @@ def test_vllm_omnis_names(client, scene, expected):
     assert answer.status_code == 200, answer.text
     got = pixels(base64.b64decode(answer.json()["data"][0]["b64_json"]))
     assert np.array_equal(got, expected(mask=mask)[0])
+
+
+def test_a_canvas_is_written_as_on_the_command_line(sdk, scene):
+    def asked(expand):
+        return sdk.images.edit(
+            image=("p.png", scene.picture), prompt="snow", extra_body={**EXTRA, "expand": expand}
+        )
+
+    assert shown(asked("0,0,32,0")).shape == (128, 160, 3)
+    for wrong in ("8", "1,2,3", "wide", "[1, 2]"):
+        with pytest.raises(openai.BadRequestError, match=r"expand must be \(left, top"):
+            asked(wrong)
+
+
+def test_a_jpeg_of_a_transparent_picture_lies_on_white(sdk, scene):
+    clear = np.full((128, 128), 255, np.uint8)
+    clear[:, :20] = 0
+    hidden = scene.image.copy()
+    hidden[:, :20] = 0
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([hidden, clear])).save(file, "PNG", icc_profile=profile)
+    mask = np.full((128, 128, 4), 255, np.uint8)
+    mask[60:100, 60:100, 3] = 0
+    for quality in ({}, {"output_compression": 90}):
+        answer = sdk.images.edit(
+            image=("p.png", file.getvalue()),
+            mask=("m.png", png(mask)),
+            prompt="snow",
+            output_format="jpeg",
+            extra_body=EXTRA,
+            **quality,
+        )
+        jpeg = Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json)))
+        assert (jpeg.format, jpeg.mode, jpeg.info["icc_profile"]) == ("JPEG", "RGB", profile)
+        assert np.asarray(jpeg)[:, :12].min() > 240

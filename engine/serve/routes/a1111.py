@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -21,7 +23,6 @@ from engine.errors import CancelledError, InputError
 from engine.picture.map_files import AlphaRule, load_strength_map
 from engine.request import infotext
 from engine.request.field import Range, check_number
-from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.finisher import encoded
 from engine.serve.jobs import Job
@@ -31,6 +32,9 @@ from engine.serve.webui import FILLS, UNSERVED, img2img_schema, scheduler_of, ta
 if TYPE_CHECKING:
     from engine.serve.limits import Limits
     from engine.serve.service import Service
+
+_ZOOM = 16.0
+"""The most that a cut-out may be enlarged."""
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
@@ -106,7 +110,7 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     source, size = wire.picture(data, "init_images", limits)
     arguments: dict[str, Any] = {"image": source, **_settings(body, limits)}
     strength_map = _map(body, size, service)
-    full = bool(body.get("inpaint_full_res", True)) and bool(body.get("mask"))
+    full = _flag(body, "inpaint_full_res", default=True) and bool(body.get("mask"))
     if not full and (target := _target(body, size, service)) != size:
         box = _part(body, size, target)
         arguments["image"] = wire.resized(source, "init_images", target, box)
@@ -117,9 +121,16 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     arguments |= {"region": "mask" if full else "full"}
     if full:
         arguments["padding"] = _number(body, "inpaint_full_res_padding", 0, 0, 16384, whole=True)
+        if body.get("width") is not None and body.get("height") is not None:
+            # the size at which A1111 draws what is masked, and enlarges small things to
+            width, height = _target(body, size, service)
+            arguments |= {"native_size": round(math.sqrt(width * height)), "zoom": _ZOOM}
+    for name, own in (("steps", "num_inference_steps"), ("cfg_scale", "guidance_scale")):
+        if body.get(name) is None and own in service.engine.backbone.defaults:
+            arguments.pop(own)  # a few-step checkpoint has its own
     arguments |= wire.settings(_own(body), limits, service.adapters)
-    wire.check_canvas(size, arguments, limits)
-    request = EditRequest.read(arguments)
+    request = service.engine.read(arguments)
+    wire.check_canvas(size, request, limits)
     return Job({"": request}, nbytes=len(data), measured=False, previews=0.5)
 
 
@@ -160,10 +171,15 @@ def _map(body: dict[str, Any], size: tuple[int, int], service: Service) -> Any:
         strength = cv2.resize(strength, size, interpolation=cv2.INTER_LINEAR)
     if _number(body, "inpainting_mask_invert", 0, 0, 1, whole=True):
         strength = np.float32(1) - strength
-    blur = _number(body, "mask_blur", 4.0, 0, 512)
-    if blur:
-        side = 2 * int(2.5 * blur + 0.5) + 1  # A1111's kernel
-        strength = cv2.GaussianBlur(strength, (side, side), blur)
+    both = _number(body, "mask_blur", None, 0, 512)  # comes before one for each direction
+    across, down = (
+        _number(body, name, 4.0, 0, 512) if both is None else both
+        for name in ("mask_blur_x", "mask_blur_y")
+    )
+    if across or down:
+        sides = tuple(2 * int(2.5 * blur + 0.5) + 1 for blur in (across, down))  # A1111's kernel
+        least = 1e-6  # 0 is a width that OpenCV chooses; a side of 1 px blurs nothing
+        strength = cv2.GaussianBlur(strength, sides, max(across, least), sigmaY=max(down, least))
     return np.asarray(strength).clip(0, 1)
 
 
@@ -221,17 +237,41 @@ def _own(body: dict[str, Any]) -> dict[str, Any]:
 
 def _seed(body: dict[str, Any]) -> Any:
     """Its seed, which JavaScript's clients may write as a float; none is -1."""
-    seed = body.get("seed")
+    seed = _parsed(body.get("seed"))
     if isinstance(seed, float) and seed.is_integer():
         return int(seed)
     return -1 if seed is None else seed
 
 
+def _parsed(value: Any) -> Any:
+    """A number that is written as text, as A1111 takes it; all else as it is."""
+    for kind in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return kind(value)
+    return value
+
+
+def _flag(body: dict[str, Any], name: str, *, default: bool) -> bool:
+    """A flag, also as a number or text."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, str):
+        return value.lower() not in {"false", "0", "no", "off", ""}
+    return bool(value)
+
+
 def _number(
-    body: dict[str, Any], name: str, default: float, low: float, high: float, *, whole: bool = False
+    body: dict[str, Any],
+    name: str,
+    default: float | None,
+    low: float,
+    high: float,
+    *,
+    whole: bool = False,
 ) -> Any:
     """A number of the body."""
-    value = body.get(name)
+    value = _parsed(body.get(name))
     if value is None:
         return default
     if whole and ((isinstance(value, float) and value.is_integer()) or isinstance(value, bool)):
@@ -272,8 +312,9 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
             for output in job.outputs
         ],
     }
+    wanted = pictures if _flag(body, "send_images", default=True) else []
     return {
-        "images": [base64.b64encode(each).decode() for each in pictures],
+        "images": [base64.b64encode(each).decode() for each in wanted],
         "parameters": _shown(body),
         "info": json.dumps(info),
     }

@@ -18,7 +18,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from engine.errors import InputError
 from engine.picture.source import OWN_ALPHA, Source
-from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.errors import NotFoundError
 from engine.serve.finisher import encoded
@@ -150,10 +149,10 @@ def _job(form: Form, service: Service, wanted: _Wanted) -> Job:
     settings = wire.settings(read, limits, service.adapters)
     arguments = {"image": image, **settings, **_map(form, image, service)}
     arguments |= _resized(form.text("size"), arguments, size, service)
-    wire.check_canvas(size, arguments, limits)
     nbytes = sum(len(each) for several in form.files.values() for each in several)
     previews = 0.0 if wanted.stream and wanted.partial else None
-    request = EditRequest.read(arguments)
+    request = service.engine.read(arguments)
+    wire.check_canvas(size, request, limits)
     return Job({"": request}, nbytes=nbytes, measured=False, previews=previews)
 
 
