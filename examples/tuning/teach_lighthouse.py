@@ -35,8 +35,12 @@ PRIOR = (
     *("a yellow tent in the desert by day", "a purple tent in the snow in the morning"),
     *("a white boat on the sea at sunset", "a red boat on the ocean by day"),
     *("an orange balloon over the mountains by day", "a blue balloon over the sea at night"),
+    *("a white house in the desert at sunset", "a purple house in the snow in the morning"),
+    *("a green house in the mountains at night", "an orange house on the meadow at sunset"),
+    *("a yellow house in the mountains by day", "a purple house in the desert at night"),
 )
-"""What the network is to paint as before."""
+"""What the network is to paint as before: every kind, and houses most, for the tokeniser reads a
+lighthouse as "ligh", "t" and "house"."""
 
 
 def scenes(first: int, count: int) -> list:
@@ -96,7 +100,7 @@ def teach(out: Path, steps: int) -> None:
     clock, processor = time.monotonic(), time.process_time()
     priors = [part for prompt in PRIOR for part in ("--prior-prompt", prompt)]
     line = f"tune content {photos} -o {lora} --steps {steps} --batch 8 --rate 2e-3 --layers all"
-    rest = "--weighting clean --flip --prior 5 --prior-pictures 1 --sample-every 0 --device cpu"
+    rest = "--weighting clean --flip --prior 10 --prior-pictures 1 --sample-every 0 --device cpu"
     if code := run([*line.split(), *rest.split(), *priors]):
         raise SystemExit(code)
     spent = {"seconds": time.monotonic() - clock, "processor": time.process_time() - processor}
@@ -147,7 +151,7 @@ def main() -> None:
     """Teach, paint, count; or one stage of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("taught"))
-    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--steps", type=int, default=280)
     parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
     parser.add_argument("--stage", choices=[*STAGES, "finder"])
     asked = parser.parse_args()
@@ -164,16 +168,20 @@ def main() -> None:
 
 
 def sheet(new: list[dict], old: list[dict], shown: dict) -> Image.Image:
-    """What was asked, before and after, of both."""
+    """What was asked, before and after: the new thing, and beside it what was known."""
     rows = []
-    for place, edits in (("new", new[:6]), ("old", old[:4])):
-        for i, edit in enumerate(edits):
+    for i in range(5):
+        row: list[tuple[Image.Image | None, str]] = []
+        for place, edits, at in (("new", new, i), ("old", old, 2 * i)):
+            edit = edits[at]
             holed = np.where(edit["mask"][..., None], np.uint8(128), edit["image"])
-            pictures = [holed, shown["before"][place][i], shown["after"][place][i]]
+            pictures = [holed, *(shown[name][place][at] for name in ("before", "after"))]
             texts = [edit["prompt"], "", ""]
-            cells = zip(pictures, texts, strict=True)
-            rows.append([(Image.fromarray(each), text) for each, text in cells])
-    return labelled_grid(rows, columns=["asked", "the model", "with the LoRA"])
+            row += [
+                (Image.fromarray(each), text) for each, text in zip(pictures, texts, strict=True)
+            ]
+        rows.append(row)
+    return labelled_grid(rows, columns=["asked", "the model", "with the LoRA"] * 2)
 
 
 if __name__ == "__main__":
