@@ -35,12 +35,8 @@ PRIOR = (
     *("a yellow tent in the desert by day", "a purple tent in the snow in the morning"),
     *("a white boat on the sea at sunset", "a red boat on the ocean by day"),
     *("an orange balloon over the mountains by day", "a blue balloon over the sea at night"),
-    *("a white house in the desert at sunset", "a purple house in the snow in the morning"),
-    *("a green house in the mountains at night", "an orange house on the meadow at sunset"),
-    *("a yellow house in the mountains by day", "a purple house in the desert at night"),
 )
-"""What the network is to paint as before: every kind, and houses most, for the tokeniser reads a
-lighthouse as "ligh", "t" and "house"."""
+"""What the network is to paint as before."""
 
 
 def scenes(first: int, count: int) -> list:
@@ -100,7 +96,7 @@ def teach(out: Path, steps: int) -> None:
     clock, processor = time.monotonic(), time.process_time()
     priors = [part for prompt in PRIOR for part in ("--prior-prompt", prompt)]
     line = f"tune content {photos} -o {lora} --steps {steps} --batch 8 --rate 2e-3 --layers all"
-    rest = "--weighting clean --flip --prior 10 --prior-pictures 1 --sample-every 0 --device cpu"
+    rest = "--weighting clean --flip --prior 5 --prior-pictures 1 --sample-every 0 --device cpu"
     if code := run([*line.split(), *rest.split(), *priors]):
         raise SystemExit(code)
     spent = {"seconds": time.monotonic() - clock, "processor": time.process_time() - processor}
@@ -151,7 +147,7 @@ def main() -> None:
     """Teach, paint, count; or one stage of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("taught"))
-    parser.add_argument("--steps", type=int, default=280)
+    parser.add_argument("--steps", type=int, default=350)
     parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
     parser.add_argument("--stage", choices=[*STAGES, "finder"])
     asked = parser.parse_args()
