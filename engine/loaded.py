@@ -133,8 +133,9 @@ class LoadedModel:
         Raises:
             ModelError: the pipeline or the UNet is of an unsupported kind.
         """
+        backbone = backbone_for(pipe, inpaint_unet)
         name = getattr(pipe.config, "_name_or_path", None) or type(pipe).__name__
-        return cls(backbone_for(pipe, inpaint_unet), str(name))
+        return cls(backbone, str(name))
 
     def beside(self, name: str, other: LoadedModel, **settings: Any) -> None:
         """Let stages of an edit run on another model: one lays out, another paints the texture.

@@ -275,9 +275,15 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
     ``inpaint_module``: the denoiser of an inpainting checkpoint of the same family, beside it.
 
     Raises:
-        ModelError: the pipeline is of a family that is not supported, or the module is of another.
+        ModelError: it is no pipeline, or one of a family that is not supported, or a part that
+            every edit needs is missing; or the module is of another family.
     """
+    if not hasattr(pipe, "components"):
+        raise ModelError(f"a loaded diffusers pipeline is needed, not {type(pipe).__name__}.")
     family = family_of(pipe)
+    for part in (family.denoiser, "vae", "scheduler"):
+        if getattr(pipe, part, None) is None:
+            raise ModelError(f"this {type(pipe).__name__} has no {part}, and no edit runs without.")
     networks = [family.network(getattr(pipe, family.denoiser))]
     if inpaint_module is not None:
         second = family.network(inpaint_module)

@@ -15,6 +15,10 @@ _READ = r"\([^()\[\]<>]+:\s*-?\d*\.?\d+\s*\)|\bBREAK\b"
 _UNREAD = (
     r"<(?:lora|lyco|hypernet):[^<>]+>"
     r"|\[[^\[\]]*:[^\[\]]*:\s*\d*\.?\d+\s*\]"
+    r"|\[[^\[\]|]+(?:\|[^\[\]|]*)+\]"  # words in turn
+    r"|\{[^{}|]*(?:\|[^{}|]*)+\}|\b__[\w/*-]*\w__\b"  # drawn ones
+    r"|\bembedding:[\w.-]+"
+    r"|(?<=[a-z0-9,)] )AND(?= [a-z(])"  # prompts side by side, not a word of a shouted one
 )
 _SYNTAX = re.compile(f"{_READ}|{_UNREAD}")
 _LORAS = told(python="engine.load_lora", command="--lora")
@@ -50,7 +54,8 @@ def cut_off(tokenizer: Any, text: str, room: int | None = None) -> str:
 
 def taken_literally(text: str, *, weighted: bool = False) -> list[str]:
     """Marks of other programs in ``text``, which are plain words here: ``<lora:name:1>``,
-    ``[from:to:0.5]``, and ``(word:1.9)`` and ``BREAK`` where they are not read (``weighted``).
+    ``[from:to:0.5]``, ``[one|other]``, ``{one|other}``, ``__file__``, ``embedding:name``, ``AND``,
+    and ``(word:1.9)`` and ``BREAK`` where they are not read (``weighted``).
     """
     marks = _REST if weighted else _SYNTAX
     return list(dict.fromkeys(found[0] for found in marks.finditer(text)))

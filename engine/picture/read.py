@@ -180,9 +180,10 @@ def load_image(source: ImageLike) -> Picture:
     if isinstance(source, Image.Image):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in open_image
-            return _from_pil(source, decode_upright(source, name), name, None)
+            picture = _from_pil(source, decode_upright(source, name), name, None)
+        return _told_if_dark(picture, name)
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(source, name)
+        return _told_if_dark(_from_file(source, name), name)
     values, channels_first = array_of(source, name)
     values = channels_last(values, name, first=channels_first)
     pixels = to_uint8(values, name)
@@ -193,7 +194,20 @@ def load_image(source: ImageLike) -> Picture:
     if values.dtype == np.uint16:
         deep = np.repeat(values, 3, axis=2) if grey else values.copy()
     alpha = pixels[:, :, 3].copy() if pixels.shape[2] == 4 else None
-    return Picture(pixels[:, :, :3].copy(), alpha, deep=deep, grey=grey)
+    return _told_if_dark(Picture(pixels[:, :, :3].copy(), alpha, deep=deep, grey=grey), name)
+
+
+def _told_if_dark(picture: Picture, name: str) -> Picture:
+    """Warn of 16-bit values that fill so little of their range as those of fewer bits would."""
+    peak = 0 if picture.deep is None else int(picture.deep[:, :, :3].max())
+    bits = next((bits for bits in (8, 10, 12) if peak < 2**bits), None)
+    if peak and bits is not None:
+        warnings.warn(
+            f"the {name} is all but black: its 16-bit values go up to {peak} of 65535; if it holds "
+            f"{bits} bits a value, multiply it by {65535 // (2**bits - 1)}",
+            stacklevel=5,
+        )
+    return picture
 
 
 def _from_file(path: str | os.PathLike[str], name: str) -> Picture:

@@ -17,6 +17,19 @@ _SPACINGS = (*_OWN_SPACINGS, "Karras", "SGM Uniform")
 """A1111's schedulers; the first three are a scheduler's own."""
 FILLS = ("blur", "original", "noise", "neutral")
 """``inpainting_fill`` 0 to 3: fill, original, latent noise, latent nothing."""
+UNSERVED = (
+    "script_name",
+    "styles",
+    "override_settings",
+    "restore_faces",
+    "tiling",
+    "subseed_strength",
+    "refiner_checkpoint",
+    "image_cfg_scale",
+    "initial_noise_multiplier",
+    "s_churn",
+)
+"""Settings of img2img that change pictures there and not here."""
 
 _EXAMPLE = {
     "init_images": ["base64 of a picture"],
@@ -35,6 +48,7 @@ _PROPERTIES: Mapping[str, Any] = {
     "inpainting_fill": {"type": "integer", "minimum": 0, "maximum": 3},
     "inpaint_full_res": {"type": "boolean"},
     "inpaint_full_res_padding": {"type": "integer", "minimum": 0},
+    "resize_mode": {"type": "integer", "minimum": 0, "maximum": 3},
     "inpainting_mask_invert": {"type": "integer", "minimum": 0, "maximum": 1},
     "denoising_strength": {"type": "number", "minimum": 0, "maximum": 1},
     "steps": {"type": "integer", "minimum": 1},

@@ -21,7 +21,7 @@ from PIL import Image
 
 from controls import list_annotators, list_controls
 from engine.errors import InputError, UnknownNameError
-from engine.picture.opening import DECODE_ERRORS
+from engine.picture.opening import DECODE_ERRORS, open_upright
 from engine.picture.source import OWN_ALPHA, STANDARD_INPUT, Source
 from engine.request.aliases import ALIASES
 from engine.request.field import Field, Group, Names, fields_of
@@ -98,17 +98,31 @@ def check_pixels(width: int, height: int, what: str, limits: Limits) -> None:
 
 
 def decoded(source: Source, what: str) -> Image.Image:
-    """A picture that :func:`picture` has let pass, decoded.
+    """A picture that :func:`picture` has let pass, decoded, upright by its EXIF orientation.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or has several frames.
     """
-    try:
-        image = Image.open(BytesIO(source.data))
-        image.load()
-    except (*DECODE_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{what} is damaged.") from None
-    return image
+    return open_upright(source, what)
+
+
+def resized(
+    source: Source,
+    what: str,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """A picture as it is seen, or its part ``box`` (left, top, right, bottom), at ``size`` (width,
+    height); numbered colours become real ones, which can be interpolated.
+
+    Raises:
+        InputError: as :func:`decoded` does.
+    """
+    image = decoded(source, what)
+    if image.mode in {"P", "PA", "1"}:  # numbers of colours have nothing between them
+        colours = "RGBA" if image.has_transparency_data else "RGB"
+        image = image.convert("L" if image.mode == "1" else colours)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
 def grey_map(source: Source, what: str = "map") -> NDArray[np.float32]:

@@ -230,6 +230,11 @@ def check_scheduler(scheduler: object) -> None:
     """Raise ``InputError`` unless ``scheduler`` is None, a known name or a diffusers scheduler."""
     if isinstance(scheduler, str):
         SCHEDULERS.get(scheduler)
+    elif isinstance(scheduler, type):
+        raise InputError(
+            f"scheduler is the class {scheduler.__name__}; give an object of it, such as "
+            f"{scheduler.__name__}.from_config(pipe.scheduler.config), or a name."
+        )
     elif scheduler is not None and not (
         hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "from_config")
     ):

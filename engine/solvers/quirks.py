@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from engine.solvers.parameterisation import Parameterisation
 
 
+_GIVEN = frozenset({"model_output", "timestep", "sample"})
+"""What the loop gives to a scheduler's steps, if nothing else is known of them."""
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 class Never(float):
     """A bound that nothing reaches. Given as Euler's ``s_tmin``, it answers whether this sigma is
     churned (never: ``s_churn`` is 0) without reading the sigma from its tensor.
@@ -33,11 +38,16 @@ def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> N
     are left out for one that spaces its own.
 
     Raises:
-        InputError: it refuses them, or does not take one of the ``arguments``.
+        InputError: it refuses them, does not take one of the ``arguments``, or is for another kind
+            of run: its steps want more than a prediction, or its noise levels are not told.
     """
     import numpy as np
 
     name = type(scheduler).__name__
+    step = inspect.signature(scheduler.step).parameters.values()
+    wanted = [each.name for each in step if each.default is each.empty and each.kind in _NAMED]
+    if more := [each for each in wanted if each not in _GIVEN]:
+        raise InputError(f"{name} is for a pipeline of its own: its steps want {', '.join(more)}.")
     known = set(inspect.signature(scheduler.set_timesteps).parameters)
     arguments = {k: v for k, v in arguments.items() if k != "sigmas" or k in known}
     if "mu" in arguments and not is_dynamic(scheduler):
@@ -48,10 +58,12 @@ def set_timesteps(scheduler: Any, count: int, arguments: Mapping[str, Any]) -> N
     try:
         with np.errstate(invalid="ignore", divide="ignore"):
             scheduler.set_timesteps(count, device="cpu", **arguments)
-    except (ValueError, IndexError, AssertionError) as error:
+    except (ValueError, IndexError, AssertionError, TypeError) as error:
         raise InputError(
             f"{name} cannot run {count} steps with this model's settings: {error}"
         ) from error
+    if not (hasattr(scheduler, "sigmas") or hasattr(scheduler, "alphas_cumprod")):
+        raise InputError(f"{name} tells no noise levels (sigmas, alphas_cumprod): not to be used.")
     # One step, stretched to an end level, is 0 by 0.
     if not np.isfinite(np.asarray(scheduler.timesteps, np.float64)).all():
         raise InputError(f"{name} cannot run {count} steps with this model's settings.")

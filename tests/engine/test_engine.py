@@ -310,8 +310,19 @@ class TestModels:
         class Other:
             pass
 
+        pipe = type("P", (), {"config": {}, "unet": None, "components": {}})()
         with pytest.raises(ModelError, match="not supported; supported: SDXL, SD 1"):
-            InpaintEngine.from_pipe(type("P", (), {"config": {}, "unet": None})())
+            InpaintEngine.from_pipe(pipe)
+
+    def test_what_is_no_pipeline_or_lacks_a_part(self):
+        for other in (5, "pipe", torch.nn.Linear(1, 1)):
+            with pytest.raises(ModelError, match=f"pipeline is needed, not {type(other).__name__}"):
+                InpaintEngine.from_pipe(other)
+        for part in ("unet", "vae", "scheduler"):
+            pipe: Any = StableDiffusionXLPipeline(**tiny.modules())
+            setattr(pipe, part, None)
+            with pytest.raises(ModelError, match=f"no {part}"):
+                InpaintEngine.from_pipe(pipe)
 
     def test_a_saved_folder_and_a_separate_inpainting_unet(self, tmp_path):
         pipe: Any = StableDiffusionXLPipeline(**tiny.modules())

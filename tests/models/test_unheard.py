@@ -50,7 +50,10 @@ def test_what_one_tokenizer_reads_is_heard(tokenizer):
         ("a (red:1.9) tent", ["(red:1.9)"]),
         ("<lora:x:1> a tent BREAK a boat", ["<lora:x:1>", "BREAK"]),
         ("[red:blue:0.5] tent", ["[red:blue:0.5]"]),
+        ("a {red|blue} [day|night] __place__", ["{red|blue}", "[day|night]", "__place__"]),
+        ("a tent AND a boat, embedding:mine", ["AND", "embedding:mine"]),
         ("a tent (by day), BREAKFAST; at 7:30 <now>", []),
+        ("A TENT AND A BOAT {here} [there] _x_ embedding: none", []),
     ],
 )
 def test_marks_of_other_programs(text, found):

@@ -125,6 +125,9 @@ def grey_forms() -> dict[str, Any]:
         "H W": grey,
         "H W 1": grey[:, :, None],
         "uint16": grey.astype(np.uint16) * 257,
+        "uint16 of another machine": (grey.astype(np.uint16) * 257).astype(
+            np.dtype(np.uint16).newbyteorder()
+        ),
         "float16": (np.dstack([grey] * 3) / 255).astype(np.float16),
         "float32": np.dstack([grey] * 3).astype(np.float32) / 255,
         "float64": np.dstack([grey] * 3)[None] / 255,
@@ -398,6 +401,8 @@ def test_the_second_view_of_a_camera_file_is_no_animation(tmp_path: Path) -> Non
         (torch.zeros(2, 3, 4, 4), "one picture"),
         (torch.zeros(8, 8, 3), "c h w"),
         (torch.zeros(3, 0, 4), "is empty"),
+        (torch.zeros(3, 4, 4, device="meta"), "a meta tensor; give a dense one"),
+        (torch.zeros(4, 4).to_sparse(), "a sparse_coo tensor"),
         (Image.new("RGB", (0, 4)), "is empty"),
         (Image.fromarray(np.full((4, 4), -1, np.int32)), "from -1 to -1"),
         (Image.fromarray(np.full((4, 4), 300, np.float32)), "300"),
@@ -408,6 +413,15 @@ def test_the_second_view_of_a_camera_file_is_no_animation(tmp_path: Path) -> Non
 def test_arrays_of_other_shapes_and_types(source: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_image(source)
+
+
+def test_sixteen_bits_that_hold_fewer_are_told_of() -> None:
+    eight = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for source in (eight, Image.fromarray(eight.astype(np.int32))):
+        with pytest.warns(UserWarning, match=r"all but black.* up to 255 .* multiply it by 257"):
+            load_image(source)
+    with pytest.warns(UserWarning, match="if it holds 12 bits a value, multiply it by 16"):
+        load_image(eight * 16)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

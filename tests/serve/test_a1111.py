@@ -1,5 +1,7 @@
 """A client of A1111's against the server."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -156,8 +158,6 @@ def test_every_sampler_that_is_told_is_understood():
 
 
 def test_own_settings_and_mistakes(client, scene, mask):
-    import base64
-
     text = {name: base64.b64encode(each).decode() for name, each in {"m": png(mask)}.items()}
     body = {
         "init_images": [base64.b64encode(scene.picture).decode()],
@@ -184,3 +184,75 @@ def test_own_settings_and_mistakes(client, scene, mask):
         answer = client.post("/sdapi/v1/img2img", json={**body, **changes})
         assert answer.status_code == 400, changes
         assert words in answer.json()["detail"]
+
+
+def test_masks_are_read_as_everywhere(client, scene, mask):
+    """Deep and coloured masks, and a photo that lies on its side in the file."""
+
+    def sent(image, **more):
+        file = io.BytesIO()
+        image.save(file, "PNG", **more)
+        return base64.b64encode(file.getvalue()).decode()
+
+    def made(picture, drawn, **changes):
+        body = {
+            "init_images": [picture],
+            "mask": drawn,
+            "mask_blur": 0,
+            "inpaint_full_res": False,
+            "denoising_strength": 1,
+            "seed": 3.0,  # as JavaScript writes it
+            "steps": 1,
+            **changes,
+        }
+        answer = client.post("/sdapi/v1/img2img", json=body)
+        assert answer.status_code == 200, answer.text
+        (text,) = answer.json()["images"]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+    photo = Image.fromarray(scene.image)
+    plain = made(sent(photo), sent(Image.fromarray(mask)))
+    # a mask in the first hundredth of 16 bits' range outside, which is no white
+    deep = np.where(mask > 0, 65535, 0).astype(np.uint16)
+    assert np.array_equal(made(sent(photo), sent(Image.fromarray(deep))), plain)
+    faint = made(sent(photo), sent(Image.fromarray(np.maximum(deep, 1000))))
+    outside = mask == 0
+    assert np.array_equal(faint[outside], scene.image[outside])
+    red = np.zeros((*mask.shape, 3), np.uint8)
+    red[..., 0] = mask
+    assert np.array_equal(made(sent(photo), sent(Image.fromarray(red))), plain)
+    # The same photo on its side with a note of it, made smaller: mask and size are as it is seen.
+    upright = photo.crop((0, 0, 128, 96))
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    hole = Image.fromarray(mask).crop((0, 0, 128, 96))
+    small = {"width": 96, "height": 72}
+    turned = made(sent(lying, exif=exif), sent(hole), **small)
+    assert np.array_equal(turned, made(sent(upright), sent(hole), **small))
+
+
+def test_how_another_frame_is_filled(client, scene, mask):
+    body = {
+        "init_images": [base64.b64encode(scene.picture).decode()],
+        "mask": base64.b64encode(png(mask)).decode(),
+        "inpaint_full_res": False,
+        "mask_blur": 0,
+        "steps": 1,
+        "width": 64,
+        "height": 32,
+        "styles": ["x"],
+        "alwayson_scripts": {"controlnet": {"args": []}},
+    }
+    answer = client.post("/sdapi/v1/img2img", json={**body, "resize_mode": 1}).json()
+    got = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))))
+    middle = Image.fromarray(scene.image).resize(
+        (64, 32), Image.Resampling.LANCZOS, box=(0, 32, 128, 96)
+    )
+    kept = cv2.resize(mask[32:96], (64, 32), interpolation=cv2.INTER_AREA) == 0
+    assert np.array_equal(got[kept], np.asarray(middle)[kept])
+    unused = json.loads(answer["info"])["unused"]
+    assert unused == ["alwayson_scripts: controlnet", "styles"]
+    refused = client.post("/sdapi/v1/img2img", json={**body, "resize_mode": 2})
+    assert refused.status_code == 400
+    assert "expand" in refused.json()["detail"]

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, IPNDMScheduler, RePaintScheduler
 
 from engine.errors import InputError, UnknownNameError
 from engine.solvers.names import check_scheduler, fresh_scheduler, list_schedulers
@@ -136,6 +137,24 @@ def test_unknown_names_say_what_is_near():
         check_scheduler("euler-karas")
     with pytest.raises(InputError, match="not int"):
         check_scheduler(3)
+    with pytest.raises(
+        InputError, match=r"give an object of it, such as DDIMScheduler\.from_config"
+    ):
+        check_scheduler(DDIMScheduler)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (RePaintScheduler, "a pipeline of its own: its steps want original_image, mask"),
+        (IPNDMScheduler, "tells no noise levels"),
+    ],
+)
+def test_schedulers_of_other_pipelines_are_refused(base, kind, words):
+    scheduler = kind.from_config(base.config)
+    scheduler.register_to_config(prediction_type="epsilon")
+    with pytest.raises(InputError, match=f"{kind.__name__}.*{words}"):
+        Schedule(scheduler, STEPS)
 
 
 def test_a_scheduler_that_refuses_the_steps_is_an_input_error(base):

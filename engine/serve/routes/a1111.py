@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request
 from PIL import Image
 
 from engine.errors import CancelledError, InputError
+from engine.picture.map_files import AlphaRule, load_strength_map
 from engine.request import infotext
 from engine.request.field import Range, check_number
 from engine.request.request import EditRequest
@@ -25,7 +26,7 @@ from engine.serve import wire
 from engine.serve.finisher import encoded
 from engine.serve.jobs import Job
 from engine.serve.requests import ServiceOf, ended, read_json
-from engine.serve.webui import FILLS, img2img_schema, scheduler_of, takes_eta
+from engine.serve.webui import FILLS, UNSERVED, img2img_schema, scheduler_of, takes_eta
 
 if TYPE_CHECKING:
     from engine.serve.limits import Limits
@@ -105,12 +106,13 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     source, size = wire.picture(data, "init_images", limits)
     arguments: dict[str, Any] = {"image": source, **_settings(body, limits)}
     strength_map = _map(body, size, service)
-    full = bool(body.get("inpaint_full_res", True)) and body.get("mask") is not None
+    full = bool(body.get("inpaint_full_res", True)) and bool(body.get("mask"))
     if not full and (target := _target(body, size, service)) != size:
-        arguments["image"] = wire.decoded(source, "init_images").resize(
-            target, Image.Resampling.LANCZOS
-        )
-        strength_map = cv2.resize(strength_map, target, interpolation=cv2.INTER_AREA)
+        box = _part(body, size, target)
+        arguments["image"] = wire.resized(source, "init_images", target, box)
+        # Pillow's box may lie between pixels; BOX is its area average
+        soft = Image.fromarray(strength_map).resize(target, Image.Resampling.BOX, box=box)
+        strength_map = np.asarray(soft).clip(0, 1)
     arguments["strength_map"] = strength_map
     arguments |= {"region": "mask" if full else "full"}
     if full:
@@ -132,7 +134,7 @@ def _settings(body: dict[str, Any], limits: Limits) -> dict[str, Any]:
         "num_inference_steps": _number(body, "steps", 30, 1, 1000, whole=True),
         "guidance_scale": _number(body, "cfg_scale", 7.0, 0, 1000),
         "strength": _number(body, "denoising_strength", 0.75, 0, 1),
-        "seed": body.get("seed", -1),
+        "seed": _seed(body),
         "num_images": count * _number(body, "n_iter", 1, 1, 1024, whole=True),
         "prefill": FILLS[int(_number(body, "inpainting_fill", 0, 0, len(FILLS) - 1, whole=True))],
         "scheduler": scheduler,
@@ -145,17 +147,17 @@ def _settings(body: dict[str, Any], limits: Limits) -> dict[str, Any]:
 def _map(body: dict[str, Any], size: tuple[int, int], service: Service) -> Any:
     """The strength map (H W) of the picture: its mask, blurred; ones where there is none."""
     text = body.get("mask")
-    if text is None:
+    if not text:  # some clients send an empty text for none
         return np.ones(size[::-1], np.float32)
     if not isinstance(text, str):
         raise InputError("mask must be base64.")
     source, mask_size = wire.picture(wire.from_base64(text, "mask"), "mask", service.limits)
     mask = wire.decoded(source, "mask")
-    if mask.mode in {"RGBA", "LA", "PA"} and _is_transparent(mask):
-        mask = mask.convert("RGBA").getchannel("A")  # strokes on an empty layer
-    if mask_size != size:
-        mask = mask.convert("L").resize(size, Image.Resampling.BILINEAR)
-    strength: Any = np.asarray(mask.convert("L")).astype(np.float32) / np.float32(255)
+    # strokes on an empty layer count by their opacity, as in A1111
+    channel: AlphaRule = "alpha" if _is_transparent(mask) else "auto"
+    strength: Any = load_strength_map(mask, mask_size, alpha=channel, snap=0.0)
+    if mask_size != size:  # of any aspect, as A1111 takes it
+        strength = cv2.resize(strength, size, interpolation=cv2.INTER_LINEAR)
     if _number(body, "inpainting_mask_invert", 0, 0, 1, whole=True):
         strength = np.float32(1) - strength
     blur = _number(body, "mask_blur", 4.0, 0, 512)
@@ -166,6 +168,8 @@ def _map(body: dict[str, Any], size: tuple[int, int], service: Service) -> Any:
 
 
 def _is_transparent(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
     return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
 
 
@@ -177,6 +181,30 @@ def _target(body: dict[str, Any], size: tuple[int, int], service: Service) -> tu
     )
     wire.check_pixels(width, height, "the result", service.limits)
     return width, height
+
+
+def _part(
+    body: dict[str, Any], size: tuple[int, int], target: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """What of the picture is resized (left, top, right, bottom): all, or the middle of the result's
+    aspect ratio with ``resize_mode`` 1.
+
+    Raises:
+        InputError: ``resize_mode`` 2, which is outpainting, where the ratio changes.
+    """
+    mode = _number(body, "resize_mode", 0, 0, 3, whole=True)
+    width, height = size
+    scale = min(width / target[0], height / target[1])
+    same = abs(width * target[1] - height * target[0]) <= max(size)
+    if mode == 2 and not same:
+        raise InputError(
+            "resize_mode 2 fills a frame of another aspect ratio, which is not served: give the "
+            'script softpaint {"expand": [left, top, right, bottom]}, or resize_mode 0 or 1.'
+        )
+    if mode != 1 or same:
+        return 0.0, 0.0, float(width), float(height)
+    left, top = (width - scale * target[0]) / 2, (height - scale * target[1]) / 2
+    return left, top, width - left, height - top
 
 
 def _own(body: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +219,14 @@ def _own(body: dict[str, Any]) -> dict[str, Any]:
     return dict(arguments[0])
 
 
+def _seed(body: dict[str, Any]) -> Any:
+    """Its seed, which JavaScript's clients may write as a float; none is -1."""
+    seed = body.get("seed")
+    if isinstance(seed, float) and seed.is_integer():
+        return int(seed)
+    return -1 if seed is None else seed
+
+
 def _number(
     body: dict[str, Any], name: str, default: float, low: float, high: float, *, whole: bool = False
 ) -> Any:
@@ -198,8 +234,8 @@ def _number(
     value = body.get(name)
     if value is None:
         return default
-    if whole and isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if whole and ((isinstance(value, float) and value.is_integer()) or isinstance(value, bool)):
+        value = int(value)  # A1111 takes both
     check_number(name, value, Range(low, high), whole=whole)
     return value
 
@@ -230,6 +266,7 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
         "batch_size": len(seeds),
         "sd_model_name": service.model,
         "index_of_first_image": 0,
+        "unused": _unused(body),
         "infotexts": [
             infotext.written(output.result.settings, output.result.load, output.seed)
             for output in job.outputs
@@ -240,6 +277,16 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
         "parameters": _shown(body),
         "info": json.dumps(info),
     }
+
+
+def _unused(body: dict[str, Any]) -> list[str]:
+    """What it asks for and nothing here does: scripts of other names, and settings that would
+    change the picture.
+    """
+    scripts = body.get("alwayson_scripts")
+    names = [*scripts] if isinstance(scripts, dict) else []
+    others = [f"alwayson_scripts: {name}" for name in names if name != "softpaint"]
+    return others + [name for name in UNSERVED if body.get(name)]
 
 
 def _shown(body: dict[str, Any]) -> dict[str, Any]:

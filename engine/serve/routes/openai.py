@@ -209,10 +209,7 @@ def _resized(
             f"size {text} has another aspect ratio than the picture ({size[0]}x{size[1]}); auto "
             "keeps it."
         )
-    from PIL import Image
-
-    image = wire.decoded(arguments["image"], "image")
-    return {"image": image.resize((width, height), Image.Resampling.LANCZOS)}
+    return {"image": wire.resized(arguments["image"], "image", (width, height))}
 
 
 def _whole(form: Form, name: str, low: int, high: int) -> int | None:
