@@ -66,6 +66,11 @@ class Conditioning:
         expanded = {n: t.expand(rows, *t.shape[1:]) for n, t in self.tensors.items()}
         return replace(self, tensors=expanded)
 
+    def to(self, dtype: torch.dtype) -> Conditioning:
+        """The same with numbers of another type, where they are no whole ones."""
+        cast = {n: t.to(dtype) if t.is_floating_point() else t for n, t in self.tensors.items()}
+        return replace(self, tensors=cast)
+
     def adding(self, tensors: Mapping[str, torch.Tensor]) -> Conditioning:
         """The same with more ``tensors``, b ... each."""
         return replace(self, tensors={**self.tensors, **tensors})

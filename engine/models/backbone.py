@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError, ModelError, SoftpaintWarning
 from engine.lru import LRU
-from engine.models.family import Family, family_of
+from engine.models.family import FAMILIES, Family, family_of
 from engine.models.ip_adapter import encode_images
 from engine.models.network import KINDS
 from engine.models.previews import Previewer
@@ -204,7 +204,12 @@ class Backbone:
             heard = negative_prompt if guided else None
             for told in warnings_of(self.unheard(prompt, heard, reading.syntax)):
                 warnings.warn(told, stacklevel=4)
-            return self.text.encode(asked, self.device)
+            cond, uncond = self.text.encode(asked, self.device)
+            # Text encoders may be kept in another type than the network, as the VAE may.
+            dtype = self.dtype
+            if not dtype.is_floating_point or dtype.itemsize < 2:  # stored packed
+                return cond, uncond
+            return cond.to(dtype), None if uncond is None else uncond.to(dtype)
 
         return self._texts.get(key, make)
 
@@ -278,24 +283,36 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         ModelError: it is no pipeline, or one of a family that is not supported, or a part that
             every edit needs is missing; or the module is of another family.
     """
-    if not hasattr(pipe, "components"):
+    named = any(type(pipe).__name__ in each.pipelines for each in FAMILIES)
+    if not named and not hasattr(pipe, "components"):
         raise ModelError(f"a loaded diffusers pipeline is needed, not {type(pipe).__name__}.")
+    parts = getattr(pipe, "components", vars(pipe))  # other packages' pipelines may be plain
+    _check_bare({**parts, "inpaint_unet": inpaint_module})
     family = family_of(pipe)
     for part in (family.denoiser, "vae", "scheduler"):
-        if getattr(pipe, part, None) is None:
+        if getattr(pipe, part, pipe) is None:  # a codec may do without a VAE
             raise ModelError(f"this {type(pipe).__name__} has no {part}, and no edit runs without.")
-    networks = [family.network(getattr(pipe, family.denoiser))]
+    try:
+        networks = [family.network(getattr(pipe, family.denoiser))]
+    except ModelError as error:
+        raise ModelError(f"{type(pipe).__name__} is not supported: {error}") from None
     if inpaint_module is not None:
         second = family.network(inpaint_module)
         networks[0].check_fits(second)
+        types = [dtype_of(each.module) for each in (*networks, second)]
+        if types[0] != types[1]:
+            raise ModelError(
+                f"the inpainting network is in {types[1]} and the model's own in {types[0]}: give "
+                "both in one type."
+            )
         networks.append(second)
-    _say_what_is_left_out(pipe)
     backbone = Backbone(pipe, family, networks)
-    own, made = networks[0].latent_channels, backbone.latent_channels
-    if own is not None and own != made:
+    _say_what_is_left_out(pipe)
+    given, made = networks[0].latent_channels, backbone.latent_channels
+    if given is not None and given != made:
         raise ModelError(
-            f"this model's {family.denoiser} denoises latents of {own} channels, and its VAE makes "
-            f"{made}: one of them is another model's."
+            f"this model's {family.denoiser} denoises latents of {given} channels, and its VAE "
+            f"makes {made}: one of them is another model's."
         )
     backbone.defaults = family.defaults(pipe)
     if "base" not in backbone.networks:
@@ -303,6 +320,19 @@ def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:
         backbone.defaults = {**backbone.defaults, "strategy": kind.strategy}
         backbone.notes = (f"its only network is {kind.what}: the strategy is {kind.strategy}",)
     return backbone
+
+
+def _check_bare(parts: Mapping[str, Any]) -> None:
+    """Raise ``ModelError`` for a model that is wrapped so that its config is out of sight, as
+    ``torch.nn.DataParallel`` does.
+    """
+    models = ("unet", "transformer", "vae", "text_encoder", "inpaint_unet")
+    for name, part in parts.items():
+        if name.startswith(models) and hasattr(part, "module") and not hasattr(part, "config"):
+            raise ModelError(
+                f"the {name} is wrapped in {type(part).__name__}, which tells nothing of it: give "
+                "its .module."
+            )
 
 
 def _say_what_is_left_out(pipe: Any) -> None:

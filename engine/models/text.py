@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError
+from engine.errors import InputError, ModelError
 from engine.models.clip import Reader, joined
 from engine.models.state import contents, weights_state
 from engine.models.syntax import has_marks
@@ -136,6 +137,8 @@ class PipelineText(TextEncoder):
     def check(self, given: Collection[str], *, guided: bool) -> None:
         signs = ("", "negative_") if guided else ("",)
         missing = [part for part in self.needed if getattr(self.pipe, part, None) is None]
+        tokenizers = [part.replace("text_encoder", "tokenizer") for part in self.needed]
+        missing += [each for each in tokenizers if getattr(self.pipe, each, self) is None]
         if missing and not all(f"{sign}prompt_embeds" in given for sign in signs):
             names = " and ".join(
                 f"{sign}{kind}prompt_embeds"
@@ -236,6 +239,12 @@ class ClipText(PipelineText):
     last = 1
     """The hidden state that is read, counted from the end: see :class:`engine.models.clip.Reader`.
     """
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(pipe)
+        if "clip_skip" not in inspect.signature(pipe.encode_prompt).parameters:
+            kind = type(pipe).__name__
+            raise ModelError(f"{kind} is not supported: it reads texts in a way of its own.")
 
     def unheard(
         self, texts: Mapping[str, str | None], syntax: str

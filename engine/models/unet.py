@@ -190,6 +190,23 @@ class UNetNetwork(Network):
             )
 
 
+def unet_of(added: str | None) -> Callable[[Any], UNetNetwork]:
+    """What makes the network of a family whose UNets take ``added`` beside the text, diffusers'
+    ``addition_embed_type``; others' are refused.
+    """
+
+    def network(module: Any) -> UNetNetwork:
+        given = module.config.get("addition_embed_type")
+        if given != added:
+            raise ModelError(
+                f"the UNet is another family's: it takes {given or 'nothing'} beside the text "
+                f"(addition_embed_type), where this one's take {added or 'nothing'}."
+            )
+        return UNetNetwork(module)
+
+    return network
+
+
 def _numbered(tensors: Mapping[str, torch.Tensor], name: str) -> list[torch.Tensor]:
     """``name.0``, ``name.1``, ... as a list."""
     keys = takewhile(tensors.__contains__, (f"{name}.{i}" for i in count()))

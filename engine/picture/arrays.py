@@ -37,7 +37,8 @@ _TOLERANCE = 1e-5
 def array_of(source: object, name: str) -> tuple[NDArray[Any], bool]:
     """View an array or a tensor as a numpy array, and say whether its channels come first.
 
-    Tensors of any float type come back as float32 on the CPU; their layout is ``c h w``.
+    Tensors of any float type come back as float32 on the CPU; their layout is ``c h w``. Arrays
+    come back in the machine's order of bytes.
 
     Raises:
         InputError: Neither a numpy array nor a dense torch tensor, or not numeric, or empty.
@@ -63,7 +64,8 @@ def array_of(source: object, name: str) -> tuple[NDArray[Any], bool]:
         raise InputError(f"{name} is empty: shape {values.shape}")
     if values.dtype.kind not in "buif":
         raise InputError(f"{name} has the type {values.dtype}; numbers are needed")
-    return values, channels_first
+    # Files of other machines are read in their order of bytes; types are compared in this one's.
+    return values.astype(values.dtype.newbyteorder("="), copy=False), channels_first
 
 
 def channels_last(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +87,26 @@ def _step_end(value: Any, arguments: Mapping[str, Any], pipe: Any) -> Mapping[st
             "callback_on_step_end must be callable: function(pipe, step, timestep, kwargs)."
         )
     inputs = arguments.get("callback_on_step_end_tensor_inputs") or ("latents",)
+    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+        raise InputError(
+            f"callback_on_step_end_tensor_inputs must be a list of names, not {inputs!r}."
+        )
+    inputs = tuple(inputs)
     for name in inputs:
         if name not in _INPUTS:
             raise InputError(
                 f"callback_on_step_end_tensor_inputs takes {' and '.join(_INPUTS)}, not {name!r}."
             )
-    return {"callback": StepEnd(value, tuple(inputs), pipe)}
+    return {"callback": StepEnd(value, inputs, pipe)}
+
+
+def _return_dict(value: Any, _arguments: Mapping[str, Any], _pipe: Any) -> Mapping[str, Any]:
+    if value is not True:
+        raise InputError(
+            f"return_dict={value!r} is no setting: an EditResult is returned, and its pictures are "
+            "in .images."
+        )
+    return {}
 
 
 def _renamed(own: str) -> Callable[..., Mapping[str, Any]]:
@@ -110,7 +124,31 @@ _CONTROLS = (
     "{}= is diffusers' way to say it: give controls=Control(model, image, scale=..., start=..., "
     "end=...)."
 )
-_SECOND = "{}= is no setting: both text encoders read prompt= (and negative_prompt=)."
+_REFUSED: Mapping[str, tuple[str, ...]] = {
+    "both text encoders read prompt= (and negative_prompt=)": (
+        *("prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3"),
+    ),
+    "a result is as large as its picture is": ("height", "width"),
+    "give pictures as ip_adapter_image=": ("ip_adapter_image_embeds",),
+    "they are encoded where needed": ("masked_image_latents",),
+    "noise levels are the scheduler's: give num_inference_steps=, strength= and scheduler=, a name "
+    "or a diffusers scheduler with levels of its own": ("timesteps", "sigmas"),
+    "LoRAs and their weights are the model's, not an edit's: engine.load_lora(file, weight) or "
+    "engine.pipe.set_adapters(...)": (
+        *("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs"),
+    ),
+    "the network is told the size of the picture that it works on, uncropped": (
+        *("original_size", "target_size", "crops_coords_top_left", "negative_original_size"),
+        *("negative_target_size", "negative_crops_coords_top_left"),
+    ),
+    "a refiner is told diffusers' own scores, 6.0 and 2.5": (
+        *("aesthetic_score", "negative_aesthetic_score"),
+    ),
+    "callback= is called after every step, and chooses for itself": ("callback_steps",),
+    "guidance_scale= is the strength of guidance with a negative prompt": ("true_cfg_scale",),
+    "as many tokens are read as the model takes": ("max_sequence_length",),
+}
+"""What diffusers' pipelines take and an edit does not: what holds instead, and the names."""
 
 ALIASES: Mapping[str, Alias] = {
     alias.name: alias
@@ -130,21 +168,11 @@ ALIASES: Mapping[str, Alias] = {
                 *("control_guidance_end", "control_mode"),
             )
         ),
+        Alias("return_dict", _return_dict),
         *(
-            Alias(name, _instead(_SECOND.format(name)))
-            for name in ("prompt_2", "negative_prompt_2")
-        ),
-        *(
-            Alias(name, _instead(f"{name}= is no setting: a result is as large as its picture is."))
-            for name in ("height", "width")
-        ),
-        Alias(
-            "ip_adapter_image_embeds",
-            _instead("ip_adapter_image_embeds= is no setting: give pictures as ip_adapter_image=."),
-        ),
-        Alias(
-            "masked_image_latents",
-            _instead("masked_image_latents= is no setting: they are encoded where needed."),
+            Alias(name, _instead(f"{name}= is no setting: {instead}."))
+            for instead, names in _REFUSED.items()
+            for name in names
         ),
     )
 }

@@ -147,7 +147,7 @@ def _subject_of(path: Path, height: int, width: int) -> NDArray[np.bool_] | None
     place = path.with_name(f"{path.stem}{MARKED}.png")
     if not place.is_file():
         return None
-    marked = load_image(place).rgb.max(axis=2) > 127
+    marked: NDArray[np.bool_] = load_image(place).rgb.max(axis=2) > 127
     if marked.shape != (height, width):
         across, down = marked.shape[::-1]
         raise InputError(f"{str(place)!r} is {across} x {down} px, its picture {width} x {height}.")

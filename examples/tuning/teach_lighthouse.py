@@ -164,16 +164,20 @@ def main() -> None:
 
 
 def sheet(new: list[dict], old: list[dict], shown: dict) -> Image.Image:
-    """What was asked, before and after, of both."""
+    """What was asked, before and after: the new thing, and beside it what was known."""
     rows = []
-    for place, edits in (("new", new[:6]), ("old", old[:4])):
-        for i, edit in enumerate(edits):
+    for i in range(5):
+        row: list[tuple[Image.Image | None, str]] = []
+        for place, edits, at in (("new", new, i), ("old", old, 2 * i)):
+            edit = edits[at]
             holed = np.where(edit["mask"][..., None], np.uint8(128), edit["image"])
-            pictures = [holed, shown["before"][place][i], shown["after"][place][i]]
+            pictures = [holed, *(shown[name][place][at] for name in ("before", "after"))]
             texts = [edit["prompt"], "", ""]
-            cells = zip(pictures, texts, strict=True)
-            rows.append([(Image.fromarray(each), text) for each, text in cells])
-    return labelled_grid(rows, columns=["asked", "the model", "with the LoRA"])
+            row += [
+                (Image.fromarray(each), text) for each, text in zip(pictures, texts, strict=True)
+            ]
+        rows.append(row)
+    return labelled_grid(rows, columns=["asked", "the model", "with the LoRA"] * 2)
 
 
 if __name__ == "__main__":

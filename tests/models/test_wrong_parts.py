@@ -8,6 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    StableDiffusionPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+    StableDiffusionXLPipeline,
+)
 from safetensors.torch import save_file
 
 from controls import Control
@@ -76,6 +81,74 @@ def test_a_vae_of_other_latents():
     pipe = type(TINY["sd3"]())(**parts)
     with pytest.raises(ModelError, match="latents of 16 channels, and its VAE makes 4"):
         InpaintEngine.from_pipe(pipe)
+
+
+def swapped(pipeline=StableDiffusionXLPipeline, *, sdxl=True, **parts):
+    """A tiny pipeline with other parts."""
+    return pipeline(**{**tiny.modules(sdxl=sdxl), **parts})
+
+
+@pytest.mark.parametrize(
+    ("pipe", "line"),
+    [
+        (
+            lambda: swapped(StableDiffusionPipeline, sdxl=False, unet=tiny.unet()),
+            "StableDiffusionPipeline is not supported: the UNet is another family's: it takes text",
+        ),
+        (lambda: swapped(unet=tiny.unet(sdxl=False)), "it takes nothing beside the text"),
+        (
+            lambda: swapped(StableDiffusionXLInstructPix2PixPipeline, unet=tiny.unet(8)),
+            "^StableDiffusionXLInstructPix2PixPipeline is not supported: the UNet has 8 input",
+        ),
+        (
+            lambda: swapped(StableDiffusionXLInstructPix2PixPipeline),
+            "^StableDiffusionXLInstructPix2PixPipeline is not supported: it reads texts",
+        ),
+        (lambda: wrapped("unet"), "unet is wrapped in DataParallel.*: give its .module"),
+        (lambda: wrapped("text_encoder"), "text_encoder is wrapped in DataParallel"),
+    ],
+)
+def test_pipelines_put_together_wrongly(pipe, line):
+    with pytest.raises(ModelError, match=line):
+        InpaintEngine.from_pipe(pipe())
+
+
+def wrapped(name):
+    pipe = swapped()
+    setattr(pipe, name, torch.nn.DataParallel(getattr(pipe, name)))
+    return pipe
+
+
+@pytest.mark.parametrize("name", ["unet", "vae", "text_encoders"])
+@pytest.mark.parametrize("compat", [None, "diffusers"])
+def test_a_part_in_half_beside_others_in_whole(name, compat):
+    pipe = swapped()
+    parts = [part for key, part in pipe.components.items() if key.startswith(name.rstrip("s"))]
+    for part in parts:
+        part.to(torch.bfloat16)
+    model = InpaintEngine.from_pipe(pipe)
+    asked = {"strategy": "blend", "compat": compat, "num_inference_steps": 1}
+    made = tiny.edited(model, **asked, output_type="np").images
+    assert parts
+    assert np.isfinite(made).all()
+
+
+def test_an_inpainting_unet_of_another_type():
+    with pytest.raises(ModelError, match=r"in torch.float16 and the model's own in torch.float32"):
+        InpaintEngine.from_pipe(swapped(), tiny.unet(9).half())
+
+
+def test_no_texts_without_a_tokenizer():
+    pipe = swapped()
+    names = ("", "negative_", "pooled_", "negative_pooled_")
+    with torch.no_grad():
+        made = pipe.encode_prompt("a red house", device="cpu")
+    pipe.tokenizer = pipe.tokenizer_2 = None
+    model = InpaintEngine.from_pipe(pipe)
+    with pytest.raises(InputError, match=r"tokenizer is not loaded.*give prompt_embeds"):
+        tiny.edited(model)
+    embeds = {f"{name}prompt_embeds": each for name, each in zip(names, made, strict=True)}
+    tiny.edited(model, prompt="", num_inference_steps=1, **embeds)
 
 
 def test_a_vae_that_is_scaled_for_another_family(folder, tmp_path):

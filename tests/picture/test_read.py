@@ -125,6 +125,9 @@ def grey_forms() -> dict[str, Any]:
         "H W": grey,
         "H W 1": grey[:, :, None],
         "uint16": grey.astype(np.uint16) * 257,
+        "uint16 of another machine": (grey.astype(np.uint16) * 257).astype(
+            np.dtype(np.uint16).newbyteorder()
+        ),
         "float16": (np.dstack([grey] * 3) / 255).astype(np.float16),
         "float32": np.dstack([grey] * 3).astype(np.float32) / 255,
         "float64": np.dstack([grey] * 3)[None] / 255,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from engine import CancelledError, InputError
 from engine.request.aliases import ALIASES, own_names
 from engine.request.request import EditRequest
+from strategies import list_strategies, options_of
 from tests.kit import tiny
 
 
@@ -42,14 +53,40 @@ def test_both_names_of_a_setting_are_refused(own, theirs):
         own_names({**own, **theirs})
 
 
-@pytest.mark.parametrize("name", ["control_image", "prompt_2", "height"])
-def test_what_is_not_taken_is_named_with_what_to_give(name):
-    with pytest.raises(InputError, match=rf"\b{name}=.*(give|read|result)|give .*not {name}="):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("control_image", "prompt_2", "height", "timesteps", "sigmas", "cross_attention_kwargs"),
+        *("original_size", "crops_coords_top_left", "aesthetic_score", "callback_steps"),
+    ],
+)
+def test_what_is_not_taken_is_named_with_what_holds_instead(name):
+    with pytest.raises(InputError, match=rf"^{name}= is (no setting: \w+|diffusers' way).{{20}}"):
         own_names(request(**{name: object()}))
 
 
-def test_no_alias_is_a_setting():
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        *(StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline),
+        *(StableDiffusionXLImg2ImgPipeline, StableDiffusionXLControlNetInpaintPipeline),
+        *(StableDiffusionPipeline, StableDiffusionXLPipeline),
+    ],
+)
+def test_every_argument_of_diffusers_is_known(pipeline):
+    taken = set(inspect.signature(pipeline.__call__).parameters) - {"self", "kwargs"}
+    assert taken <= set(ALIASES) | set(EditRequest.__dataclass_fields__)
+
+
+def test_what_is_returned_is_no_choice():
+    assert own_names({"return_dict": True, "seed": 1}) == {"seed": 1}
+    with pytest.raises(InputError, match=r"return_dict=False is no setting: .*\.images"):
+        own_names({"return_dict": False})
+
+
+def test_no_alias_is_a_setting_or_a_strategys_option():
     assert not set(ALIASES) & set(EditRequest.__dataclass_fields__)
+    assert not set(ALIASES) & {each for name in list_strategies() for each in options_of(name)}
 
 
 class TestStepEnd:
@@ -87,14 +124,18 @@ class TestStepEnd:
         with pytest.raises(InputError, match="changed latents"):
             engine.edit(**request(callback_on_step_end=change))
 
-    def test_what_it_cannot_be_given_is_refused(self, engine):
-        with pytest.raises(InputError, match="'prompt_embeds'"):
-            engine.edit(
-                **request(
-                    callback_on_step_end=lambda *_: {},
-                    callback_on_step_end_tensor_inputs=["prompt_embeds"],
-                )
-            )
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            (["prompt_embeds"], "takes latents and denoised, not 'prompt_embeds'"),
+            ("latents", "must be a list of names, not 'latents'"),
+            (3, "must be a list of names, not 3"),
+        ],
+    )
+    def test_what_it_cannot_be_given_is_refused(self, inputs, message):
+        asked = {"callback_on_step_end": print, "callback_on_step_end_tensor_inputs": inputs}
+        with pytest.raises(InputError, match=message):
+            own_names(asked)
 
 
 class TestPrompts:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.models.family import Family
 from engine.models.layout import CONFIGS, Layout, Text
 from engine.models.text import ClipText, Prompt
-from engine.models.unet import TEXT, TEXT_MASK, UNET_CONTROLNETS, UNetNetwork
+from engine.models.unet import TEXT, TEXT_MASK, UNET_CONTROLNETS, unet_of
 from engine.types import Conditioning
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ SDXL = Family(
         "StableDiffusionXLInpaintPipeline",
     ),
     denoiser="unet",
-    network=UNetNetwork,
+    network=unet_of("text_time"),
     text=SDXLText,
     fits=_fits,
     may_have=_may_have,
