@@ -72,6 +72,8 @@ class Entry:
         """Keep hold of the jobs, which a ticket lets go of when it leaves."""
         if self.ticket.jobs:
             self.jobs = self.ticket.jobs
+        if self.ticket.left:
+            self.ticket.jobs = ()
 
     def told(self) -> Candidate:
         """For the result."""

@@ -102,9 +102,14 @@ class Ticket:
         return self._progress
 
     def release(self) -> None:
-        """Drop all that it needs to run."""
+        """Drop all that it needs to run; a candidate's jobs wait for their last judgement, which
+        may be the first one where a run is short.
+        """
         self._progress = self.progress
-        self.jobs, self.prepared = (), None
+        judged = self.prepared is not None and self.prepared.judged
+        if not (judged and self.state is State.FINISHED):
+            self.jobs = ()
+        self.prepared = None
 
     def finish_with(self, make: Callable[[], EditResult]) -> None:
         """Leave, finished but for what ``make`` does."""

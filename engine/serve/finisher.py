@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.errors import InputError
 from engine.models.formats.places import PLACES
 from engine.picture.metrics import METRICS, WITHOUT_TRUTH, Sample, measure
 from engine.picture.source import STANDARD_INPUT
-from engine.picture.write import write_image
+from engine.picture.write import is_transparent, write_image
 from engine.request.record import EditRecord
 from engine.serve.errors import NotFoundError
 from engine.serve.jobs import Job, JobState, Output
@@ -80,12 +81,15 @@ def encoded(
 
     Raises:
         NotFoundError: an unknown suffix.
+        InputError: JPEG, of a picture that is transparent somewhere.
         OutputError: the format cannot hold the picture.
     """
     if suffix not in FORMATS:
         raise NotFoundError(f"no format {suffix!r}; there are {', '.join(FORMATS)}.")
     kind = FORMATS[suffix][0]
     file = BytesIO()
+    if kind == "JPEG" and is_transparent(picture):
+        raise InputError("JPEG holds no transparency, and this picture has some: ask for png.")
     if quality is not None and kind in {"JPEG", "WEBP"}:
         flat = picture if kind == "WEBP" else picture.convert("RGB")
         flat.save(file, kind, quality=quality)

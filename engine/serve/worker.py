@@ -18,6 +18,7 @@ from dataclasses import replace
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from engine.edit.advice import advise
 from engine.errors import CancelledError
 from engine.runtime.contest import Contest
 from engine.serve.errors import BusyError, LeavingError
@@ -168,6 +169,8 @@ class Worker(threading.Thread):
 
     def _run_of(self, request: EditRequest, memory: Renders | None) -> Running:
         """A ticket, or several of which the best are kept."""
+        if request.advised and memory is None:
+            request = advise(request, self.engine.backbone).applied(request)
         if request.chooses and memory is None:
             return Contest(self._fore, request, queued=False)
         return self._fore.prepare([request], memory)[0]
@@ -270,8 +273,12 @@ class Worker(threading.Thread):
             return
         moved = 0
         for job in list(self.running):
-            if self._runtime(job) is runtime:
+            if self._runtime(job) is not runtime:
+                continue
+            try:
                 moved += self._follow(job)
+            except Exception as error:  # noqa: BLE001 - this job's alone: the loop goes on
+                self._end(job, error)
         self.rate.add(moved, perf_counter() - began)
 
     def _follow(self, job: Job) -> int:

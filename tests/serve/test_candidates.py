@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from engine.runtime.contest import Contest
 from tests.kit.serving import SETTINGS, edited, ended, form, pixels
 
 CHOICE = {"candidates": 4, "keep": 2, "num_inference_steps": 5}
@@ -69,3 +70,23 @@ def test_a_session_says_that_it_does_not_choose(client, scene):
         )
     assert answer.status_code == 400
     assert "candidates" in answer.json()["error"]["message"]
+
+
+def test_a_fault_while_they_are_judged_ends_their_job_alone(client, scene, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Contest, "advance", broken)
+        job = client.post("/api/jobs", files=scene.files, data=form(**CHOICE)).json()["id"]
+        assert ended(client, job)["state"] == "failed"
+    job = client.post("/api/jobs", files=scene.files, data=form()).json()["id"]
+    assert ended(client, job)["state"] == "finished"
+
+
+def test_what_is_measured_to_be_best_may_be_asked_for(client, scene):
+    settings = form(strategy="auto", num_inference_steps=1)
+    job = client.post("/api/jobs", files=scene.files, data=settings).json()["id"]
+    told = ended(client, job)
+    assert told["state"] == "finished"
+    assert len(told["candidates"]) > 1

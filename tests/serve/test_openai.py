@@ -3,6 +3,7 @@
 import base64
 import io
 
+import cv2
 import numpy as np
 import openai
 import pytest
@@ -130,3 +131,68 @@ def test_vllm_omnis_names(client, scene, expected):
     assert answer.status_code == 200, answer.text
     got = pixels(base64.b64decode(answer.json()["data"][0]["b64_json"]))
     assert np.array_equal(got, expected(mask=mask)[0])
+
+
+def test_pictures_of_other_kinds(client, scene):
+    """A photo on its side, one of 16 bits, and one with holes, each at another size or format."""
+    alpha = np.full((128, 128), 255, np.uint8)
+    alpha[40:90, 40:90] = 0
+
+    def asked(picture, status=200, **more):
+        answer = client.post(
+            "/v1/images/edits",
+            data={"prompt": "snow", "num_inference_steps": 1, "seed": 1, **more},
+            files={"image": picture, "mask": png(np.dstack([scene.image, alpha]))},
+        )
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def opened(answer):
+        return Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"])))
+
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x112] = 6
+    lying = Image.fromarray(scene.image).transpose(Image.Transpose.ROTATE_90)
+    lying.save(file, "PNG", exif=exif)
+    same = asked(scene.picture, size="64x64")
+    turned = asked(file.getvalue(), size="64x64")
+    assert np.array_equal(np.asarray(opened(turned)), np.asarray(opened(same)))
+
+    deep = np.asarray(scene.image).astype(np.uint16) * 257 + 100
+    written = cv2.imencode(".png", deep[:, :, ::-1])[1].tobytes()
+    sent = base64.b64decode(asked(written, size="64x64")["data"][0]["b64_json"])
+    small = cv2.imdecode(np.frombuffer(sent, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert small.dtype == np.uint16
+    plain = np.asarray(opened(same)).astype(int)
+    # Where nothing is repainted: the same photo to one level of 8 bits, which Pillow rounds twice.
+    assert np.abs(small[:8, :, ::-1].astype(int) - plain[:8] * 257 - 100).max() < 2 * 257
+
+    holes = np.dstack([scene.image, np.full((128, 128), 255, np.uint8)])
+    holes[:20, :, 3] = 0
+    refused = asked(png(holes), 400, output_format="jpeg", output_compression=80)
+    assert "JPEG holds no transparency" in refused["error"]["message"]
+    assert asked(png(holes))["background"] == "transparent"
+    assert same["background"] == "opaque"
+
+
+def test_settings_of_forms(client, scene, mask):
+    def answered(**more):
+        return client.post(
+            "/v1/images/edits",
+            data={"prompt": "snow", "num_inference_steps": 1, **more},
+            files={"image": scene.picture, "mask": mask},
+        )
+
+    wider = answered(expand="0,0,32,0").json()
+    assert wider["size"] == answered(expand="[0,0,32,0]").json()["size"] == "160x128"
+    for more, words in (
+        ({"expand": "8"}, "expand must be a list of 4 numbers"),
+        ({"expand": "abc"}, "expand must be a list of 4 numbers"),
+        ({"response_format": "xyz"}, "b64_json or url"),
+    ):
+        answer = answered(**more)
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]["message"]
+    answer = answered(strategy="auto")
+    assert answer.status_code == 200, answer.text

@@ -19,6 +19,7 @@ from PIL import Image
 
 from engine.errors import CancelledError, InputError
 from engine.picture.map_files import AlphaRule, load_strength_map
+from engine.picture.write import is_transparent
 from engine.request import infotext
 from engine.request.field import Range, check_number
 from engine.request.request import EditRequest
@@ -106,19 +107,21 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     source, size = wire.picture(data, "init_images", limits)
     arguments: dict[str, Any] = {"image": source, **_settings(body, limits)}
     strength_map = _map(body, size, service)
-    full = bool(body.get("inpaint_full_res", True)) and bool(body.get("mask"))
+    full = _flag(body, "inpaint_full_res", True) and bool(body.get("mask"))
+    canvas = size
     if not full and (target := _target(body, size, service)) != size:
+        canvas = target
         box = _part(body, size, target)
         arguments["image"] = wire.resized(source, "init_images", target, box)
-        # Pillow's box may lie between pixels; BOX is its area average
-        soft = Image.fromarray(strength_map).resize(target, Image.Resampling.BOX, box=box)
+        # Pillow's box may lie between pixels, and its bilinear filter averages where it shrinks
+        soft = Image.fromarray(strength_map).resize(target, Image.Resampling.BILINEAR, box=box)
         strength_map = np.asarray(soft).clip(0, 1)
     arguments["strength_map"] = strength_map
     arguments |= {"region": "mask" if full else "full"}
     if full:
         arguments["padding"] = _number(body, "inpaint_full_res_padding", 0, 0, 16384, whole=True)
     arguments |= wire.settings(_own(body), limits, service.adapters)
-    wire.check_canvas(size, arguments, limits)
+    wire.check_canvas(canvas, arguments, limits)
     request = EditRequest.read(arguments)
     return Job({"": request}, nbytes=len(data), measured=False, previews=0.5)
 
@@ -154,23 +157,22 @@ def _map(body: dict[str, Any], size: tuple[int, int], service: Service) -> Any:
     source, mask_size = wire.picture(wire.from_base64(text, "mask"), "mask", service.limits)
     mask = wire.decoded(source, "mask")
     # strokes on an empty layer count by their opacity, as in A1111
-    channel: AlphaRule = "alpha" if _is_transparent(mask) else "auto"
+    channel: AlphaRule = "alpha" if is_transparent(mask) else "auto"
     strength: Any = load_strength_map(mask, mask_size, alpha=channel, snap=0.0)
     if mask_size != size:  # of any aspect, as A1111 takes it
         strength = cv2.resize(strength, size, interpolation=cv2.INTER_LINEAR)
     if _number(body, "inpainting_mask_invert", 0, 0, 1, whole=True):
         strength = np.float32(1) - strength
-    blur = _number(body, "mask_blur", 4.0, 0, 512)
-    if blur:
-        side = 2 * int(2.5 * blur + 0.5) + 1  # A1111's kernel
-        strength = cv2.GaussianBlur(strength, (side, side), blur)
+    both = body.get("mask_blur")
+    across, down = (
+        _number(body, "mask_blur" if both is not None else name, 4.0, 0, 512)
+        for name in ("mask_blur_x", "mask_blur_y")
+    )
+    if across or down:
+        sides = [2 * int(2.5 * each + 0.5) + 1 for each in (across, down)]  # A1111's kernels
+        # a kernel of one pixel does nothing, and OpenCV takes a sigma of 0 for none given
+        strength = cv2.GaussianBlur(strength, sides, across or 1e-6, sigmaY=down or 1e-6)
     return np.asarray(strength).clip(0, 1)
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    if not image.has_transparency_data:
-        return False
-    return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
 
 
 def _target(body: dict[str, Any], size: tuple[int, int], service: Service) -> tuple[int, int]:
@@ -217,6 +219,16 @@ def _own(body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, list) or not isinstance(arguments[0], dict):
         raise InputError("softpaint's args must be a list with one object.")
     return dict(arguments[0])
+
+
+def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
+    """Yes or no, which A1111 takes as a number too."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if value not in (0, 1):
+        raise InputError(f"{name} must be true or false, not {value!r}.")
+    return bool(value)
 
 
 def _seed(body: dict[str, Any]) -> Any:
