@@ -47,7 +47,8 @@ def models() -> None:
 @app.command()
 def show(
     png: Annotated[
-        Path, typer.Argument(metavar="PNG", help="A result of `softpaint edit`, or - for its bytes.")
+        Path,
+        typer.Argument(metavar="PNG", help="A result of `softpaint edit`; - is stdin."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
 ) -> None:

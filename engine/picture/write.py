@@ -27,7 +27,14 @@ from engine.picture.tiff import write_tiff
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check_fits", "check_writable", "save_image", "write_image", "write_text"]
+__all__ = [
+    "check_fits",
+    "check_writable",
+    "is_transparent",
+    "save_image",
+    "write_image",
+    "write_text",
+]
 
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
 _OPAQUE: Final = frozenset({"JPEG"})
@@ -117,7 +124,7 @@ def write_image(
             f"cannot write {str(name)!r}: an image of mode {image.mode!r} is none of "
             f"{', '.join(_MODES)}"
         )
-    if format_ in _OPAQUE and _is_transparent(image):
+    if format_ in _OPAQUE and is_transparent(image):
         raise OutputError(_no_alpha(name))
     _check_size(name, format_, image.size, error=OutputError)
     deep = sixteen_bits(image) if format_ in {"PNG", "TIFF"} else None
@@ -261,21 +268,11 @@ def _no_alpha(name: FilePath) -> str:
     return f"cannot write {str(name)!r}: JPEG holds no transparency; use .png or .webp"
 
 
-def _is_transparent(image: Image.Image) -> bool:
+def is_transparent(image: Image.Image) -> bool:
     """Say whether any pixel is not fully opaque."""
     if not image.has_transparency_data:
         return False
     return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """The image without transparency, laid on white as browsers show it, with its ``info``."""
-    if not _is_transparent(image):
-        return image
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image.convert("RGBA"))
-    white.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    return _of_mode(white, "L" if image.mode == "LA" else "RGB")
 
 
 def _of_mode(image: Image.Image, mode: str) -> Image.Image:

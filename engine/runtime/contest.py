@@ -69,9 +69,12 @@ class Entry:
         """It has its picture, but for the last touches."""
         return self.ticket.state is State.FINISHED
 
-    def watch(self, jobs: Sequence[Job]) -> None:
+    def watch(self) -> None:
         """Keep hold of the jobs, which a ticket lets go of when it leaves."""
-        self.jobs = jobs
+        if self.ticket.jobs:
+            self.jobs = self.ticket.jobs
+        if self.ticket.left:
+            self.ticket.jobs = ()
 
     def told(self) -> Candidate:
         """For the result."""
@@ -129,9 +132,7 @@ class Contest:
         for number, (each, ticket) in enumerate(zip(several, tickets, strict=True)):
             assert ticket.prepared is not None  # noqa: S101 - it has not left
             ticket.prepared.judged = True
-            entry = Entry(number, each, ticket, ticket.prepared)
-            ticket.started = entry.watch
-            self.entries.append(entry)
+            self.entries.append(Entry(number, each, ticket, ticket.prepared))
         self._check()
         if queued:
             runtime.queue(tickets)
@@ -157,6 +158,8 @@ class Contest:
 
     def advance(self) -> None:
         """Judge those that have come far enough, and let the worse leave."""
+        for entry in self.entries:
+            entry.watch()
         if self._cancelled is not None:
             self.abort()
             return

@@ -77,8 +77,6 @@ class Ticket:
         """It leaves when the step that runs has ended."""
         self.held = False
         """It waits, see :meth:`Runtime.hold`."""
-        self.started: Callable[[Sequence[Job]], None] | None = None
-        """Is given the jobs when they start: a short run may have left after one step."""
         self._progress = Progress(0, prepared.steps)
         self._finish: Callable[[], EditResult] | None = None
 
@@ -104,9 +102,14 @@ class Ticket:
         return self._progress
 
     def release(self) -> None:
-        """Drop all that it needs to run."""
+        """Drop all that it needs to run; a candidate's jobs wait for their last judgement, which
+        may be the first one where a run is short.
+        """
         self._progress = self.progress
-        self.jobs, self.prepared = (), None
+        judged = self.prepared is not None and self.prepared.judged
+        if not (judged and self.state is State.FINISHED):
+            self.jobs = ()
+        self.prepared = None
 
     def finish_with(self, make: Callable[[], EditResult]) -> None:
         """Leave, finished but for what ``make`` does."""
@@ -299,8 +302,6 @@ class Runtime:
             for job in jobs:
                 job.owner = ticket
             ticket.jobs, ticket.state = jobs, State.RUNNING
-            if ticket.started is not None:
-                ticket.started(jobs)
             self._loop.submit(jobs)
             self._running.append(self._queue.popleft())
         return left

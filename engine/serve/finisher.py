@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.errors import InputError
 from engine.models.formats.places import PLACES
 from engine.picture.metrics import METRICS, WITHOUT_TRUTH, Sample, measure
 from engine.picture.source import STANDARD_INPUT
-from engine.picture.write import on_white, write_image
+from engine.picture.write import is_transparent, write_image
 from engine.request.record import EditRecord
 from engine.serve.errors import NotFoundError
 from engine.serve.jobs import Job, JobState, Output
@@ -73,21 +74,22 @@ def encoded(
     """A picture's file.
 
     Args:
-        picture: as a result has it; in a JPEG what is transparent is white.
+        picture: as a result has it.
         suffix: one of :data:`FORMATS`.
         record: what is written beside the pixels.
         quality: 0 to 100, of JPEG and WebP; None is the engine's own (95, and lossless).
 
     Raises:
         NotFoundError: an unknown suffix.
+        InputError: JPEG, of a picture that is transparent somewhere.
         OutputError: the format cannot hold the picture.
     """
     if suffix not in FORMATS:
         raise NotFoundError(f"no format {suffix!r}; there are {', '.join(FORMATS)}.")
     kind = FORMATS[suffix][0]
     file = BytesIO()
-    if kind == "JPEG":
-        picture = on_white(picture)
+    if kind == "JPEG" and is_transparent(picture):
+        raise InputError("JPEG holds no transparency, and this picture has some: ask for png.")
     write_image(
         file,
         picture,

@@ -12,21 +12,25 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
 from PIL import Image
 
 from controls import list_annotators, list_controls
 from engine.errors import InputError, UnknownNameError
+from engine.picture.deep import shallow
 from engine.picture.opening import DECODE_ERRORS, open_upright
+from engine.picture.read import Picture, load_image
 from engine.picture.source import OWN_ALPHA, STANDARD_INPUT, Source
 from engine.request.aliases import ALIASES
 from engine.request.field import Field, Group, Names, fields_of
 from engine.request.fields import Fields
 from engine.request.regions import read_regions
+from engine.request.texts import value_of
 from engine.serve.errors import TooLargeError
 from engine.serve.references import SETTING as REFERENCES
 from engine.serve.references import reference, references
@@ -112,18 +116,37 @@ def resized(
     what: str,
     size: tuple[int, int],
     box: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
+) -> Image.Image | Picture:
     """A picture as it is seen, or its part ``box`` (left, top, right, bottom), at ``size`` (width,
-    height); numbered colours become real ones, which can be interpolated.
+    height), with all its bits; numbered colours become real ones, which can be interpolated.
 
     Raises:
         InputError: as :func:`decoded` does.
     """
     image = decoded(source, what)
+    if image.mode in {"RGB", "RGBA"} and (picture := load_image(source)).deep is not None:
+        return _deep_resized(picture, size, box)
     if image.mode in {"P", "PA", "1"}:  # numbers of colours have nothing between them
         colours = "RGBA" if image.has_transparency_data else "RGB"
         image = image.convert("L" if image.mode == "1" else colours)
     return image.resize(size, Image.Resampling.LANCZOS, box=box)
+
+
+def _deep_resized(
+    picture: Picture, size: tuple[int, int], box: tuple[float, float, float, float] | None
+) -> Picture:
+    """The same of 16 bits a channel: Pillow resizes one channel of floats at a time."""
+    channels = [
+        np.asarray(
+            Image.fromarray(channel.astype(np.float32)).resize(
+                size, Image.Resampling.LANCZOS, box=box
+            )
+        )
+        for channel in np.moveaxis(picture.deepest, 2, 0)
+    ]
+    deep = np.stack(channels, 2).round().clip(0, 65535).astype(np.uint16)
+    alpha = shallow(deep[:, :, 3]) if deep.shape[2] == 4 else None
+    return replace(picture, rgb=shallow(deep[:, :, :3]), alpha=alpha, deep=deep, orientation=1)
 
 
 def grey_map(source: Source, what: str = "map") -> NDArray[np.float32]:
@@ -189,7 +212,7 @@ def settings(
 
 def read_texts(given: Mapping[str, str]) -> dict[str, Any]:
     """A form's fields, which are texts, as the values that their settings take."""
-    return {name: _read(name, text) for name, text in given.items()}
+    return {name: value_of(name, text) for name, text in given.items()}
 
 
 def from_json(text: str, what: str = "settings") -> dict[str, Any]:
@@ -205,21 +228,6 @@ def from_json(text: str, what: str = "settings") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{what} must be a JSON object.")
     return value
-
-
-def _read(name: str, text: str) -> Any:
-    """A form's text as the value that its setting takes."""
-    field = FIELDS.get(name)
-    if field is not None and (field.kind is str or name in {"prompt", "strategy", *IMAGES}):
-        return text
-    if field is not None and (get_origin(field.kind) is Literal or field.names is not None):
-        return text
-    if field is not None and get_origin(field.kind) is tuple and not text.lstrip().startswith("["):
-        text = f"[{text}]"  # with commas only, as on the command line
-    try:
-        return json.loads(text.lower() if text in {"True", "False", "None"} else text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _value(field: Field, value: Any, limits: Limits, adapters: Sequence[str]) -> Any:
@@ -239,7 +247,10 @@ def _value(field: Field, value: Any, limits: Limits, adapters: Sequence[str]) ->
     if field.names is not None:
         return _listed(field.names, value)
     kind = field.kind
-    if get_origin(kind) is tuple and isinstance(value, list):
+    if get_origin(kind) is tuple:
+        count = len(get_args(kind))
+        if not isinstance(value, list) or len(value) != count:
+            raise InputError(f"{name} must be a list of {count} numbers, not {value!r}.")
         value = tuple(value)
     elif kind not in {bool, int, float} and get_origin(kind) not in {Literal, tuple}:
         raise InputError(f"{name} is not taken by the service.")
@@ -283,12 +294,13 @@ def _text(name: str, value: Any, limits: Limits) -> str:
 
 
 def _strategy(value: Any) -> str:
-    """A strategy's name, of registered parts and controls only; several with commas; ``auto``."""
+    """A strategy's name, of registered parts and controls only, several with commas, or auto."""
     if not isinstance(value, str):
         raise InputError("strategy must be a name.")
+    if value == "auto":
+        return value
     known = {*list_strategies(), *list_controls()}
-    parts = [] if value == "auto" else value.replace(",", "+").split("+")
-    for part in map(str.strip, parts):
+    for part in map(str.strip, value.replace(",", "+").split("+")):
         if part not in known:
             raise UnknownNameError("strategy", part, ["auto", *list_strategies()])
     return value

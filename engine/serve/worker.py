@@ -270,8 +270,12 @@ class Worker(threading.Thread):
             return
         moved = 0
         for job in list(self.running):
-            if self._runtime(job) is runtime:
+            if self._runtime(job) is not runtime:
+                continue
+            try:
                 moved += self._follow(job)
+            except Exception as error:  # noqa: BLE001 - this job's alone: the loop goes on
+                self._end(job, error)
         self.rate.add(moved, perf_counter() - began)
 
     def _follow(self, job: Job) -> int:

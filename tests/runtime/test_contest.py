@@ -47,6 +47,12 @@ def pixels(picture):
 # --- the halving ---------------------------------------------------------------------------------
 
 
+def test_a_run_of_one_step_is_judged_at_its_end(engine):
+    result = chosen(engine, candidates=3, num_inference_steps=1)
+    assert [len(each.judged) for each in result.candidates] == [1, 1, 1]
+    assert len(result.images) == 1
+
+
 def test_the_worse_half_leaves_at_each_share(engine):
     result = chosen(engine, seed=3)
     left = [each.left_at for each in result.candidates]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from engine.runtime.contest import Contest
 from tests.kit.serving import SETTINGS, edited, ended, form, pixels
 
 CHOICE = {"candidates": 4, "keep": 2, "num_inference_steps": 5}
@@ -71,16 +72,27 @@ def test_a_session_says_that_it_does_not_choose(client, scene):
     assert "candidates" in answer.json()["error"]["message"]
 
 
-def test_what_is_advised_is_done_here_too(client, scene, pocket):
-    own = edited(pocket, **scene.arguments, **SETTINGS | {"strategy": "auto"})
-    job = client.post("/api/jobs", files=scene.files, data=form(strategy="auto")).json()["id"]
-    (result,) = ended(client, job)["results"]
-    assert result["seed"] == own.seeds[0]
-    shown = pixels(client.get(result["url"]).content).astype(int)
-    assert np.abs(shown - np.asarray(own.picture(0))).max() <= 1
+def test_a_fault_while_they_are_judged_ends_their_job_alone(client, scene, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Contest, "advance", broken)
+        job = client.post("/api/jobs", files=scene.files, data=form(**CHOICE)).json()["id"]
+        assert ended(client, job)["state"] == "failed"
+    job = client.post("/api/jobs", files=scene.files, data=form()).json()["id"]
+    assert ended(client, job)["state"] == "finished"
+
+
+def test_what_is_measured_to_be_best_may_be_asked_for(client, scene):
+    settings = form(strategy="auto", num_inference_steps=1)
+    job = client.post("/api/jobs", files=scene.files, data=settings).json()["id"]
+    told = ended(client, job)
+    assert told["state"] == "finished"
+    assert len(told["candidates"]) > 1
 
 
 def test_several_strategies_are_tried_by_name(client, scene):
-    asked = form(strategy="blend,differential")
+    asked = form(strategy="blend,differential", num_inference_steps=1)
     job = client.post("/api/jobs", files=scene.files, data=asked).json()["id"]
     assert len(ended(client, job)["candidates"]) == 2

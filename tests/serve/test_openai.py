@@ -3,12 +3,14 @@
 import base64
 import io
 
+import cv2
 import numpy as np
 import openai
 import pytest
 from PIL import Image, ImageCms
 
 from engine.picture.source import Source
+from engine.request.record import EditRecord
 from tests.kit.serving import SETTINGS, edited, pixels, png
 
 EXTRA = {name: value for name, value in SETTINGS.items() if name != "prompt"}
@@ -132,37 +134,81 @@ def test_vllm_omnis_names(client, scene, expected):
     assert np.array_equal(got, expected(mask=mask)[0])
 
 
-def test_a_canvas_is_written_as_on_the_command_line(sdk, scene):
-    def asked(expand):
-        return sdk.images.edit(
-            image=("p.png", scene.picture), prompt="snow", extra_body={**EXTRA, "expand": expand}
+def test_pictures_of_other_kinds(client, scene):
+    """A photo on its side, one of 16 bits, and one with holes, each at another size or format."""
+    alpha = np.full((128, 128), 255, np.uint8)
+    alpha[40:90, 40:90] = 0
+
+    def asked(picture, status=200, **more):
+        answer = client.post(
+            "/v1/images/edits",
+            data={"prompt": "snow", "num_inference_steps": 1, "seed": 1, **more},
+            files={"image": picture, "mask": png(np.dstack([scene.image, alpha]))},
+        )
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def opened(answer):
+        return Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"])))
+
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x112] = 6
+    lying = Image.fromarray(scene.image).transpose(Image.Transpose.ROTATE_90)
+    lying.save(file, "PNG", exif=exif)
+    same = asked(scene.picture, size="64x64")
+    turned = asked(file.getvalue(), size="64x64")
+    assert np.array_equal(np.asarray(opened(turned)), np.asarray(opened(same)))
+
+    deep = np.asarray(scene.image).astype(np.uint16) * 257 + 100
+    written = cv2.imencode(".png", deep[:, :, ::-1])[1].tobytes()
+    sent = base64.b64decode(asked(written, size="64x64")["data"][0]["b64_json"])
+    small = cv2.imdecode(np.frombuffer(sent, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert small.dtype == np.uint16
+    plain = np.asarray(opened(same)).astype(int)
+    # Where nothing is repainted: the same photo to one level of 8 bits, which Pillow rounds twice.
+    assert np.abs(small[:8, :, ::-1].astype(int) - plain[:8] * 257 - 100).max() < 2 * 257
+
+    holes = np.dstack([scene.image, np.full((128, 128), 255, np.uint8)])
+    holes[:20, :, 3] = 0
+    refused = asked(png(holes), 400, output_format="jpeg", output_compression=80)
+    assert "JPEG holds no transparency" in refused["error"]["message"]
+    assert asked(png(holes))["background"] == "transparent"
+    assert same["background"] == "opaque"
+
+
+def test_settings_of_forms(client, scene, mask):
+    def answered(**more):
+        return client.post(
+            "/v1/images/edits",
+            data={"prompt": "snow", "num_inference_steps": 1, **more},
+            files={"image": scene.picture, "mask": mask},
         )
 
-    assert shown(asked("0,0,32,0")).shape == (128, 160, 3)
-    for wrong in ("8", "1,2,3", "wide", "[1, 2]"):
-        with pytest.raises(openai.BadRequestError, match=r"expand must be \(left, top"):
-            asked(wrong)
+    wider = answered(expand="0,0,32,0").json()
+    assert wider["size"] == answered(expand="[0,0,32,0]").json()["size"] == "160x128"
+    for more, words in (
+        ({"expand": "8"}, "expand must be a list of 4 numbers"),
+        ({"expand": "abc"}, "expand must be a list of 4 numbers"),
+        ({"response_format": "xyz"}, "b64_json or url"),
+    ):
+        answer = answered(**more)
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]["message"]
+    answer = answered(strategy="auto")
+    assert answer.status_code == 200, answer.text
 
 
-def test_a_jpeg_of_a_transparent_picture_lies_on_white(sdk, scene):
-    clear = np.full((128, 128), 255, np.uint8)
-    clear[:, :20] = 0
-    hidden = scene.image.copy()
-    hidden[:, :20] = 0
+def test_a_jpeg_keeps_profile_and_record_at_any_quality(client, scene, mask):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     file = io.BytesIO()
-    Image.fromarray(np.dstack([hidden, clear])).save(file, "PNG", icc_profile=profile)
-    mask = np.full((128, 128, 4), 255, np.uint8)
-    mask[60:100, 60:100, 3] = 0
-    for quality in ({}, {"output_compression": 90}):
-        answer = sdk.images.edit(
-            image=("p.png", file.getvalue()),
-            mask=("m.png", png(mask)),
-            prompt="snow",
-            output_format="jpeg",
-            extra_body=EXTRA,
-            **quality,
+    Image.fromarray(scene.image).save(file, "PNG", icc_profile=profile)
+    for quality in ({}, {"output_compression": "70"}):
+        answer = client.post(
+            "/v1/images/edits",
+            data={"prompt": "snow", "num_inference_steps": 1, "output_format": "jpeg", **quality},
+            files={"image": file.getvalue(), "mask": mask},
         )
-        jpeg = Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json)))
-        assert (jpeg.format, jpeg.mode, jpeg.info["icc_profile"]) == ("JPEG", "RGB", profile)
-        assert np.asarray(jpeg)[:, :12].min() > 240
+        data = base64.b64decode(answer.json()["data"][0]["b64_json"])
+        assert Image.open(io.BytesIO(data)).info["icc_profile"] == profile
+        assert EditRecord.read(Source("a.jpg", data)).edit["prompt"] == "snow"

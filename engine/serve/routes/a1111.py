@@ -21,6 +21,7 @@ from PIL import Image
 
 from engine.errors import CancelledError, InputError
 from engine.picture.map_files import load_strength_map
+from engine.picture.write import is_transparent
 from engine.request import infotext
 from engine.request.field import Range, check_number
 from engine.serve import wire
@@ -111,12 +112,14 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     source, size = wire.picture(data, "init_images", limits)
     arguments: dict[str, Any] = {"image": source, **_settings(body, limits)}
     strength_map = _map(body, size, service)
-    full = _flag(body, "inpaint_full_res", default=True) and bool(body.get("mask"))
+    full = _flag(body, "inpaint_full_res", True) and bool(body.get("mask"))
+    canvas = size
     if not full and (target := _target(body, size, service)) != size:
+        canvas = target
         box = _part(body, size, target)
         arguments["image"] = wire.resized(source, "init_images", target, box)
-        # Pillow's box may lie between pixels; BOX is its area average
-        soft = Image.fromarray(strength_map).resize(target, Image.Resampling.BOX, box=box)
+        # Pillow's box may lie between pixels, and its bilinear filter averages where it shrinks
+        soft = Image.fromarray(strength_map).resize(target, Image.Resampling.BILINEAR, box=box)
         strength_map = np.asarray(soft).clip(0, 1)
     arguments["strength_map"] = strength_map
     arguments |= {"region": "mask" if full else "full"}
@@ -131,7 +134,7 @@ def _job(body: dict[str, Any], service: Service) -> Job:
             arguments.pop(own)  # a few-step checkpoint has its own
     arguments |= wire.settings(_own(body), limits, service.adapters)
     request = service.engine.read(arguments)
-    wire.check_canvas(size, request, limits)
+    wire.check_canvas(canvas, request, limits)
     return Job({"": request}, nbytes=len(data), measured=False, previews=0.5)
 
 
@@ -166,28 +169,22 @@ def _map(body: dict[str, Any], size: tuple[int, int], service: Service) -> Any:
     source, mask_size = wire.picture(wire.from_base64(text, "mask"), "mask", service.limits)
     mask = wire.decoded(source, "mask")
     # strokes on an empty layer count by their opacity, as in A1111
-    channel: AlphaRule = "alpha" if _is_transparent(mask) else "auto"
+    channel: AlphaRule = "alpha" if is_transparent(mask) else "auto"
     strength: Any = load_strength_map(mask, mask_size, alpha=channel, snap=0.0)
     if mask_size != size:  # of any aspect, as A1111 takes it
         strength = cv2.resize(strength, size, interpolation=cv2.INTER_LINEAR)
     if _number(body, "inpainting_mask_invert", 0, 0, 1, whole=True):
         strength = np.float32(1) - strength
-    both = _number(body, "mask_blur", None, 0, 512)  # comes before one for each direction
+    both = body.get("mask_blur")
     across, down = (
-        _number(body, name, 4.0, 0, 512) if both is None else both
+        _number(body, "mask_blur" if both is not None else name, 4.0, 0, 512)
         for name in ("mask_blur_x", "mask_blur_y")
     )
     if across or down:
-        sides = tuple(2 * int(2.5 * blur + 0.5) + 1 for blur in (across, down))  # A1111's kernel
-        least = 1e-6  # 0 is a width that OpenCV chooses; a side of 1 px blurs nothing
-        strength = cv2.GaussianBlur(strength, sides, max(across, least), sigmaY=max(down, least))
+        sides = [2 * int(2.5 * each + 0.5) + 1 for each in (across, down)]  # A1111's kernels
+        # a kernel of one pixel does nothing, and OpenCV takes a sigma of 0 for none given
+        strength = cv2.GaussianBlur(strength, sides, across or 1e-6, sigmaY=down or 1e-6)
     return np.asarray(strength).clip(0, 1)
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    if not image.has_transparency_data:
-        return False
-    return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
 
 
 def _target(body: dict[str, Any], size: tuple[int, int], service: Service) -> tuple[int, int]:
@@ -236,6 +233,16 @@ def _own(body: dict[str, Any]) -> dict[str, Any]:
     return dict(arguments[0])
 
 
+def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
+    """Yes or no, which A1111 takes as a number too."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if value not in (0, 1):
+        raise InputError(f"{name} must be true or false, not {value!r}.")
+    return bool(value)
+
+
 def _seed(body: dict[str, Any]) -> Any:
     """Its seed, which JavaScript's clients may write as a float; none is -1."""
     seed = _parsed(body.get("seed"))
@@ -252,24 +259,8 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def _flag(body: dict[str, Any], name: str, *, default: bool) -> bool:
-    """A flag, also as a number or text."""
-    value = body.get(name)
-    if value is None:
-        return default
-    if isinstance(value, str):
-        return value.lower() not in {"false", "0", "no", "off", ""}
-    return bool(value)
-
-
 def _number(
-    body: dict[str, Any],
-    name: str,
-    default: float | None,
-    low: float,
-    high: float,
-    *,
-    whole: bool = False,
+    body: dict[str, Any], name: str, default: float, low: float, high: float, *, whole: bool = False
 ) -> Any:
     """A number of the body."""
     value = _parsed(body.get(name))
@@ -313,7 +304,7 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
             for output in job.outputs
         ],
     }
-    wanted = pictures if _flag(body, "send_images", default=True) else []
+    wanted = pictures if _flag(body, "send_images", True) else []
     return {
         "images": [base64.b64encode(each).decode() for each in wanted],
         "parameters": _shown(body),

@@ -17,7 +17,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from engine.errors import InputError
+from engine.picture.map_files import load_strength_map
+from engine.picture.read import load_image
 from engine.picture.source import OWN_ALPHA, Source
+from engine.picture.transparency import opacity_after
+from engine.picture.write import is_transparent
+from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.errors import NotFoundError
 from engine.serve.finisher import encoded
@@ -104,7 +109,7 @@ async def edits(request: Request, service: ServiceOf) -> Response:
             "created": int(job.created),
             "data": data,
             "output_format": wanted.format,
-            "background": "opaque",
+            "background": _background(job),
             "quality": "high",
             "size": f"{size[0]}x{size[1]}",
             "usage": _USAGE,
@@ -127,7 +132,10 @@ class _Wanted:
         self.quality = self.compression if self.format != "png" else None
         self.stream = form.flag("stream")
         self.partial = _whole(form, "partial_images", 0, 3) or 0
-        self.as_url = (form.text("response_format") or "b64_json") == "url"
+        form_of_answer = form.text("response_format") or "b64_json"
+        if form_of_answer not in {"b64_json", "url"}:
+            raise InputError(f"response_format is b64_json or url, not {form_of_answer!r}.")
+        self.as_url = form_of_answer == "url"
 
 
 def _job(form: Form, service: Service, wanted: _Wanted) -> Job:
@@ -148,11 +156,14 @@ def _job(form: Form, service: Service, wanted: _Wanted) -> Job:
     read = with_files(wire.read_texts(given), further)
     settings = wire.settings(read, limits, service.adapters)
     arguments = {"image": image, **settings, **_map(form, image, service)}
-    arguments |= _resized(form.text("size"), arguments, size, service)
+    _check_format(arguments, wanted.format)
+    target = _target(form.text("size"), size, service)
+    if target != size:
+        arguments["image"] = wire.resized(image, "image", target)
     nbytes = sum(len(each) for several in form.files.values() for each in several)
     previews = 0.0 if wanted.stream and wanted.partial else None
     request = service.engine.read(arguments)
-    wire.check_canvas(size, request, limits)
+    wire.check_canvas(target, request, limits)
     return Job({"": request}, nbytes=nbytes, measured=False, previews=previews)
 
 
@@ -186,29 +197,45 @@ def _map(form: Form, image: Source, service: Service) -> dict[str, Any]:
     return {"strength_map": Source(OWN_ALPHA, b"")}
 
 
-def _resized(
-    text: str | None, arguments: Mapping[str, Any], size: tuple[int, int], service: Service
-) -> dict[str, Any]:
-    """The picture at the size that was asked for; nothing where it is that already.
+def _target(text: str | None, size: tuple[int, int], service: Service) -> tuple[int, int]:
+    """(width, height) that the picture is to have.
 
     Raises:
         InputError: the size is none, or of another aspect ratio.
     """
     if text is None or text == "auto":
-        return {}
+        return size
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(each.isdecimal() and 0 < len(each) < 6 for each in parts):
         raise InputError(f"size must be auto or WxH, not {text!r}.")
     width, height = (int(each) for each in parts)
-    if (width, height) == size:
-        return {}
     wire.check_pixels(width, height, "size", service.limits)
     if not width or not height or abs(size[0] * height - size[1] * width) > max(size):
         raise InputError(
             f"size {text} has another aspect ratio than the picture ({size[0]}x{size[1]}); auto "
             "keeps it."
         )
-    return {"image": wire.resized(arguments["image"], "image", (width, height))}
+    return width, height
+
+
+def _check_format(arguments: Mapping[str, Any], suffix: str) -> None:
+    """Refuse JPEG for a result that stays transparent somewhere."""
+    if suffix != "jpeg":
+        return
+    picture = load_image(arguments["image"])
+    if not picture.is_transparent or picture.alpha is None:
+        return
+    invert = bool(arguments.get("invert", False))
+    given = arguments.get("mask", arguments.get("strength_map"))
+    strength = np.zeros(picture.size[::-1], np.float32)
+    if given is not None:
+        strength = load_strength_map(given, picture.size, invert=invert, picture=picture)
+    feather = arguments.get("feather", EditRequest.feather)
+    if opacity_after(picture.alpha, strength, feather).min() < 255:
+        raise InputError(
+            "the result stays transparent where the image is and nothing is repainted, and JPEG "
+            "holds no transparency: output_format must be png or webp."
+        )
 
 
 def _whole(form: Form, name: str, low: int, high: int) -> int | None:
@@ -281,13 +308,19 @@ async def _stream(
             await asyncio.shield(service.cancel(job))
 
 
+def _background(job: Job) -> str:
+    """OpenAI's word for whether the pictures have holes."""
+    holes = any(is_transparent(output.picture) for output in job.outputs)
+    return "transparent" if holes else "opaque"
+
+
 def _told(job: Job, wanted: _Wanted, text: str, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "b64_json": text,
         "created_at": int(job.created),
         "size": f"{size[0]}x{size[1]}",
         "quality": "high",
-        "background": "opaque",
+        "background": _background(job),
         "output_format": wanted.format,
     }
 
