@@ -18,7 +18,8 @@ from fastapi import APIRouter, Request
 from PIL import Image
 
 from engine.errors import CancelledError, InputError
-from engine.picture.map_files import AlphaRule, load_strength_map
+from engine.picture.map_channels import AlphaRule
+from engine.picture.map_files import load_strength_map
 from engine.picture.write import is_transparent
 from engine.request import infotext
 from engine.request.field import Range, check_number
