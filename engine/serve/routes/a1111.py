@@ -18,7 +18,6 @@ from fastapi import APIRouter, Request
 from PIL import Image
 
 from engine.errors import CancelledError, InputError
-from engine.picture.map_channels import AlphaRule
 from engine.picture.map_files import load_strength_map
 from engine.picture.write import is_transparent
 from engine.request import infotext
@@ -31,6 +30,7 @@ from engine.serve.requests import ServiceOf, ended, read_json
 from engine.serve.webui import FILLS, UNSERVED, img2img_schema, scheduler_of, takes_eta
 
 if TYPE_CHECKING:
+    from engine.picture.map_channels import AlphaRule
     from engine.serve.limits import Limits
     from engine.serve.service import Service
 
