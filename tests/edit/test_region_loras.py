@@ -118,6 +118,6 @@ def test_on_the_command_line_and_repeated_from_its_record(files, tmp_path):
     assert run([*command, "--region-edit", region, "-o", str(plain)]) == 0
     assert run(["edit", "--from", str(out), "--trust", "-q", "-o", str(again)]) == 0
     pictures = [np.asarray(Image.open(each)) for each in (out, again, plain)]
-    assert np.array_equal(*pictures[:2])
+    assert np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
     assert EditRecord.read(out).regions[0].settings["lora"] == ["style:0.5"]

@@ -66,8 +66,10 @@ def test_a_region_has_its_own(model):
     left[:, :16], right[:, 48:] = 1, 1
 
     def latents(*regions):
-        settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "region": "full", "seed": 3}
-        return engine.edit(image=photo, regions=list(regions), prompt="a", **settings).latents
+        settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0, "seed": 3}
+        return engine.edit(
+            image=photo, regions=list(regions), prompt="a", region="full", **settings
+        ).latents
 
     plain = latents(Region(left), Region(right))
     name = engine.load_lora(f"{model.file}:0.5")

@@ -163,7 +163,7 @@ def test_pictures_of_other_kinds(client, scene):
     deep = np.asarray(scene.image).astype(np.uint16) * 257 + 100
     written = cv2.imencode(".png", deep[:, :, ::-1])[1].tobytes()
     sent = base64.b64decode(asked(written, size="64x64")["data"][0]["b64_json"])
-    small = cv2.imdecode(np.frombuffer(sent, np.uint8), cv2.IMREAD_UNCHANGED)
+    small = np.asarray(cv2.imdecode(np.frombuffer(sent, np.uint8), cv2.IMREAD_UNCHANGED))
     assert small.dtype == np.uint16
     plain = np.asarray(opened(same)).astype(int)
     # Where nothing is repainted: the same photo to one level of 8 bits, which Pillow rounds twice.

@@ -39,7 +39,7 @@ def page(browser, served):
         yield page
 
 
-def _region(page, prompt: str, points) -> np.ndarray:
+def _region(page, prompt: str, points):
     """A region of its own, painted; its map."""
     page.focus("#stage")
     page.keyboard.press("a")
@@ -48,7 +48,7 @@ def _region(page, prompt: str, points) -> np.ndarray:
     return exported(page)
 
 
-def _names(page) -> list[str]:
+def _names(page):
     return page.locator(".regions .name").all_inner_texts()
 
 
@@ -170,7 +170,8 @@ def test_axe_finds_no_serious_fault_in_the_list(page):
 
 def test_a_busy_server_is_asked_again_and_an_error_stands_at_the_prompt(page, served, monkeypatch):
     worker = served[1].worker
-    check, refused = worker.check_room, []
+    check = worker.check_room
+    refused: list[int] = []
 
     def busy():
         if not refused:

@@ -77,8 +77,8 @@ def test_base64_and_files_are_the_engines_own_picture(offering, scene, own):
     off = np.abs(got.astype(int) - expected.astype(int)).max()
     assert off <= 1, "a mask of 16 bits is half a level from 0.5"
     two = own([[Reference(Source("s", STYLE), 0.4), Reference(Source("o", OTHER))]])
-    told = form(ip_adapter_image=[{"scale": 0.4}, based(OTHER)])
-    assert np.array_equal(post(offering, scene, told, ip_adapter_image=STYLE), two)
+    sent = form(ip_adapter_image=[{"scale": 0.4}, based(OTHER)])
+    assert np.array_equal(post(offering, scene, sent, ip_adapter_image=STYLE), two)
 
 
 def test_an_openai_client_gives_further_images(offering, server, scene, own):

@@ -360,13 +360,16 @@ def test_a_mask_beside_a_photo_tells_where_its_subject_is(tmp_path):
     (place,) = find_photos([tmp_path])
     (read,) = read_photos([place], "a boat")
     marked = np.asarray(tiny.box_mask()) > 127
+    fitted = read.fitted(32, 8).subject
+    assert read.subject is not None
+    assert fitted is not None
     assert np.array_equal(read.subject, marked)
-    assert np.array_equal(read.mirrored().subject, marked[:, ::-1])
-    assert read.fitted(32, 8).subject.mean() == pytest.approx(marked.mean(), abs=0.05)
+    assert np.array_equal(np.asarray(read.mirrored().subject), marked[:, ::-1])
+    assert fitted.mean() == pytest.approx(marked.mean(), abs=0.05)
     assert read.digest != replace(read, subject=None).digest
-    for wrong, why in ((tiny.box_mask().resize((8, 8)), "8 x 8 px"), ("black", "marks nothing")):
-        black = Image.new("L", tiny.picture().size)
-        (black if wrong == "black" else wrong).save(tmp_path / "a.mask.png")
+    black = Image.new("L", tiny.picture().size)
+    for wrong, why in ((tiny.box_mask().resize((8, 8)), "8 x 8 px"), (black, "marks nothing")):
+        wrong.save(tmp_path / "a.mask.png")
         with pytest.raises(InputError, match=why):
             read_photos([place], "a boat")
 
