@@ -15,7 +15,7 @@ from engine.loaded import LoadedModel
 from engine.request.request import EditRequest
 from engine.request.result import Comparison, EditResult, Outcomes
 from engine.request.signature import takes
-from engine.runtime.contest import Contest
+from engine.runtime.contest import begun
 from engine.runtime.core import Runtime
 from engine.runtime.progress import Running, run
 from engine.runtime.session import SESSION_BYTES, Session
@@ -253,10 +253,7 @@ class InpaintEngine(LoadedModel):
         """What runs for each prompt of an edit; nothing where one of them is refused."""
         added: list[Running] = []
         try:
-            for each in asked.split():
-                request = advise(each, self.backbone).applied(each) if each.advised else each
-                chooses = request.chooses
-                added.append(Contest(runtime, request) if chooses else runtime.add(request))
+            added.extend(begun(runtime, each) for each in asked.split())
         except BaseException:
             for ticket in (ticket for each in added for ticket in each.tickets):
                 runtime.abort(ticket)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
@@ -16,6 +17,7 @@ from engine.batch.known import Tally
 from engine.errors import InputError
 
 _Rows = Generator[tuple[int, dict[str, Any]], None, None]
+_PROMPTS: Final = ("prompt", "negative_prompt", "text", "caption")
 _CAPTIONS: Final = ("text", "caption")
 """Columns that are prompts where there is none of that name, as data sets call them."""
 _BATCH: Final = 1024
@@ -100,14 +102,35 @@ def _json_rows(file: IO[bytes], name: str) -> _Rows:
 
 
 def _csv_rows(file: IO[bytes], name: str) -> _Rows:
-    """A value is read as JSON where it is JSON, else it is text; empty cells say nothing."""
+    """Cells with commas, semicolons or tabs between, as the first line has most of; empty ones say
+    nothing.
+    """
     with TextIOWrapper(file, "utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            if None in row:
-                raise InputError(f"{name}, line {reader.line_num} has too many cells.")
-            told = {key: _value(text) for key, text in row.items() if text not in (None, "")}
-            yield reader.line_num, told
+        try:
+            head = lines.readline()
+            between = max(",;\t", key=head.count)
+            reader = csv.DictReader(chain([head], lines), delimiter=between, skipinitialspace=True)
+            reader.fieldnames = [each.strip() for each in reader.fieldnames or ()]
+            for row in reader:
+                if None in row:
+                    raise InputError(f"{name}, line {reader.line_num} has too many cells.")
+                told = {
+                    key: _cell(key, text) for key, text in row.items() if text not in (None, "")
+                }
+                yield reader.line_num, told
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{name} is no text in UTF-8 (spreadsheets call it CSV UTF-8)."
+            ) from None
+
+
+def _cell(key: str, text: str) -> Any:
+    """What a cell says: words as they stand or in JSON's quotes, several prompts as a JSON list."""
+    from engine.request.texts import value_of
+
+    if text.startswith(('"', "[")) and isinstance(value := _value(text), str | list):
+        return value
+    return text if key in _PROMPTS else value_of(key, text)
 
 
 def _parquet_rows(file: IO[bytes], name: str) -> _Rows:

@@ -119,7 +119,8 @@ def _explain(error: Exception) -> int:
     """Say ``error`` in one line; the exit code."""
     if isinstance(error, typer.TyperException):
         message, code = error.format_message(), error.exit_code
-        if "extra argument" in message:
+        command = getattr(getattr(error, "ctx", None), "info_name", None)
+        if "extra argument" in message and command in {"edit", "compare", "advise"}:
             message += "; one picture is edited at a time, a folder of them by softpaint batch"
     elif isinstance(error, StoppedError):
         note(f"softpaint: {error}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.app import app, say
+from engine.cli.files import Files
 
 
 @app.command()
@@ -45,7 +46,10 @@ def models() -> None:
 
 @app.command()
 def show(
-    png: Annotated[Path, typer.Argument(metavar="PNG", help="A result of `softpaint edit`.")],
+    png: Annotated[
+        Path,
+        typer.Argument(metavar="PNG", help="A result of `softpaint edit`; - is stdin."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
 ) -> None:
     """Print the settings of a result, or of a picture of stable-diffusion-webui, ComfyUI or
@@ -59,7 +63,7 @@ def show(
 
     from engine.request.foreign import record_of
 
-    own, foreign = record_of(png)
+    own, foreign = record_of(Files().read("image", png))
     record = foreign or own
     if as_json:
         say(json.dumps(asdict(record), indent=2, ensure_ascii=False))

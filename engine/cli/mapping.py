@@ -62,6 +62,8 @@ def map_(
     prompt: Annotated[
         str,
         typer.Option(
+            "--prompt",
+            "-p",
             help="The sentence about the photo in which they stand. [default: a picture of them]",
             metavar="TEXT",
         ),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
+from cv2.utils import logging
 from PIL import Image, TiffImagePlugin
 
 from engine.picture.source import opened
@@ -102,7 +103,7 @@ def read_deep(
     try:
         with opened(path) as file:
             data = np.frombuffer(file.read(), np.uint8)
-        values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        values = _decoded(data)
     except cv2.error:
         return None
     if values is None or values.dtype != np.uint16:
@@ -117,6 +118,15 @@ def read_deep(
     # Pillow drops the low byte in place of rounding.
     off = np.abs(shallow(deep[:, :, :3]).astype(np.int16) - rgb).max()
     return deep if off <= 1 else None
+
+
+def _decoded(data: NDArray[np.uint8]) -> Any:
+    """A file as OpenCV reads it, which then prints nothing of odd tags."""
+    told = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    try:
+        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    finally:
+        logging.setLogLevel(told)
 
 
 def sixteen_bits(image: Image.Image) -> NDArray[np.uint16] | None:

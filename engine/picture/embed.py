@@ -86,8 +86,8 @@ def _colours(image: Image.Image, format_: str, written: Beside) -> None:
         profile = profile_of(chunks, grey=space == b"GRAY")
         if not profile and set(chunks) - {b"sRGB"}:
             written.lost.append("what its PNG says of its colours (cICP)")
-    if profile:
-        written.options["icc_profile"] = profile
+    # None too, or Pillow takes the one in info
+    written.options["icc_profile"] = profile or None
 
 
 def _chunks(image: Image.Image) -> dict[bytes, bytes]:

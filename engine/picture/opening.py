@@ -111,7 +111,8 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
         warnings.simplefilter("ignore")
         try:
             with opened(path) as file:
-                heic = _is_heic(file.read(12))
+                head = file.read(12)
+                heic = _is_heic(head)
                 if heic and find_spec("pi_heif"):
                     import_module("pi_heif").register_heif_opener()
             place = BytesIO(path.data) if isinstance(path, Source) else Path(path)
@@ -122,6 +123,11 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
                 raise InputError(
                     f"{name} is a HEIC picture; the package pi-heif reads them "
                     "(pip install 'softpaint[heic]')"
+                ) from None
+            if head[:4] in {b"II*\0", b"MM\0*"}:
+                raise InputError(
+                    f"{name} is a TIFF or camera file of a kind that Pillow cannot read, 32-bit "
+                    "floats in colour say; convert it to a TIFF or PNG of 16 bits first"
                 ) from None
             raise InputError(
                 f"{name} is not an image that Pillow can read (PNG, JPEG, WebP, TIFF, AVIF, ...)"

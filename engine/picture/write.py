@@ -102,6 +102,7 @@ def write_image(
     name: FilePath,
     warn: bool = True,
     quick: bool = False,
+    quality: int | None = None,
 ) -> None:
     """Write an image into an open file, as :func:`save_image` does into one of a path.
 
@@ -113,6 +114,7 @@ def write_image(
         name: What error messages call the file.
         warn: Name what the format has no place for.
         quick: A larger PNG, sooner: for who sends it and keeps the pixels.
+        quality: 0 to 100, of the formats that lose something for it; None is 95, and WebP lossless.
 
     Raises:
         OutputError: The format cannot hold the image or the metadata.
@@ -140,8 +142,10 @@ def write_image(
     elif deep is not None:
         file.write(_deep_png(deep, written))
     else:
-        quality = _QUICK if quick and format_ == "PNG" else _QUALITY[format_]
-        image.save(file, format=format_, **quality, **written.options)
+        how = _QUICK if quick and format_ == "PNG" else _QUALITY[format_]
+        if quality is not None and format_ != "PNG":
+            how = {"quality": quality}
+        image.save(file, format=format_, **how, **written.options)
     if written.lost and warn:
         warnings.warn(
             f"{Path(name).name} ({format_}) is written without {'; '.join(written.lost)}",

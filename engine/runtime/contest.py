@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from engine.edit.advice import advise
 from engine.edit.halving import SHARES, halved
 from engine.edit.seeds import draw_seed
 from engine.edit.strategies import build_each, named_in
@@ -270,6 +271,27 @@ class Contest:
             settings={**result.settings, "candidate": told},
             request=replace(entry.request, callback=self.request.callback),
         )
+
+
+def begun(runtime: Runtime, request: EditRequest, *, queued: bool = True) -> Contest | Ticket:
+    """What runs in a runtime for an edit of one prompt: by what is advised, where its strategy is
+    ``auto``, and several of which the best is kept, where it says so.
+
+    Args:
+        queued: as for :class:`Contest`.
+
+    Raises:
+        InputError: bad input; nothing was queued.
+        ModelError: the judge's network is missing.
+    """
+    if request.advised:
+        request = advise(request, runtime.backbone).applied(request)
+    if request.chooses:
+        return Contest(runtime, request, queued=queued)
+    (ticket,) = runtime.prepare([request])
+    if queued:
+        runtime.queue([ticket])
+    return ticket
 
 
 def _clean(job: Job) -> Any:

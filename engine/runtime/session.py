@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,7 +45,7 @@ class Session:
       differs (adding or leaving out a masked control starts anew: it comes with a companion);
     - ``feather`` and whatever else is done to the finished picture: no step.
 
-    A cancelled render counts for the steps that it had.
+    A cancelled render counts for the steps that it had. Threads that render take turns.
 
     Example:
         >>> session = engine.session(
@@ -79,6 +80,7 @@ class Session:
         self.memory = Renders(max_bytes, None if store is None else torch.device(store))
         """The steps of its renders."""
         self._weights = backbone.fingerprint()
+        self._turn = threading.RLock()
         self.drift = math.nan
         """How far, by :meth:`map_from_change`, a frame that was drawn anew is off where nothing was
         to change: mean Delta-E 2000. No render shows it: outside its map the picture stays, and
@@ -94,13 +96,14 @@ class Session:
             InputError: bad input; nothing was computed.
             CancelledError: the callback cancelled.
         """
-        request = self.request(changes)
-        ticket = self._runtime.add(request, self.memory)
-        try:
-            run(self._runtime, [ticket], progress=request.progress)
-        finally:
-            self.memory.keep()
-        return ticket.outcome()
+        with self._turn:
+            request = self.request(changes)
+            ticket = self._runtime.add(request, self.memory)
+            try:
+                run(self._runtime, [ticket], progress=request.progress)
+            finally:
+                self.memory.keep()
+            return ticket.outcome()
 
     def map_from_change(self, *, refine: bool = True, **changes: Any) -> NDArray[np.float32]:
         """Draw the whole frame as the instruction says, and propose where it was changed as a
@@ -126,7 +129,8 @@ class Session:
             >>> strength_map = session.map_from_change()  # doctest: +SKIP
             >>> result = session.render(strength_map=strength_map)  # doctest: +SKIP
         """
-        redrawn = self.redraw(changes)
+        with self._turn:
+            redrawn = self.redraw(changes)
         found = map_of_change(redrawn, refine=refine)
         self.drift = drift_of(redrawn, found)
         return found

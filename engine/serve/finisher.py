@@ -90,12 +90,16 @@ def encoded(
     file = BytesIO()
     if kind == "JPEG" and is_transparent(picture):
         raise InputError("JPEG holds no transparency, and this picture has some: ask for png.")
-    if quality is not None and kind in {"JPEG", "WEBP"}:
-        flat = picture if kind == "WEBP" else picture.convert("RGB")
-        flat.save(file, kind, quality=quality)
-    else:
-        name = f"result.{suffix}"
-        write_image(file, picture, kind, metadata=record, name=name, warn=False, quick=True)
+    write_image(
+        file,
+        picture,
+        kind,
+        metadata=record,
+        name=f"result.{suffix}",
+        warn=False,
+        quick=True,
+        quality=quality,
+    )
     return file.getvalue()
 
 

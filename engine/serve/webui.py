@@ -45,6 +45,8 @@ _PROPERTIES: Mapping[str, Any] = {
     "prompt": {"type": "string"},
     "negative_prompt": {"type": "string"},
     "mask_blur": {"type": "number", "minimum": 0, "maximum": 512},
+    "mask_blur_x": {"type": "number", "minimum": 0, "maximum": 512},
+    "mask_blur_y": {"type": "number", "minimum": 0, "maximum": 512},
     "inpainting_fill": {"type": "integer", "minimum": 0, "maximum": 3},
     "inpaint_full_res": {"type": "boolean"},
     "inpaint_full_res_padding": {"type": "integer", "minimum": 0},

@@ -30,6 +30,7 @@ from engine.request.aliases import ALIASES
 from engine.request.field import Field, Group, Names, fields_of
 from engine.request.fields import Fields
 from engine.request.regions import read_regions
+from engine.request.texts import value_of
 from engine.serve.errors import TooLargeError
 from engine.serve.references import SETTING as REFERENCES
 from engine.serve.references import reference, references
@@ -38,6 +39,7 @@ from strategies import list_strategies
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from engine.request.request import EditRequest
     from engine.serve.limits import Limits
 
 FIELDS: Mapping[str, Field] = {
@@ -210,7 +212,7 @@ def settings(
 
 def read_texts(given: Mapping[str, str]) -> dict[str, Any]:
     """A form's fields, which are texts, as the values that their settings take."""
-    return {name: _read(name, text) for name, text in given.items()}
+    return {name: value_of(name, text) for name, text in given.items()}
 
 
 def from_json(text: str, what: str = "settings") -> dict[str, Any]:
@@ -226,21 +228,6 @@ def from_json(text: str, what: str = "settings") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{what} must be a JSON object.")
     return value
-
-
-def _read(name: str, text: str) -> Any:
-    """A form's text as the value that its setting takes."""
-    field = FIELDS.get(name)
-    if field is not None and (field.kind is str or name in {"prompt", "strategy", *IMAGES}):
-        return text
-    if field is not None and (get_origin(field.kind) is Literal or field.names is not None):
-        return text
-    if field is not None and get_origin(field.kind) is tuple and not text.startswith("["):
-        text = f"[{text}]"  # as on the command line
-    try:
-        return json.loads(text.lower() if text in {"True", "False", "None"} else text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _value(field: Field, value: Any, limits: Limits, adapters: Sequence[str]) -> Any:
@@ -307,15 +294,15 @@ def _text(name: str, value: Any, limits: Limits) -> str:
 
 
 def _strategy(value: Any) -> str:
-    """A strategy's name, of registered parts and controls only, or auto."""
+    """A strategy's name, of registered parts and controls only, several with commas, or auto."""
     if not isinstance(value, str):
         raise InputError("strategy must be a name.")
     if value == "auto":
         return value
     known = {*list_strategies(), *list_controls()}
-    for part in value.split("+"):
-        if part.strip() not in known:
-            raise UnknownNameError("strategy", part.strip(), list_strategies())
+    for part in map(str.strip, value.replace(",", "+").split("+")):
+        if part not in known:
+            raise UnknownNameError("strategy", part, ["auto", *list_strategies()])
     return value
 
 
@@ -410,7 +397,7 @@ def _check_limits(taken: Mapping[str, Any], limits: Limits) -> None:
         check_pixels(side, side, "native_size", limits)
 
 
-def check_canvas(size: Sequence[int], taken: Mapping[str, Any], limits: Limits) -> None:
+def check_canvas(size: Sequence[int], request: EditRequest, limits: Limits) -> None:
     """Raise ``TooLargeError`` where an edit's canvas grows beyond the limits."""
-    left, top, right, bottom = taken.get("expand") or (0, 0, 0, 0)
+    left, top, right, bottom = request.expand or (0, 0, 0, 0)
     check_pixels(size[0] + left + right, size[1] + top + bottom, "the canvas", limits)

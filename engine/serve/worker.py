@@ -18,9 +18,8 @@ from dataclasses import replace
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.edit.advice import advise
 from engine.errors import CancelledError
-from engine.runtime.contest import Contest
+from engine.runtime.contest import begun
 from engine.serve.errors import BusyError, LeavingError
 from engine.serve.jobs import Job, JobState, Preview, failure
 from engine.serve.rate import Rate
@@ -169,10 +168,8 @@ class Worker(threading.Thread):
 
     def _run_of(self, request: EditRequest, memory: Renders | None) -> Running:
         """A ticket, or several of which the best are kept."""
-        if request.advised and memory is None:
-            request = advise(request, self.engine.backbone).applied(request)
-        if request.chooses and memory is None:
-            return Contest(self._fore, request, queued=False)
+        if memory is None:
+            return begun(self._fore, request, queued=False)
         return self._fore.prepare([request], memory)[0]
 
     def _watch(self, job: Job) -> Callable[[Snapshot], None]:

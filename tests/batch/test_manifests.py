@@ -195,3 +195,28 @@ def test_pictures_of_the_items_are_read_and_named_in_what_is_recorded(tmp_path, 
     made = np.asarray(Image.open(tmp_path / "out" / "photo-2.png"), np.int16)
     # As far as shared calls may differ on any processor.
     assert np.abs(made - np.asarray(alone.images[0], np.int16)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'image,mask,prompt,invert,expand\np.png,m.png,2024,False,"1,2,3,4"\n',
+        "image;mask;prompt;invert;expand\np.png;m.png;2024;FALSE;1,2,3,4\n",
+        "\ufeffimage\tmask\tprompt\tinvert\texpand\r\np.png\tm.png\t2024\tfalse\t[1, 2, 3, 4]\r\n",
+        'image, mask, prompt, invert, expand\np.png, m.png, 2024, False, "1,2,3,4"\n',
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, text):
+    (tmp_path / "edits.csv").write_text(text, encoding="utf-8", newline="")
+    (item,) = items_of(tmp_path / "edits.csv")
+    assert item.files == {
+        name: str(tmp_path / f"{name[0].replace('i', 'p')}.png") for name in item.files
+    }
+    told = {**item.settings, "expand": list(item.settings["expand"])}
+    assert told == {"prompt": "2024", "invert": False, "expand": [1, 2, 3, 4]}
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "edits.csv").write_bytes("image,prompt\np.png,ein Häuschen\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"edits.csv is no text in UTF-8 \(spreadsheets"):
+        list(items_of(tmp_path / "edits.csv"))

@@ -435,6 +435,7 @@ BAD_USE = {
     "image bomb": (EDIT.replace("photo", "bomb"), "bomb.png.*is refused"),
     "folder as photo": (EDIT.replace("photo.png", "empty-folder"), "is a folder.*softpaint batch"),
     "two photos": (EDIT + "text.png", "text.png.*softpaint batch"),
+    "two results": ("show text.png text.png", r"\(text.png\)$"),
     "missing mask": (EDIT.replace("mask.png", "absent.png"), "absent.png.*does not exist"),
     "empty mask": (EDIT.replace("mask.png", "black.png"), "black.png.*is empty"),
     "mask of all ones": (EDIT.replace("mask.png", "white.png"), "covers the whole picture"),

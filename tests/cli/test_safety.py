@@ -192,7 +192,7 @@ def test_a_message_speaks_both_tongues():
     assert error.for_command({"invert": "--invert"}) == "no feather; use --invert, b"
 
 
-def test_standard_input_and_output(files, monkeypatch):
+def test_standard_input_and_output(files, monkeypatch, capsys):
     monkeypatch.chdir(files.folder)
     out = io.BytesIO()
     given = SimpleNamespace(buffer=io.BytesIO(files.photo.read_bytes()), isatty=lambda: False)
@@ -210,6 +210,11 @@ def test_standard_input_and_output(files, monkeypatch):
     record = EditRecord.read(files.folder / "piped.png")
     assert record.image is not None
     assert record.image.path == "standard input"
+    again = SimpleNamespace(buffer=io.BytesIO(out.getvalue()), isatty=lambda: False)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", again)
+        assert run(["show", "-"]) == 0
+    assert "tent" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------- records by others

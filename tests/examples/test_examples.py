@@ -89,12 +89,16 @@ def test_the_documents_commands_have_the_options_they_show(capsys):
     shown = shown.replace("\\\n", " ")
     commands = re.findall(r"^(?:uv run |cat \S+ \| )?softpaint (.+)$", shown, re.MULTILINE)
     assert len(commands) >= 9
+    texts = ((ROOT / name).read_text("utf-8") for name in documents)
+    inside = [each for text in texts for each in re.findall(r"`softpaint ([a-z][^`]*)`", text)]
+    assert len(inside) >= 9
+    commands += [each.replace("\n", " ").replace("...", "") for each in inside]
     for command in commands:
         name, *words = shlex.split(command, comments=True)
         assert run([name, "--help"]) == 0
         listed = capsys.readouterr().out
         path = [name]
-        while "[ARGS]..." in listed and re.search(rf"^  {words[0]}\b", listed, re.MULTILINE):
+        while words and "[ARGS]..." in listed and re.search(rf"^  {words[0]}\b", listed, re.MULTILINE):
             path.append(words.pop(0))
             assert run([*path, "--help"]) == 0
             listed = capsys.readouterr().out

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
@@ -322,3 +323,32 @@ def test_heic_names_what_reads_it(tmp_path: Path) -> None:
     path.write_bytes(struct.pack(">I", 24) + b"ftypheic" + bytes(12))
     with pytest.raises(InputError, match=r"pi-heif|cannot be read"):
         load_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+def test_a_profile_of_other_channels_is_left_out_as_it_says(tmp_path: Path, suffix: str) -> None:
+    grey = Image.new("L", (16, 16), 90)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey.info["icc_profile"] = profile
+    with pytest.warns(UserWarning, match="without its colour profile, which is for other"):
+        save_image(grey, tmp_path / f"out{suffix}")
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert not image.info.get("icc_profile")
+    colours = grey.convert("RGB")
+    colours.info["icc_profile"] = profile
+    save_image(colours, tmp_path / f"out{suffix}")
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert image.info["icc_profile"] == profile
+
+
+def test_odd_tiffs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """OpenCV's own four channels of 16 bits, which it warns of itself, and its floats."""
+    pixels = np.full((8, 8, 4), 12345, np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.tif"), pixels)
+    deep = load_image(tmp_path / "deep.tif").deep
+    assert deep is not None
+    assert (deep == 12345).all()
+    assert capfd.readouterr().err == ""
+    cv2.imwrite(str(tmp_path / "floats.tif"), np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(InputError, match="of a kind that Pillow cannot read, 32-bit floats"):
+        load_image(tmp_path / "floats.tif")

@@ -158,6 +158,14 @@ def test_strategies_of_several_stages_are_judged(engine):
 # --- strategies ----------------------------------------------------------------------------------
 
 
+def test_runs_of_one_step_are_judged(engine):
+    for changes in ({"num_inference_steps": 1}, {"strength": 0.2}):
+        result = chosen(engine, **{"candidates": 3, **changes})
+        finished = [each for each in result.candidates if each.left_at is None]
+        assert finished
+        assert all(each.judged[-1].share == 1 and each.model_calls for each in finished)
+
+
 def test_several_strategies_take_every_seed(engine):
     result = chosen(engine, strategy="blend,soft-blend", candidates=4, seed=5, power=2.0)
     told = [(each.strategy, each.seed) for each in result.candidates]

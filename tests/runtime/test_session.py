@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -311,3 +312,15 @@ def test_guidance_outside_its_interval_computes_one_branch(engine, monkeypatch):
         edit(engine, mask=tiny.box_mask(), guidance_end=0.5, compat="diffusers")
     with pytest.raises(InputError, match="guidance_start"):
         edit(engine, mask=tiny.box_mask(), guidance_start=0.6, guidance_end=0.5)
+
+
+def test_threads_take_turns(engine):
+    session = engine.session(
+        image=tiny.picture(), mask=tiny.box_mask(), prompt="a", seed=3, num_inference_steps=4
+    )
+    alone = session.render().images[0].tobytes()
+    session.clear()
+    with ThreadPoolExecutor(3) as pool:
+        strengths = [1.0, 0.5, 1.0, 0.5, 1.0]
+        made = [*pool.map(lambda each: session.render(strength=each), strengths)]
+    assert [each.images[0].tobytes() == alone for each in made] == [each == 1 for each in strengths]

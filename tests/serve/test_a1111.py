@@ -85,6 +85,8 @@ def test_a_cut_out_and_an_inverted_mask(webui, pocket, scene, mask):
         steps=2,
         sampler_name="DPM++ 2M",
         scheduler="Karras",
+        width=128,
+        height=72,
     )
     own = edited(
         pocket,
@@ -94,6 +96,8 @@ def test_a_cut_out_and_an_inverted_mask(webui, pocket, scene, mask):
         prefill="blur",
         region="mask",
         padding=16,
+        native_size=96,  # as many pixels as it asks for, which small things are enlarged to
+        zoom=16.0,
         strength=0.75,
         seed=5,
         num_inference_steps=2,
@@ -285,3 +289,7 @@ def test_a_blur_of_each_direction_its_own(client, scene, mask):
     assert rows.min() >= 60  # the mask's own rows
     assert rows.max() < 110
     assert columns.min() < 28
+    as_text = made(mask_blur_x="6", mask_blur_y=0, seed="3", steps="1")
+    assert np.array_equal(changed, (as_text != scene.image).any(2))
+    silent = client.post("/sdapi/v1/img2img", json={**body, "send_images": False}).json()
+    assert silent["images"] == []

@@ -90,3 +90,9 @@ def test_what_is_measured_to_be_best_may_be_asked_for(client, scene):
     told = ended(client, job)
     assert told["state"] == "finished"
     assert len(told["candidates"]) > 1
+
+
+def test_several_strategies_are_tried_by_name(client, scene):
+    asked = form(strategy="blend,differential", num_inference_steps=1)
+    job = client.post("/api/jobs", files=scene.files, data=asked).json()["id"]
+    assert len(ended(client, job)["candidates"]) == 2

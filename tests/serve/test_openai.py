@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import openai
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from engine.picture.source import Source
+from engine.request.record import EditRecord
 from tests.kit.serving import SETTINGS, edited, pixels, png
 
 EXTRA = {name: value for name, value in SETTINGS.items() if name != "prompt"}
@@ -196,3 +197,18 @@ def test_settings_of_forms(client, scene, mask):
         assert words in answer.json()["error"]["message"]
     answer = answered(strategy="auto")
     assert answer.status_code == 200, answer.text
+
+
+def test_a_jpeg_keeps_profile_and_record_at_any_quality(client, scene, mask):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    Image.fromarray(scene.image).save(file, "PNG", icc_profile=profile)
+    for quality in ({}, {"output_compression": "70"}):
+        answer = client.post(
+            "/v1/images/edits",
+            data={"prompt": "snow", "num_inference_steps": 1, "output_format": "jpeg", **quality},
+            files={"image": file.getvalue(), "mask": mask},
+        )
+        data = base64.b64decode(answer.json()["data"][0]["b64_json"])
+        assert Image.open(io.BytesIO(data)).info["icc_profile"] == profile
+        assert EditRecord.read(Source("a.jpg", data)).edit["prompt"] == "snow"

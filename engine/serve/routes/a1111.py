@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -22,7 +24,6 @@ from engine.picture.map_files import load_strength_map
 from engine.picture.write import is_transparent
 from engine.request import infotext
 from engine.request.field import Range, check_number
-from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.finisher import encoded
 from engine.serve.jobs import Job
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from engine.picture.map_channels import AlphaRule
     from engine.serve.limits import Limits
     from engine.serve.service import Service
+
+_ZOOM = 16.0
+"""The most that a cut-out may be enlarged."""
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
@@ -121,9 +125,16 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     arguments |= {"region": "mask" if full else "full"}
     if full:
         arguments["padding"] = _number(body, "inpaint_full_res_padding", 0, 0, 16384, whole=True)
+        if body.get("width") is not None and body.get("height") is not None:
+            # the size at which A1111 draws what is masked, and enlarges small things to
+            width, height = _target(body, size, service)
+            arguments |= {"native_size": round(math.sqrt(width * height)), "zoom": _ZOOM}
+    for name, own in (("steps", "num_inference_steps"), ("cfg_scale", "guidance_scale")):
+        if body.get(name) is None and own in service.engine.backbone.defaults:
+            arguments.pop(own)  # a few-step checkpoint has its own
     arguments |= wire.settings(_own(body), limits, service.adapters)
-    wire.check_canvas(canvas, arguments, limits)
-    request = EditRequest.read(arguments)
+    request = service.engine.read(arguments)
+    wire.check_canvas(canvas, request, limits)
     return Job({"": request}, nbytes=len(data), measured=False, previews=0.5)
 
 
@@ -234,17 +245,25 @@ def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
 
 def _seed(body: dict[str, Any]) -> Any:
     """Its seed, which JavaScript's clients may write as a float; none is -1."""
-    seed = body.get("seed")
+    seed = _parsed(body.get("seed"))
     if isinstance(seed, float) and seed.is_integer():
         return int(seed)
     return -1 if seed is None else seed
+
+
+def _parsed(value: Any) -> Any:
+    """A number that is written as text, as A1111 takes it; all else as it is."""
+    for kind in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _number(
     body: dict[str, Any], name: str, default: float, low: float, high: float, *, whole: bool = False
 ) -> Any:
     """A number of the body."""
-    value = body.get(name)
+    value = _parsed(body.get(name))
     if value is None:
         return default
     if whole and ((isinstance(value, float) and value.is_integer()) or isinstance(value, bool)):
@@ -285,8 +304,9 @@ def _answer(body: dict[str, Any], job: Job, service: Service) -> dict[str, Any]:
             for output in job.outputs
         ],
     }
+    wanted = pictures if _flag(body, "send_images", True) else []
     return {
-        "images": [base64.b64encode(each).decode() for each in pictures],
+        "images": [base64.b64encode(each).decode() for each in wanted],
         "parameters": _shown(body),
         "info": json.dumps(info),
     }

@@ -154,10 +154,10 @@ def edit_of(form: Form, service: Service) -> Job:
         raise InputError("picture is missing: a file of the form.")
     source, size = wire.picture(data, "picture", limits)
     arguments = {**settings_of(form, service), "image": source, **maps(form, service)}
-    wire.check_canvas(size, arguments, limits)
     if (n := form.text("n")) is not None:
         arguments |= wire.settings(wire.read_texts({"num_images": n}), limits)
     asked = service.engine.read(arguments)
+    wire.check_canvas(size, asked, limits)
     requests = {"": asked}
     if (text := form.text("seeds")) is not None:
         requests = one_each(asked, seeds(text, limits.n))

@@ -160,10 +160,10 @@ def _job(form: Form, service: Service, wanted: _Wanted) -> Job:
     target = _target(form.text("size"), size, service)
     if target != size:
         arguments["image"] = wire.resized(image, "image", target)
-    wire.check_canvas(target, arguments, limits)
     nbytes = sum(len(each) for several in form.files.values() for each in several)
     previews = 0.0 if wanted.stream and wanted.partial else None
-    request = EditRequest.read(arguments)
+    request = service.engine.read(arguments)
+    wire.check_canvas(target, request, limits)
     return Job({"": request}, nbytes=nbytes, measured=False, previews=previews)
 
 

@@ -104,8 +104,10 @@ def _comparison(form: Form, service: Service) -> Job:
     if "strategy" in given:
         raise InputError("a comparison takes strategies, a list.")
     arguments = {**given, "image": source, **maps(form, service)}
-    wire.check_canvas(wire.picture(source.data, "picture", limits)[1], arguments, limits)
     requests = service.engine.variants(strategies=_strategies(form, service), **arguments)
+    size = wire.picture(source.data, "picture", limits)[1]
+    for request in requests.values():
+        wire.check_canvas(size, request, limits)
     count = sum(request.num_images for request in requests.values())
     if count > 2 * limits.n:
         raise InputError(f"{count} pictures; this server compares at most {2 * limits.n}.")
