@@ -98,7 +98,9 @@ def test_the_documents_commands_have_the_options_they_show(capsys):
         assert run([name, "--help"]) == 0
         listed = capsys.readouterr().out
         path = [name]
-        while words and "[ARGS]..." in listed and re.search(rf"^  {words[0]}\b", listed, re.MULTILINE):
+        while (
+            words and "[ARGS]..." in listed and re.search(rf"^  {words[0]}\b", listed, re.MULTILINE)
+        ):
             path.append(words.pop(0))
             assert run([*path, "--help"]) == 0
             listed = capsys.readouterr().out
