@@ -103,11 +103,11 @@ def teach(out: Path, steps: int) -> None:
     (out / "taught.json").write_text(json.dumps({**spent, "threads": torch.get_num_threads()}))
 
 
-def measure(out: Path, name: str, count: int) -> None:
+def measure(out: Path, name: str, count: int, weight: float) -> None:
     """Paint with the LoRA (``after``) or without (``before``); the pictures, for the figures."""
     engine = InpaintEngine.from_pretrained(device="cpu")
     if name == "after":
-        engine.load_lora(out / "lighthouse.safetensors")
+        engine.load_lora(out / "lighthouse.safetensors", weight)
     new, old = (paint(engine, each, "inpaint9") for each in edits_of(count))
     np.savez(out / f"{name}.npz", new=new, old=old)
 
@@ -148,6 +148,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("taught"))
     parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument(
+        "--weight", type=float, default=1.0, help="of the LoRA, where it is measured"
+    )
     parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
     parser.add_argument("--stage", choices=[*STAGES, "finder"])
     asked = parser.parse_args()
@@ -160,7 +163,7 @@ def main() -> None:
         elif stage == "compare":
             compare(asked.out, asked.edits)
         else:
-            measure(asked.out, stage, asked.edits)
+            measure(asked.out, stage, asked.edits, asked.weight)
 
 
 def sheet(new: list[dict], old: list[dict], shown: dict) -> Image.Image:
