@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.edit.advice import Advice, advise
 from engine.edit.map_sources import Redrawn, Wanted, find_map
 from engine.edit.strategies import build_each
+from engine.edit.unused import warn_of_unused
 from engine.errors import InputError, SoftpaintError
 from engine.loaded import LoadedModel
 from engine.request.request import EditRequest
@@ -81,6 +82,7 @@ class InpaintEngine(LoadedModel):
             CancelledError: the callback cancelled.
         """
         request = self.read(arguments)
+        warn_of_unused(request, arguments, self.backbone)
         runtime = self.runtime()
         tickets = self._add(runtime, request)
         run(runtime, tickets, progress=request.progress)
@@ -153,7 +155,11 @@ class InpaintEngine(LoadedModel):
         added: list[list[Running] | SoftpaintError] = []
         for edit in edits:
             try:
-                asked = edit if isinstance(edit, EditRequest) else self.read(edit)
+                if isinstance(edit, EditRequest):
+                    asked = edit
+                else:
+                    asked = self.read(edit)
+                    warn_of_unused(asked, edit, self.backbone)
                 added.append(self._add(runtime, asked))
             except SoftpaintError as error:
                 added.append(error)

@@ -53,9 +53,9 @@ def check_single(request: EditRequest) -> None:
     """
     if request.chooses:
         raise InputError(
-            f"{setting('candidates')}, several strategies and {setting('strategy', 'auto')} are for "
-            f"single edits; {told(python='engine.advise', command='softpaint advise')} says which "
-            "strategy suits."
+            f"{setting('candidates')}, several strategies and {setting('strategy', 'auto')} are "
+            f"for single edits; {told(python='engine.advise', command='softpaint advise')} says "
+            "which strategy suits."
         )
     if not isinstance(request.prompt, str):
         raise InputError("a batch makes one picture of a prompt; give each its own row.")

@@ -91,7 +91,11 @@ def edit(
 
     recipe = Recipe.read(from_, files)
     repeated, pick = recipe.applied(asked, files, trust=trust)
-    result = _edit(repeated, files, watch, pick=pick, metadata=metadata)
+    from engine.edit.unused import UnusedSettingWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedSettingWarning)  # who made the record was told
+        result = _edit(repeated, files, watch, pick=pick, metadata=metadata)
     _note_differences(recipe.record, result, quiet=asked.quiet)
 
 

@@ -144,6 +144,8 @@ def delivered(
         finished.append(canvas)
     if request.output_type == "np":
         return np.stack([unit(canvas) for canvas in finished])
+    if request.output_type == "pt":
+        return torch.stack([torch.from_numpy(unit(each)).permute(2, 0, 1) for each in finished])
     return images
 
 

@@ -677,7 +677,7 @@ class Fields:
         Recorded(),
     ] = None
     output_type: Annotated[
-        Literal["pil", "np", "latent"],
+        Literal["pil", "np", "pt", "latent"],
         Group.OUTPUT,
         Help("What the result's ``images`` are.", "See :class:`~engine.EditResult`."),
     ] = "pil"

@@ -74,7 +74,7 @@ class EditResult:
 
     images: Any
     """A list of Pillow images; for ``output_type="np"`` a float32 array b h w 3 in [0, 1]; for
-    ``"latent"`` the latents."""
+    ``"pt"`` a tensor b 3 h w in [0, 1]; for ``"latent"`` the latents."""
     latents: torch.Tensor | None
     """b c h/cell w/cell, of the padded picture; where regions were cut out, theirs, one after the
     other (None if they differ in size)."""
@@ -126,7 +126,7 @@ class EditResult:
         Raises:
             InputError: the result holds latents, not pictures.
         """
-        if hasattr(self.images, "detach"):
+        if self._holds_latents():
             raise InputError("the result holds latents (output_type='latent'), no picture.")
         return as_picture(self.images[index])
 
@@ -156,9 +156,14 @@ class EditResult:
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows."""
-        if hasattr(self.images, "detach"):
+        if self._holds_latents():
             return None
         return png_of([self.picture(index) for index in range(len(self.seeds))])
+
+    def _holds_latents(self) -> bool:
+        """Tensors of pictures have more cells than their latents."""
+        shape = getattr(self.latents, "shape", None)
+        return hasattr(self.images, "detach") and self.images.shape == shape
 
     @classmethod
     def joined(cls, results: Sequence[EditResult]) -> EditResult:
@@ -368,12 +373,14 @@ def _joined(several: Sequence[Any]) -> Any:
 
 
 def as_picture(image: Any) -> Image.Image:
-    """A Pillow image of one, or of an array (H W 3, in [0, 1])."""
+    """A Pillow image of one, or of an array (H W 3) or tensor (3 H W) in [0, 1]."""
     import numpy as np
     from PIL import Image
 
     if isinstance(image, Image.Image):
         return image
+    if hasattr(image, "detach"):
+        image = image.permute(1, 2, 0).float().cpu()
     return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
 
 

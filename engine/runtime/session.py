@@ -160,7 +160,7 @@ class Session:
             before=prepared.shared.original(view),
             after=made.latents,
             original=np.asarray(prepared.original),
-            made=np.asarray(made.images[0]),
+            made=np.asarray(made.picture()),
             size=Size.of(view.strength_map.shape),
             shown=view.region.size,
         )

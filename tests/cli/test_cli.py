@@ -439,10 +439,6 @@ BAD_USE = {
         EDIT + "--strategy auto --num-images 2",
         r"--strategy 'auto' cannot be combined with --num-images \(--keep says",
     ),
-    "a batch by auto": (
-        "batch . --masks alpha --prompt house -o results --strategy auto",
-        "for single edits; softpaint advise says",
-    ),
     "two results": ("show text.png text.png", r"\(text.png\)$"),
     "missing mask": (EDIT.replace("mask.png", "absent.png"), "absent.png.*does not exist"),
     "empty mask": (EDIT.replace("mask.png", "black.png"), "black.png.*is empty"),

@@ -98,12 +98,12 @@ def test_the_documents_commands_have_the_options_they_show(capsys):
         assert run([name, "--help"]) == 0
         listed = capsys.readouterr().out
         path = [name]
-        of_several = "[ARGS]..." in listed
-        while words and of_several and re.search(rf"^  {words[0]}\b", listed, re.MULTILINE):
+        while (
+            words and "[ARGS]..." in listed and re.search(rf"^  {words[0]}\b", listed, re.MULTILINE)
+        ):
             path.append(words.pop(0))
             assert run([*path, "--help"]) == 0
             listed = capsys.readouterr().out
-            of_several = "[ARGS]..." in listed
         for word in words:
             if word.startswith("-"):
                 assert re.search(rf"(^| ){word}\b", listed, re.MULTILINE), f"{name} {word}"

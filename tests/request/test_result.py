@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from engine import InputError, OutputError
@@ -72,6 +73,20 @@ def test_a_picture_in_memory_has_a_record_without_a_file(pocket, arguments, tmp_
     assert EditRecord.read(path).image is None
     assert run(["edit", "--from", str(path), "-o", str(tmp_path / "again.png")]) == 2
     assert "was no file" in capsys.readouterr().err
+
+
+def test_pictures_as_tensors(engine, arguments, tmp_path):
+    """As diffusers' ``output_type="pt"``: float b c h w in [0, 1], also to the bit."""
+    for compat in ({}, {"compat": "diffusers", "strategy": "blend"}):
+        asked = {**arguments, **compat, "num_images": 2}
+        made = engine.edit(**asked, output_type="pt")
+        array = engine.edit(**asked, output_type="np").images
+        assert made.images.shape == (2, 3, 64, 64)
+        assert made.images.dtype == torch.float32
+        assert np.array_equal(made.images.permute(0, 2, 3, 1).numpy(), array)
+        (first, _) = made.save(tmp_path / "out.png")
+        assert first.is_file()
+        assert np.array_equal(np.asarray(made.picture(1)), (array[1] * 255).round())
 
 
 def test_results_show_themselves(engine):

@@ -1,0 +1,72 @@
+"""Settings that a caller gave and that have no effect on his edit."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from controls import split_controls
+from engine.edit.strategies import named_in
+from engine.errors import SoftpaintWarning, setting, told
+from engine.request.field import fields_of
+from engine.solvers.names import fresh_scheduler
+from strategies import list_strategies
+
+if TYPE_CHECKING:
+    from engine.models import Backbone
+    from engine.request.request import EditRequest
+
+OF_CUT_OUTS = ("context", "padding", "zoom")
+"""Settings that the full frame has no use for."""
+
+
+class UnusedSettingWarning(SoftpaintWarning):
+    """A setting was given that has no effect beside the others."""
+
+
+def warn_of_unused(request: EditRequest, given: Collection[str], backbone: Backbone) -> None:
+    """Warn of each setting that has no effect on an edit, among those that were ``given`` by name,
+    with another value than the default.
+    """
+    fields = fields_of(type(request))
+    for name, why in _unused(request, backbone):
+        if name in given and getattr(request, name) != fields[name].default:
+            warned = UnusedSettingWarning(f"{setting(name)} has no effect: {why}.")
+            warnings.warn(warned, stacklevel=3)
+
+
+def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str]]:
+    """What would have no effect, and why."""
+    if request.eta is not None and not _takes_eta(request, backbone):
+        yield "eta", "this scheduler adds no noise of its own to a step, as ddim and tcd may"
+    if request.guess_mode and not _is_steered(request):
+        way = told(python="controls", command="--control")
+        yield "guess_mode", f"it says how {way} act, and there are none"
+    if not request.advised:
+        yield "prefer", f"it is what {setting('strategy', 'auto')} spends steps on"
+    if request.regions is None:
+        way = told(python="regions", command="--region-edit")
+        yield "coupling", f"it says how {way} share a run, and there are none"
+    if request.region == "full":
+        for name in OF_CUT_OUTS:
+            yield name, f"it is about cut-outs, and {setting('region', 'full')} makes none"
+
+
+def _takes_eta(request: EditRequest, backbone: Backbone) -> bool:
+    """Whether a step of the run, or of a stage on another model, may take it."""
+    if backbone.others:
+        return True
+    scheduler = fresh_scheduler(request.scheduler, backbone.pipe.scheduler)
+    return "eta" in inspect.signature(scheduler.step).parameters
+
+
+def _is_steered(request: EditRequest) -> bool:
+    """Whether a control may take part: parts of a strategy's own cannot be told."""
+    if request.controls or request.regions is not None:
+        return True
+    names = named_in(request.strategy)
+    plain = [name for name in names if isinstance(name, str)]
+    steered = any(split_controls(name, list_strategies())[1] for name in plain)
+    return steered or len(plain) < len(names)
