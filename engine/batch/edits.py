@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from engine.batch.drive import Drive, read_file
 from engine.batch.items import split_files, with_files
-from engine.errors import InputError, OutputError, SoftpaintError
+from engine.errors import InputError, OutputError, SoftpaintError, setting, told
 from engine.picture.metadata import FORMATS
 from engine.picture.opening import check_file
 from engine.picture.source import Source, is_address, is_own_alpha
@@ -43,6 +43,22 @@ TOGETHER: Final = 8
 _WAIT: Final = 5.0
 """Seconds between two tries on a full disk."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def check_single(request: EditRequest) -> None:
+    """Refuse what is more than one run of one prompt.
+
+    Raises:
+        InputError: it is.
+    """
+    if request.chooses:
+        raise InputError(
+            f"{setting('candidates')}, several strategies and {setting('strategy', 'auto')} are "
+            f"for single edits; {told(python='engine.advise', command='softpaint advise')} says "
+            "which strategy suits."
+        )
+    if not isinstance(request.prompt, str):
+        raise InputError("a batch makes one picture of a prompt; give each its own row.")
 
 
 class Queue(Protocol):
@@ -204,8 +220,7 @@ class Edits:
         if settings.get("seed") in (None, -1):
             settings["seed"] = int(identity[:8], 16)
         request = self.engine.read(with_files(settings, sources))
-        if request.chooses or not isinstance(request.prompt, str):
-            raise InputError("a batch makes one picture of a prompt; give each its own row.")
+        check_single(request)
         prepared = prepare(self.engine.backbone, [request])[0]
         size = check_canvas(prepared.original.size, None)
         check_fits(Path(item.name), size)

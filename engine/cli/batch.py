@@ -263,6 +263,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
 
 def _check(items: Any, settings: dict[str, Any]) -> None:
     """Refuse settings that no edit takes, before a model is loaded; an item's own are its own."""
+    from engine.batch.edits import check_single
     from engine.batch.items import split_files, with_files
     from engine.request.request import EditRequest
     from strategies import create_strategy
@@ -275,6 +276,7 @@ def _check(items: Any, settings: dict[str, Any]) -> None:
     request = EditRequest.read(
         with_files({**prompt, **shared, **first.settings}, {**files, **first.files})
     )
+    check_single(request)
     if isinstance(request.strategy, str):
         from controls import split_controls
         from strategies import list_strategies

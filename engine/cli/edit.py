@@ -166,7 +166,8 @@ def _edit(
     output = asked.need()[1]
     advised = strategy == "auto"
     strategies = [] if advised else named_in(strategy or "differential")
-    check(asked, strategies, settings, output)
+    chosen = {} if strategy is None else {"strategy": strategy}
+    check(asked, strategies, {**settings, **chosen}, output)
     count = max(settings.get("num_images", 1), settings.get("keep", 1))
     starts = max(count, settings.get("candidates", MOST if advised else 1), len(strategies))
     outputs = _announced(output, files, count if pick is None else 1)
@@ -181,7 +182,7 @@ def _edit(
         note("\n".join(told.lines()), quiet=asked.quiet)
     result = engine.edit(
         image=asked.photo,
-        **({} if strategy is None else {"strategy": strategy}),
+        **chosen,
         controls=controls,
         ip_adapter_image=asked.references or None,
         **asked.region,

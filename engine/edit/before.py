@@ -435,5 +435,5 @@ def _check_reach(backbone: Backbone, size: Size) -> None:
     if max(size) > most:
         raise InputError(
             f"this model has positions for {most} px a side, and {size.width} x {size.height} are "
-            'to be edited at once: region="mask" cuts out what the map asks for.'
+            f"to be edited at once: {setting('region', 'mask')} cuts out what the map asks for."
         )

@@ -98,7 +98,7 @@ def load_strength_map(
     if is_own_alpha(source):
         return _own_hole(picture, hard=False, invert=invert)
     name = name_of(source, "strength map")
-    strength = _load(source, name, alpha, snap, inverted=invert, picture=picture)
+    strength, _ = _load(source, name, alpha, snap, inverted=invert, picture=picture)
     if invert:
         strength = np.float32(1) - strength
     return _fit(strength, size, name, hard=is_hard(strength))
@@ -170,7 +170,7 @@ def load_mask(
             may_be_empty=may_be_empty,
         )
     name = name_of(source, "mask")
-    strength = _load(source, name, alpha, SNAP, inverted=invert, picture=picture)
+    strength, peak = _load(source, name, alpha, SNAP, inverted=invert, picture=picture)
     mask = (strength >= threshold).astype(np.float32)
     if invert:
         mask = np.float32(1) - mask
@@ -178,7 +178,7 @@ def load_mask(
         _fit(mask, size, name, hard=True),
         name,
         invert=invert,
-        peak=float(strength.max()),
+        peak=peak,
         threshold=threshold,
         may_be_empty=may_be_empty,
     )
@@ -276,8 +276,10 @@ def _load(
     *,
     inverted: bool = False,
     picture: Picture | None = None,
-) -> NDArray[np.float32]:
-    """Read any source as float32 ``(H, W)`` in [0, 1] at its own size, snapped."""
+) -> tuple[NDArray[np.float32], float]:
+    """Read any source as float32 ``(H, W)`` in [0, 1] at its own size, snapped, and its largest
+    value before that.
+    """
     if alpha not in ("auto", "alpha", "luminance"):
         raise InputError(f"alpha must be 'auto', 'alpha' or 'luminance', not {alpha!r}")
     if not 0 <= snap < 0.5:
@@ -289,13 +291,19 @@ def _load(
         values, channels_first = array_of(source, name)
         values = channels_last(values, name, first=channels_first, channels=(1, 2, 3, 4))
     strength = one_channel(values, name, alpha, inverted=inverted, picture=picture)
+    peak = float(strength.max())
+    if peak and values.dtype.kind in "ui" and values.itemsize > 1 and values.max() in range(2, 256):
+        raise InputError(
+            f"{name} is all but black: its values go up to {values.max()} of 65535; if it holds 8 "
+            "bits a value, save it so, or multiply it by 257"
+        )
     # Half a 16-bit level of slack: 249 / 255 and 6 / 255 in float32 must fall on the snapped side.
     limit = np.float32(snap + 1 / 131072) if snap else np.float32(0)
     strength[strength <= limit] = 0
     strength[strength >= 1 - limit] = 1
     if isinstance(source, (str, os.PathLike)):
         _warn_if_turned(source, strength, name, picture)
-    return strength
+    return strength, peak
 
 
 def _pil_values(image: Image.Image, name: str) -> NDArray[Any]:

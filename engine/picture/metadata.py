@@ -83,6 +83,8 @@ def kept_info(image: Image.Image, upright: Image.Image, file: FilePath | None) -
     # CMYK values, say, would be wrong on the pixels that are saved.
     if isinstance(profile, bytes) and profile[16:20] in {b"RGB ", b"GRAY"}:
         info["icc_profile"] = profile
+    elif profile and image.mode not in _LOST:
+        info["lost"] = "its colour profile, which is broken or for other channels"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of broken blocks, which are left out
         info["exif"] = _exif_bytes(image, upright)
@@ -92,7 +94,7 @@ def kept_info(image: Image.Image, upright: Image.Image, file: FilePath | None) -
         info["comment"] = _comment(image)
         info["png_text"] = _png_text(image)
         info["png_colour"] = _png_colour(image, file)
-        info["lost"] = _LOST.get(image.mode, image.info.get("lost"))
+        info["lost"] = _LOST.get(image.mode, image.info.get("lost", info.get("lost")))
     return MappingProxyType({key: value for key, value in info.items() if value})
 
 

@@ -271,7 +271,9 @@ class EditRequest(Fields):
 
     def _check_region(self) -> None:
         if self.region == "mask" and (reason := self._needs_full_frame):
-            raise InputError(f'region="mask" cannot be combined with {reason}: full frame only.')
+            raise InputError(
+                f"{setting('region', 'mask')} cannot be combined with {reason}: full frame only."
+            )
         if self.context_mask is not None and self.region_rule == "full":
             raise InputError("context_mask says what a cut-out holds; the full frame has none.")
 
@@ -294,8 +296,9 @@ class EditRequest(Fields):
             return
         if self.candidates is not None and (self.keep or 1) > self.candidates:
             raise InputError(f"keep ({self.keep}) must not be above candidates.")
+        several = setting("num_images"), setting("keep")
         excluded = {
-            "num_images= (keep= says how many are returned)": self.num_images > 1,
+            f"{several[0]} ({several[1]} says how many are returned)": self.num_images > 1,
             "generator= (seed= says where they begin)": self.generator is not None,
             "latents=": self.latents is not None,
             "denoising_end=": self.denoising_end is not None,
@@ -304,7 +307,9 @@ class EditRequest(Fields):
         }
         for name, given in excluded.items():
             if given:
-                raise InputError(f"candidates cannot be combined with {name}.")
+                what = setting("strategy", "auto") if self.advised else "several strategies"
+                what = what if self.candidates is None else setting("candidates")
+                raise InputError(f"{what} cannot be combined with {name}.")
 
     def _check_regions(self) -> None:
         if self.regions is None:

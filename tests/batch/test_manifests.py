@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from controls import Control
+from engine.batch.edits import check_single
 from engine.batch.items import plain_control, split_files, with_files
 from engine.batch.listing import items_of
 from engine.batch.manifest import MANIFESTS
@@ -220,3 +221,12 @@ def test_a_table_in_another_encoding_is_named(tmp_path):
     (tmp_path / "edits.csv").write_bytes("image,prompt\np.png,ein Häuschen\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"edits.csv is no text in UTF-8 \(spreadsheets"):
         list(items_of(tmp_path / "edits.csv"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"strategy": "auto"}, {"strategy": "blend,staged"}, {"candidates": 2}]
+)
+def test_what_is_more_than_one_run_is_refused(changes):
+    asked = EditRequest.read({"image": "p.png", "mask": "alpha", "prompt": "a", **changes})
+    with pytest.raises(InputError, match=r"for single edits; engine.advise says"):
+        check_single(asked)

@@ -435,6 +435,10 @@ BAD_USE = {
     "image bomb": (EDIT.replace("photo", "bomb"), "bomb.png.*is refused"),
     "folder as photo": (EDIT.replace("photo.png", "empty-folder"), "is a folder.*softpaint batch"),
     "two photos": (EDIT + "text.png", "text.png.*softpaint batch"),
+    "auto and several": (
+        EDIT + "--strategy auto --num-images 2",
+        r"--strategy 'auto' cannot be combined with --num-images \(--keep says",
+    ),
     "two results": ("show text.png text.png", r"\(text.png\)$"),
     "missing mask": (EDIT.replace("mask.png", "absent.png"), "absent.png.*does not exist"),
     "empty mask": (EDIT.replace("mask.png", "black.png"), "black.png.*is empty"),

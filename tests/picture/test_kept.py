@@ -352,3 +352,14 @@ def test_odd_tiffs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cv2.imwrite(str(tmp_path / "floats.tif"), np.zeros((8, 8, 3), np.float32))
     with pytest.raises(InputError, match="of a kind that Pillow cannot read, 32-bit floats"):
         load_image(tmp_path / "floats.tif")
+
+
+def test_a_profile_that_says_nothing_of_these_channels_is_told_of(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for each in (profile, b"no profile" * 20):
+        Image.new("RGB", (16, 16)).save(tmp_path / "in.jpg", icc_profile=each)
+        picture = load_image(tmp_path / "in.jpg")
+        with pytest.warns(UserWarning, match="without its colour profile, which is broken or for"):
+            save_image(picture.to_pil(), tmp_path / "out.png")
+        with Image.open(tmp_path / "out.png") as image:
+            assert not image.info.get("icc_profile")

@@ -134,3 +134,22 @@ def test_a_map_that_may_be_painted_on_the_stored_photo_is_named(tmp_path: Path) 
     even[10:38, 10:54] = 255
     Image.fromarray(even).save(path)
     load_mask(path, SIZE, picture=Picture(rgb, orientation=3))  # the same either way
+
+
+def test_eight_bits_in_the_place_of_sixteen_are_told_of(tmp_path: Path) -> None:
+    """Read by their range they would all be black, or all white where white is kept."""
+    values = np.zeros((16, 16), np.uint16)
+    values[4:8, 4:8] = 255
+    Image.fromarray(values).save(tmp_path / "m.png")
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "m.tif")
+    for source in (values, tmp_path / "m.png", tmp_path / "m.tif"):
+        for load in (load_mask, load_strength_map):
+            with pytest.raises(InputError, match=r"up to 255 of 65535; if it holds 8 bits"):
+                load(source, (16, 16), invert=True)
+
+
+def test_labels_are_named_as_faint() -> None:
+    labels = np.zeros((16, 16), np.uint8)
+    labels[4:8, 4:8] = 3
+    with pytest.raises(InputError, match=r"is empty.*strongest value is 0.0118 of 1"):
+        load_mask(labels, (16, 16))

@@ -278,7 +278,7 @@ def test_prompts_of_one_edit_choose_by_themselves(engine):
     [
         ({"keep": 2}, "candidates"),
         ({"candidates": 2, "keep": 3}, "keep"),
-        ({"candidates": 2, "num_images": 2}, "keep="),
+        ({"candidates": 2, "num_images": 2}, "keep says"),
         ({"candidates": 2, "output_type": "latent"}, "latent"),
         ({"candidates": 2, "compat": "diffusers", "strategy": "blend"}, "compat"),
         ({"candidates": 2, "generator": torch.Generator()}, "seed="),
