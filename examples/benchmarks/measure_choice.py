@@ -37,6 +37,19 @@ FIRST_SEED = 1_050_000
 TASKS = ("insertion", "recolour", "removal")
 
 
+def measured(case: Case, result: Any) -> dict[str, float]:
+    """The figures of what an edit of the case became."""
+    sample = Sample(
+        result=np.asarray(result.images[0]),
+        original=case.canvas,
+        strength_map=case.canvas_map,
+        truth=case.truth,
+        subject=case.subject,
+        prompt=case.prompt,
+    )
+    return measure(sample)
+
+
 def candidates(engine: InpaintEngine, case: Case, place: int, asked: argparse.Namespace) -> Any:
     """The candidates of a case: what was thought of each at each share, and what it became."""
     request = EditRequest(
@@ -56,16 +69,9 @@ def candidates(engine: InpaintEngine, case: Case, place: int, asked: argparse.Na
     rows = []
     for entry in contest.entries:
         result = entry.ticket.outcome()
-        sample = Sample(
-            result=np.asarray(result.images[0]),
-            original=case.canvas,
-            strength_map=case.canvas_map,
-            truth=case.truth,
-            subject=case.subject,
-            prompt=case.prompt,
-        )
+        metrics = measured(case, result)
         judged = [{"share": each.share, **each.scores} for each in entry.judged]
-        rows.append({"judged": judged, "calls": result.model_calls, "metrics": measure(sample)})
+        rows.append({"judged": judged, "calls": result.model_calls, "metrics": metrics})
     return {"task": case.task, "scene": case.scene, "candidates": rows, "judge_s": contest.seconds}
 
 
@@ -166,15 +172,7 @@ def alone(engine: InpaintEngine, case: Case, place: int, asked: argparse.Namespa
             seed=1000 * place,
             progress=False,
         )
-        sample = Sample(
-            result=np.asarray(result.images[0]),
-            original=case.canvas,
-            strength_map=case.canvas_map,
-            truth=case.truth,
-            subject=case.subject,
-            prompt=case.prompt,
-        )
-        made[name] = measure(sample)
+        made[name] = measured(case, result)
     return {"task": case.task, "scene": case.scene, "made": made}
 
 

@@ -48,6 +48,7 @@ class Fours:
 
 
 FOUR: Final = 4
+"""Rows that are computed together: of fewer, matrix libraries choose other kernels."""
 
 
 def in_fours(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
