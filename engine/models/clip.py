@@ -54,7 +54,9 @@ class Reader:
 
     def _tokens(self, piece: Piece) -> Tokens:
         words = piece.text
-        if hasattr(self.pipe, "maybe_convert_prompt"):
+        added = (each.lower() for each in self.tokenizer.added_tokens_encoder)
+        # of a long text it says that indexing will fail, which it does not
+        if hasattr(self.pipe, "maybe_convert_prompt") and any(t in words.lower() for t in added):
             words = self.pipe.maybe_convert_prompt(words, self.tokenizer)
         read = self.tokenizer(words, add_special_tokens=False, truncation=False, verbose=False)
         return [(token, piece.weight) for token in read["input_ids"]]

@@ -5,6 +5,7 @@ diffusers makes of the same embeddings.
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -116,6 +117,17 @@ def test_a_break_begins_a_chunk(engine):
     cond, _ = encoded(engine, "a BREAK b")
     parts = [encoded(engine, each)[0].text for each in "ab"]
     assert torch.equal(cond.text, torch.cat(parts, dim=1))
+
+
+def test_words_without_added_tokens_are_not_converted(engine):
+    """diffusers' conversion has transformers warn of indexing errors where a text is long."""
+    pipe = engine.backbone.pipe
+    kept = pipe.maybe_convert_prompt
+    with mock.patch.object(pipe, "maybe_convert_prompt", side_effect=kept) as converted:
+        encoded(engine, " ".join("b" * 200), None)
+        assert not converted.called
+        encoded(engine, "b <|EndOfText|>", None)
+        assert converted.called
 
 
 def test_nothing_of_a_long_or_weighted_prompt_is_unheard(engine):
