@@ -191,8 +191,11 @@ def _free(name: str, counts: Tally) -> str:
 
 
 def _check_names(row: Mapping[str, Any]) -> None:
-    """A column that is no setting is an option of the strategy, unless it looks misspelt."""
+    """A column that is no setting is an option of a strategy, unless it looks misspelt."""
+    from engine.request.elsewhere import check_settings
     from engine.request.field import fields_of
-    from engine.request.fields import Fields, check_settings
+    from engine.request.fields import Fields
+    from strategies import list_strategies, options_of
 
-    check_settings(row.keys() - fields_of(Fields).keys())
+    options = {option for name in list_strategies() for option in options_of(name)}
+    check_settings(row.keys() - fields_of(Fields).keys(), options)

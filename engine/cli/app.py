@@ -122,6 +122,7 @@ def _explain(error: Exception) -> int:
         command = getattr(getattr(error, "ctx", None), "info_name", None)
         if "extra argument" in message and command in {"edit", "compare", "advise"}:
             message += "; one picture is edited at a time, a folder of them by softpaint batch"
+        message = _meant(error) or message
     elif isinstance(error, StoppedError):
         note(f"softpaint: {error}")
         return EXIT_INTERRUPTED
@@ -139,6 +140,22 @@ def _explain(error: Exception) -> int:
         message += " (SOFTPAINT_DEBUG=1 shows where)"
     note(f"softpaint: error: {' '.join(message.split())}")
     return code
+
+
+def _meant(error: typer.TyperException) -> str:
+    """What to say of an option that is not there because it is called otherwise; empty if it is
+    no such option.
+    """
+    from engine.request.elsewhere import CALLED
+
+    name = str(getattr(error, "option_name", None) or "")
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    own = CALLED.get(name.lstrip("-").replace("-", "_"), "")
+    known = {flag for each in getattr(command, "params", ()) for flag in each.opts}
+    flag = flags().get(own or name.lstrip("-").replace("-", "_"), "")
+    if not error.format_message().startswith("No such option") or flag not in known:
+        return ""
+    return f"No such option: {name}. Here it is called {flag}."
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from controls import split_controls
 from engine.denoise.strategy import AnyStrategy, Part, StagedStrategy, Strategy
 from engine.errors import InputError, UnknownNameError
-from engine.request.fields import check_settings
+from engine.request.elsewhere import check_settings
 from strategies import create_strategy, list_strategies, options_of
 from strategies.registry import STRATEGIES
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import InputError, setting
 from engine.picture.source import Source
 from engine.request.aliases import own_names
+from engine.request.elsewhere import check_given
 from engine.request.field import check_number, fields_of
 from engine.request.fields import SEEDS, Fields
 from engine.request.regions import read_regions, with_maps
@@ -59,6 +60,11 @@ class EditRequest(Fields):
             pipe: what a diffusers callback is given as its pipeline.
             defaults: settings of the model that is used, for those that are not given.
         """
+        given_as: object = arguments
+        if not isinstance(given_as, Mapping):
+            raise InputError(
+                f"an edit is a mapping of its arguments or an EditRequest, not {arguments!r:.80}."
+            )
         own = {**defaults, **own_names(arguments, pipe)}
         if own.get("regions") is not None:
             own["regions"] = with_maps(read_regions(own["regions"]), _as_read)
@@ -67,7 +73,7 @@ class EditRequest(Fields):
             own["prompt"] = ""
         for needed in ("image", "prompt"):
             if needed not in own:
-                raise InputError(f"{needed} is missing.")
+                check_given(needed, own)
         own |= {name: _as_read(own[name]) for name in _FILES if name in own}
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
@@ -86,6 +92,11 @@ class EditRequest(Fields):
             field.check(getattr(self, field.name))
         if self.seed == -1:  # as other programs ask for any
             object.__setattr__(self, "seed", None)
+        if isinstance(self.strategy, str) and "," in self.strategy:
+            names = [name.strip() for name in self.strategy.split(",") if name.strip()]
+            if not names:
+                raise InputError(f"strategy {self.strategy!r} names none.")
+            object.__setattr__(self, "strategy", ",".join(names))
         if self.regions is not None:
             object.__setattr__(self, "regions", read_regions(self.regions))
         self._check_texts()
@@ -291,11 +302,17 @@ class EditRequest(Fields):
 
     def _check_candidates(self) -> None:
         if (self.keep or 1) > 1 and not self.chooses:
-            raise InputError("keep says how many of several candidates= are finished.")
+            raise InputError(
+                f"{setting('keep')} says how many of several are finished: give more than one of "
+                f"{setting('candidates')} too, or several strategies."
+            )
         if not self.chooses:
             return
         if self.candidates is not None and (self.keep or 1) > self.candidates:
-            raise InputError(f"keep ({self.keep}) must not be above candidates.")
+            raise InputError(
+                f"{setting('keep')} ({self.keep}) must not be above {setting('candidates')} "
+                f"({self.candidates})."
+            )
         several = setting("num_images"), setting("keep")
         excluded = {
             f"{several[0]} ({several[1]} says how many are returned)": self.num_images > 1,
