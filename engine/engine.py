@@ -151,10 +151,11 @@ class InpaintEngine(LoadedModel):
             raises the first error. Pixels may differ from single runs in the last bits, as model
             calls are shared; ``timings`` hold the shared calls in full.
         """
-        if isinstance(edits, Mapping | EditRequest):
+        given: object = edits
+        if isinstance(given, Mapping | EditRequest):
             raise InputError("edit_many takes a list of edits, and this is one: engine.edit(...).")
-        if isinstance(edits, str) or not isinstance(edits, Iterable):
-            raise InputError(f"edit_many takes a list of edits, not {type(edits).__name__}.")
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InputError(f"edit_many takes a list of edits, not {type(given).__name__}.")
         runtime = self.runtime()
         added: list[list[Running] | SoftpaintError] = []
         for edit in edits:

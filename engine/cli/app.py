@@ -153,9 +153,20 @@ def _meant(error: typer.TyperException) -> str:
     own = CALLED.get(name.lstrip("-").replace("-", "_"), "")
     known = {flag for each in getattr(command, "params", ()) for flag in each.opts}
     flag = flags().get(own or name.lstrip("-").replace("-", "_"), "")
-    if not error.format_message().startswith("No such option") or flag not in known:
+    if not error.format_message().startswith("No such option") or not flag:
         return ""
-    return f"No such option: {name}. Here it is called {flag}."
+    if flag in known:
+        return f"No such option: {name}. Here it is called {flag}."
+    if flag not in _of_edit():
+        return ""
+    has = "it is one of softpaint edit's" if flag == name else f"softpaint edit has {flag}"
+    return f"No such option: {name}; {has}."
+
+
+def _of_edit() -> set[str]:
+    """The flags of `softpaint edit`."""
+    edit = getattr(typer.main.get_command(app), "commands", {}).get("edit")
+    return {flag for each in getattr(edit, "params", ()) for flag in each.opts}
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

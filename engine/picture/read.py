@@ -180,7 +180,9 @@ def load_image(source: ImageLike) -> Picture:
     if isinstance(source, Image.Image):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in open_image
+            lay = _orientation(source)  # of a TIFF that is not decoded yet; see _from_file
             picture = _from_pil(source, decode_upright(source, name), name, None)
+            picture = replace(picture, orientation=max(lay, picture.orientation))
         return _told_if_dark(picture, name)
     if isinstance(source, (str, os.PathLike)):
         return _told_if_dark(_from_file(source, name), name)
@@ -214,10 +216,14 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Picture:
     """Read a file, with all its bits."""
     with open_image(path, name) as image:
         bits = bits_of(path, image)
+        turned = image.format == "TIFF"  # Pillow and OpenCV turn it while it is decoded
+        lay = _orientation(image)
         picture = _from_pil(image, decode_upright(image, name), name, path)
+    if turned:
+        picture = replace(picture, orientation=lay)
     if bits <= 8 or picture.deep is not None:
         return picture
-    deep = read_deep(path, picture.orientation, picture.rgb)
+    deep = read_deep(path, 1 if turned else picture.orientation, picture.rgb)
     if deep is None:
         warnings.warn(f"{name} has {bits} bits a channel; 8 of them are read", stacklevel=4)
         return picture

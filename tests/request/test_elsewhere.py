@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -108,14 +110,10 @@ def test_diffusers_names_of_the_same_are_taken(monkeypatch):
         raise InputError("stop")
 
     monkeypatch.setattr("engine.loaded.open_model", open_model)
+    given: dict[str, Any] = {"torch_dtype": torch.float32, "device_map": "cpu"}
+    given |= {"safety_checker": None, "use_safetensors": True}
     with pytest.raises(InputError, match="stop"):
-        InpaintEngine.from_pretrained(
-            "pocket",
-            torch_dtype=torch.float32,
-            device_map="cpu",
-            safety_checker=None,
-            use_safetensors=True,
-        )
+        InpaintEngine.from_pretrained("pocket", **given)
     assert opened[0]["dtype"] is torch.float32
     assert opened[0]["device"] == "cpu"
 
