@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -202,6 +203,9 @@ class Workers:
                 self._workers[number] = None
                 yield from self._died(worker)
                 continue
+            if isinstance(told, Warning):
+                warnings.warn(told, stacklevel=2)
+                continue
             if isinstance(told, BaseException):
                 raise told
             if isinstance(told, str):
@@ -278,6 +282,11 @@ def _serve(pipe: Connection, plan: Plan, number: int, count: int) -> None:
         with lock:
             pipe.send(what)
 
+    def warned(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if issubclass(category, UserWarning):
+            tell(message if isinstance(message, Warning) else category(message))
+
+    warnings.showwarning = warned  # type: ignore[assignment]
     try:
         engine = InpaintEngine.from_pretrained(**_share(plan.load, number, count))
         tell(None)

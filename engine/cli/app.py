@@ -15,6 +15,8 @@ import typer
 from engine.errors import InputError, SoftpaintError, SoftpaintWarning, StoppedError
 
 EXIT_FAILED, EXIT_BAD_USE, EXIT_INTERRUPTED = 1, 2, 130
+_REMEMBERED = 1000
+"""Warnings that are known to have been shown."""
 
 app = typer.Typer(
     name="softpaint",
@@ -92,7 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
     if not debug:
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        warnings.showwarning = _Warnings()  # type: ignore[assignment]
     try:
         return _run(arguments)
     except Exception as error:
@@ -169,10 +171,23 @@ def _of_edit() -> set[str]:
     return {flag for each in getattr(edit, "params", ()) for flag in each.opts}
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
-    """Show what concerns the user in one line, and nothing of the libraries' own housekeeping."""
-    if issubclass(category, UserWarning):
+class _Warnings:
+    """Shows what concerns the user in one line, once however often it is said, and nothing of the
+    libraries' own housekeeping.
+    """
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *_: object) -> None:
+        if not issubclass(category, UserWarning):
+            return
         text = str(message)
         if isinstance(message, SoftpaintWarning):
             text = message.for_command(flags())
+        if text in self._shown:
+            return
+        if len(self._shown) >= _REMEMBERED:  # of a batch of millions, with figures in them
+            self._shown.clear()
+        self._shown.add(text)
         note(f"softpaint: warning: {' '.join(text.split())}")

@@ -228,6 +228,12 @@ def test_bad_use_is_told_before_a_model_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("always")
+def test_what_is_said_of_every_photo_is_shown_once(photos, tmp_path, capsys):
+    assert run(["batch", str(photos), "-p", "x", "-o", str(tmp_path / "out"), "--steps", "1"]) == 1
+    assert capsys.readouterr().err.count("draws next to nothing") == 1
+
+
 def test_workers_that_are_killed_lose_nothing(photos, tmp_path, pocket):
     """Two processes; one of them, then the whole tree is killed; the same batch ends the work."""
     out = tmp_path / "out"
