@@ -263,11 +263,10 @@ def _settings(asked: Asked) -> dict[str, Any]:
 
 def _check(items: Any, settings: dict[str, Any]) -> None:
     """Refuse settings that no edit takes, before a model is loaded; an item's own are its own."""
-    from controls import split_controls
     from engine.batch.edits import check_single
     from engine.batch.items import split_files, with_files
+    from engine.edit.strategies import build_strategy
     from engine.request.request import EditRequest
-    from strategies import create_strategy, list_strategies
 
     first = next(item for item in items if not item.error)
     prompt = {"prompt": ""} if "prompt" not in {**settings, **first.settings} else {}
@@ -279,8 +278,7 @@ def _check(items: Any, settings: dict[str, Any]) -> None:
         request = EditRequest.read(with_files(own, {**files, **first.files}))
         check_single(request)
         if isinstance(request.strategy, str):
-            plain = split_controls(request.strategy, list_strategies())[0]
-            create_strategy(plain, **request.options)
+            build_strategy(request.strategy, request.options)
     except InputError as error:
         if not first.settings.keys() - {"prompt"}:
             raise

@@ -14,7 +14,7 @@ from engine.cli.options import Device, Model, Output, Quiet, given, load, needed
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -286,7 +286,7 @@ def _changed(
         strength = map_tools.fill_holes(strength)
     if shadowed is not None:
         strength = np.maximum(strength, shadow_of(shadowed.rgb, strength))
-    tools = {
+    tools: dict[str, Callable[..., NDArray[np.float32]]] = {
         "--grow": map_tools.grow,
         "--shrink": map_tools.shrink,
         "--falloff": map_tools.falloff,

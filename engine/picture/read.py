@@ -217,8 +217,12 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Picture:
     with open_image(path, name) as image:
         bits = bits_of(path, image)
         turned = image.format == "TIFF"  # Pillow and OpenCV turn it while it is decoded
-        lay = _orientation(image)
+        # Pillow has no mode for PNG's grey with opacity of 16 bits and makes it RGBA
+        grey = any(str(tile.args).startswith("LA;16") for tile in getattr(image, "tile", ()))
+        lay = _orientation(image) if turned else 1
         picture = _from_pil(image, decode_upright(image, name), name, path)
+    if grey:
+        picture = replace(picture, grey=True)
     if turned:
         picture = replace(picture, orientation=lay)
     if bits <= 8 or picture.deep is not None:
@@ -263,9 +267,14 @@ def _from_pil(
         alpha,
         kept_info(image, upright, file),
         deep,
-        grey=deep is not None or mode in {"1", "L", "LA", "La"},
+        grey=deep is not None or mode in {"1", "L", "LA", "La"} or _is_grey_palette(mode, rgb),
         orientation=_orientation(image),
     )
+
+
+def _is_grey_palette(mode: str, rgb: NDArray[np.uint8]) -> bool:
+    """Whether it is a palette's picture without colours, as a GIF of a grey one is."""
+    return mode in {"P", "PA"} and bool((rgb == rgb[:, :, :1]).all())
 
 
 def _orientation(image: Image.Image) -> int:

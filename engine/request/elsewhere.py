@@ -67,9 +67,12 @@ OF_A_MODEL: Final = frozenset(
 """What belongs to a model and not to an edit."""
 
 
-def check_settings(unknown: Iterable[str], options: Collection[str] = ()) -> None:
+def check_settings(
+    unknown: Iterable[str], options: Collection[str] = (), others: Collection[str] = ()
+) -> None:
     """Raise ``InputError`` where an unknown argument is what a setting is called elsewhere, or
-    looks like one that is misspelt, more than like one of the strategy's ``options``.
+    looks like one that is misspelt, more than like one of the strategy's ``options``. Options of
+    ``others`` are no misspelt settings.
     """
     known = fields_of(Fields)
     for name in unknown:
@@ -84,6 +87,8 @@ def check_settings(unknown: Iterable[str], options: Collection[str] = ()) -> Non
             raise InputError(
                 f"{name!r} goes with a model when it is loaded, not with an edit: {where} says how."
             )
+        if name in others:
+            continue
         near = difflib.get_close_matches(name, [*known, *options], n=1, cutoff=0.75)
         if near and near[0] in known:
             raise InputError(

@@ -125,6 +125,13 @@ def test_three_dimensions_are_maps_where_their_number_fits(*, tensor: bool) -> N
         split_batch([half(), half()], 3, SIZE)
 
 
+def test_a_layer_without_strokes_is_empty() -> None:
+    blank = np.zeros((48, 64, 4), np.uint8)
+    picture = Picture(np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="is empty: nothing to repaint"):
+        load_mask(blank, SIZE, picture=picture)
+
+
 def test_a_map_that_may_be_painted_on_the_stored_photo_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(half()).save(path)

@@ -153,6 +153,7 @@ def test_names_written_otherwise_are_found(written, meant):
         ("--option cfg=7", "'cfg': here it is called --guidance"),
         ("--option seed=7", "no option of a strategy: give it as --seed"),
         ("--option dither=true --option dither=false", "gives dither twice"),
+        ("--option contrast=2", "'contrast', which is one of soft-blend. Known: dither"),
         ("--strategy ,", "names none"),
         ("--keep 2", "--keep says how many of several are finished"),
     ],

@@ -90,7 +90,7 @@ def told_of_strangers(load: Callable[Arguments, Returned]) -> Callable[Arguments
                 f"unknown argument {name!r}. {hint}help(InpaintEngine.from_pretrained) lists them "
                 "all."
             )
-        return load(*args, **given)  # type: ignore[arg-type]
+        return load(*args, **given)
 
     return told
 
