@@ -14,7 +14,7 @@ from engine.errors import InputError, setting
 from engine.picture.source import Source
 from engine.request.aliases import own_names
 from engine.request.elsewhere import check_given
-from engine.request.field import check_number, fields_of
+from engine.request.field import check_number, check_text, fields_of
 from engine.request.fields import SEEDS, Fields
 from engine.request.regions import read_regions, with_maps
 
@@ -89,7 +89,9 @@ class EditRequest(Fields):
         if self.image is None:
             raise InputError("image is missing.")
         for field in fields_of(type(self)).values():
-            field.check(getattr(self, field.name))
+            value = getattr(self, field.name)
+            field.check(value)
+            object.__setattr__(self, field.name, field.plain(value))
         if self.seed == -1:  # as other programs ask for any
             object.__setattr__(self, "seed", None)
         if isinstance(self.strategy, str) and "," in self.strategy:
@@ -108,6 +110,8 @@ class EditRequest(Fields):
         self._check_regions()
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
+        if strange := [name for name in self.options if not isinstance(name, str)]:
+            raise InputError(f"options are named by texts, not {strange[0]!r}.")
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
 
@@ -221,6 +225,8 @@ class EditRequest(Fields):
             raise InputError(f"prompt must be a string, not {type(prompt).__name__}.")
         if self.negative_prompt is not None and not _is_text(self.negative_prompt):
             raise InputError("negative_prompt must be a string or None.")
+        for name in ("prompt", "negative_prompt"):
+            check_text(name, getattr(self, name))
         for name in EMBEDS:
             text = "negative_prompt" if name.startswith("negative_") else "prompt"
             if getattr(self, name) is not None and getattr(self, text):
@@ -247,6 +253,7 @@ class EditRequest(Fields):
         limits = fields_of(Fields)["expand"].limits
         for name, value in zip(("left", "top", "right", "bottom"), expand, strict=True):
             check_number(f"expand's {name}", value, limits, whole=True)
+        object.__setattr__(self, "expand", tuple(map(int, expand)))
         if not any(expand):
             raise InputError("expand is all zeros: nothing to paint.")
 
