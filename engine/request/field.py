@@ -201,7 +201,11 @@ def check_number(name: str, value: object, limits: Range | None, *, whole: bool)
     if isinstance(value, bool | Fraction) or not isinstance(value, Integral if whole else Real):
         what = "whole" if whole else "finite"
         raise InputError(f"{name} must be a {what} number, not {value!r}.")
-    if not math.isfinite(float(value)):
+    try:
+        finite = math.isfinite(float(value))
+    except OverflowError:  # a whole number of more than 300 digits
+        raise InputError(f"{name} must be {limits}, not a number of such a size.") from None
+    if not finite:
         raise InputError(f"{name} must be a finite number, not {value!r}.")
     if limits is not None and value not in limits:  # type: ignore[operator]  # a Real is ordered
         raise InputError(f"{name} must be {limits}, not {value}.")

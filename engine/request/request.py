@@ -110,8 +110,10 @@ class EditRequest(Fields):
         self._check_regions()
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
-        if strange := [name for name in self.options if not isinstance(name, str)]:
-            raise InputError(f"options are named by texts, not {strange[0]!r}.")
+        for name in self.options:
+            named: object = name
+            if not isinstance(named, str):
+                raise InputError(f"options are named by texts, not {named!r}.")
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
 

@@ -17,7 +17,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from controls import check_controls
+from controls import Control, check_controls
 from engine import CancelledError, InpaintEngine, InputError, ModelError, UnknownNameError
 from engine.denoise.strategy import Strategy
 from engine.models.formats.folders import load_pipeline
@@ -296,6 +296,7 @@ def test_numpys_numbers_are_numbers(engine, tmp_path):
 
 def test_a_control_may_be_told_as_on_the_command_line():
     (told,) = check_controls("canny:0.8:0-0.6")
+    assert isinstance(told, Control)
     assert (told.model, told.scale, told.end) == ("canny", 0.8, 0.6)
 
 
@@ -386,7 +387,7 @@ class TestModels:
             load_pipeline(tmp_path, **load)
 
     def test_devices_and_dtypes_that_cannot_be_used(self):
-        with pytest.raises(InputError, match="unknown device .nonsense"):
+        with pytest.raises(InputError, match="unknown device 'nonsense'"):
             InpaintEngine.from_pretrained(device="nonsense")
         with pytest.raises(InputError, match="accepted: float16, bfloat16, float32"):
             InpaintEngine.from_pretrained(device="cpu", dtype="int8")
