@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -159,7 +160,7 @@ def _meant(error: typer.TyperException) -> str:
         return ""
     if flag in known:
         return f"No such option: {name}. Here it is called {flag}."
-    if flag not in _of_edit():
+    if flag not in _of_edit() or difflib.get_close_matches(name, known, n=1, cutoff=0.8):
         return ""
     has = "it is one of softpaint edit's" if flag == name else f"softpaint edit has {flag}"
     return f"No such option: {name}; {has}."

@@ -157,13 +157,7 @@ def test_every_sampler_that_is_told_is_understood():
     assert scheduler_of("euler-trailing", "") == "euler-trailing"
     assert scheduler_of(None, "Automatic") is None
     assert scheduler_of(None, "Karras") == "euler-karras"  # as there: Euler, unless one is named
-    wrong = ("No such", None), ("Heun", "Karras"), ("Euler", "none"), (None, "none"), (["x"], "")
-        ("No such", None),
-        ("Heun", "Karras"),
-        ("Euler", "none"),
-        (None, "none"),
-        (["Euler"], ""),
-    )
+    wrong = (("No such", None), ("Heun", "Karras"), ("Euler", "none"), (None, "none"), (["x"], ""))
     for sampler, spacing in wrong:
         with pytest.raises(ValueError, match=r"no "):
             scheduler_of(sampler, spacing)
