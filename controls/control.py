@@ -273,7 +273,8 @@ def _numbers(
 
 
 def check_controls(controls: Any) -> tuple[Control | Source, ...]:
-    """``controls`` (None, a control, its name, or a list of such) as a tuple of controls.
+    """``controls`` (None, a control, its name or text as for :meth:`Control.parse`, or a list of
+    such) as a tuple of controls.
 
     Raises:
         InputError: something else, or a name that is not known.
@@ -287,8 +288,18 @@ def check_controls(controls: Any) -> tuple[Control | Source, ...]:
             raise InputError(
                 f"controls must be Control objects or names, not {type(each).__name__}."
             )
-        checked.append(Control(each) if isinstance(each, str) else each)
+        checked.append(_told(each) if isinstance(each, str) else each)
     return tuple(checked)
+
+
+def _told(text: str) -> Control:
+    """The control of this name, or that a text such as ``"canny:0.8"`` asks for."""
+    if not set(text) & set(":=") or Path(text).exists():
+        return Control(text)
+    parsed = Control.parse(text)
+    if len(parsed) > 1:
+        raise InputError(f"the control {text!r} has several scales; an edit takes one.")
+    return parsed[0]
 
 
 def _is_place(text: str) -> bool:

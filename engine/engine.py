@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,7 @@ class InpaintEngine(LoadedModel):
 
         return find_map(how, self.backbone, {"image": image, "redraw": redraw, **wanted})
 
-    def edit_many(self, edits: Sequence[Mapping[str, Any] | EditRequest]) -> Outcomes:
+    def edit_many(self, edits: Iterable[Mapping[str, Any] | EditRequest]) -> Outcomes:
         """Several edits in shared model calls; their pictures, maps and prompts may all differ.
 
         One that fails leaves the others alone::
@@ -151,6 +151,11 @@ class InpaintEngine(LoadedModel):
             raises the first error. Pixels may differ from single runs in the last bits, as model
             calls are shared; ``timings`` hold the shared calls in full.
         """
+        given: object = edits
+        if isinstance(given, Mapping | EditRequest):
+            raise InputError("edit_many takes a list of edits, and this is one: engine.edit(...).")
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InputError(f"edit_many takes a list of edits, not {type(given).__name__}.")
         runtime = self.runtime()
         added: list[list[Running] | SoftpaintError] = []
         for edit in edits:

@@ -95,6 +95,11 @@ class InputError(SoftpaintError, ValueError):
     """
 
 
+def _plain(name: str) -> str:
+    """A name as those who write it otherwise mean it: small letters, and dashes between words."""
+    return re.sub(r"[\s_-]+", "-", name.strip().casefold().replace("++", "pp"))
+
+
 class UnknownNameError(InputError):
     """A name that is not registered. Lists what exists and the nearest match.
 
@@ -106,8 +111,9 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        plain = {_plain(each): each for each in reversed(names)}
+        near = difflib.get_close_matches(_plain(name), plain, n=1)
+        hint = f" Did you mean {plain[near[0]]!r}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
 

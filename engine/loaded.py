@@ -9,6 +9,7 @@ from engine.edit.strategies import OF_A_STAGE
 from engine.errors import InputError
 from engine.models import Backbone, backbone_for
 from engine.models.formats.adapters import Adapters, Embedding, Lora, find_file, several
+from engine.models.formats.arguments import check_places, told_of_strangers
 from engine.models.formats.early import check_adapters
 from engine.models.formats.places import portable
 from engine.models.formats.vaes import load_preview_vae
@@ -44,6 +45,7 @@ class LoadedModel:
         return self.backbone.notes
 
     @classmethod
+    @told_of_strangers
     def from_pretrained(
         cls,
         model: str | os.PathLike[str] = "pocket",
@@ -61,7 +63,8 @@ class LoadedModel:
         ip_adapter: Any = None,
     ) -> Self:
         """Load a model. No hub is asked for what is in a file: configs and vocabulary of SD 1.x,
-        SD 2.x and SDXL are part of this package.
+        SD 2.x and SDXL are part of this package. Of diffusers' names ``torch_dtype``, and a
+        ``device_map`` that is a device, work too; the others are answered with what holds instead.
 
         Args:
             model: ``"pocket"`` or ``"pocket-flow"`` (embedded, need no download), a diffusers
@@ -96,6 +99,7 @@ class LoadedModel:
             ModelError: the model is missing, unreachable or of an unsupported family; a LoRA or an
                 embedding is missing or made for another.
         """
+        check_places(model=model, inpaint_model=inpaint_model, vae=vae, base=base)
         loras, embeddings = several(lora, Lora.of), several(embedding, Embedding.of)
         references = several(ip_adapter, os.fspath)
         check_adapters(

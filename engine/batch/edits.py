@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from engine.batch.drive import Drive, read_file
 from engine.batch.items import split_files, with_files
-from engine.errors import InputError, OutputError, SoftpaintError, setting, told
+from engine.errors import InputError, OutputError, SoftpaintError
 from engine.picture.metadata import FORMATS
 from engine.picture.opening import check_file
 from engine.picture.source import Source, is_address, is_own_alpha
@@ -53,9 +53,9 @@ def check_single(request: EditRequest) -> None:
     """
     if request.chooses:
         raise InputError(
-            f"{setting('candidates')}, several strategies and {setting('strategy', 'auto')} are "
-            f"for single edits; {told(python='engine.advise', command='softpaint advise')} says "
-            "which strategy suits."
+            "a batch makes one run of a prompt and chooses none: candidates, several strategies "
+            "and strategy auto are for single edits (softpaint edit; softpaint advise says which "
+            "strategy suits)."
         )
     if not isinstance(request.prompt, str):
         raise InputError("a batch makes one picture of a prompt; give each its own row.")

@@ -15,6 +15,7 @@ from engine.batch.drive import drive_at, split
 from engine.batch.items import INSIDE, Item, output_name, split_files
 from engine.batch.known import Tally
 from engine.errors import InputError
+from engine.picture.metadata import FORMATS
 
 _Rows = Generator[tuple[int, dict[str, Any]], None, None]
 _PROMPTS: Final = ("prompt", "negative_prompt", "text", "caption")
@@ -61,6 +62,8 @@ def _item(row: dict[str, Any], folder: str, counts: Tally) -> Item:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise InputError(f"output {name!r} is not inside the batch's folder.")
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"output {name!r} has none of the suffixes {', '.join(FORMATS)}.")
     _check_names(row)
     settings, files = split_files({"image": str(image), **row}, folder)
     return Item(name, files, settings)
@@ -72,6 +75,8 @@ def _edits(row: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
     if not isinstance(prompts, list):
         yield row
         return
+    if not prompts:
+        raise InputError(f"{where}: prompt is an empty list.")
     negative = row.get("negative_prompt")
     if isinstance(negative, list) and len(negative) != len(prompts):
         raise InputError(f"{where}: {len(negative)} negative prompts for {len(prompts)} prompts.")
@@ -191,8 +196,15 @@ def _free(name: str, counts: Tally) -> str:
 
 
 def _check_names(row: Mapping[str, Any]) -> None:
-    """A column that is no setting is an option of the strategy, unless it looks misspelt."""
-    from engine.request.field import fields_of
-    from engine.request.fields import Fields, check_settings
+    """A column that is no setting is an option of a strategy, unless it looks misspelt."""
+    from engine.request.elsewhere import check_settings
+    from engine.request.field import Group, fields_of
+    from engine.request.fields import Fields
+    from strategies import list_strategies, options_of
 
-    check_settings(row.keys() - fields_of(Fields).keys())
+    known = fields_of(Fields)
+    for name in row.keys() & known.keys():
+        if known[name].group is Group.OUTPUT and known[name].recorded is None:
+            raise InputError(f"{name} is a setting of Python's callers, not of a manifest.")
+    options = {option for name in list_strategies() for option in options_of(name)}
+    check_settings(row.keys() - known.keys(), options)

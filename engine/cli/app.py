@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -124,6 +125,7 @@ def _explain(error: Exception) -> int:
         command = getattr(getattr(error, "ctx", None), "info_name", None)
         if "extra argument" in message and command in {"edit", "compare", "advise"}:
             message += "; one picture is edited at a time, a folder of them by softpaint batch"
+        message = _meant(error) or message
     elif isinstance(error, StoppedError):
         note(f"softpaint: {error}")
         return EXIT_INTERRUPTED
@@ -141,6 +143,33 @@ def _explain(error: Exception) -> int:
         message += " (SOFTPAINT_DEBUG=1 shows where)"
     note(f"softpaint: error: {' '.join(message.split())}")
     return code
+
+
+def _meant(error: typer.TyperException) -> str:
+    """What to say of an option that is not there because it is called otherwise; empty if it is
+    no such option.
+    """
+    from engine.request.elsewhere import CALLED
+
+    name = str(getattr(error, "option_name", None) or "")
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    own = CALLED.get(name.lstrip("-").replace("-", "_"), "")
+    known = {flag for each in getattr(command, "params", ()) for flag in each.opts}
+    flag = flags().get(own or name.lstrip("-").replace("-", "_"), "")
+    if not error.format_message().startswith("No such option") or not flag:
+        return ""
+    if flag in known:
+        return f"No such option: {name}. Here it is called {flag}."
+    if flag not in _of_edit() or difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+        return ""
+    has = "it is one of softpaint edit's" if flag == name else f"softpaint edit has {flag}"
+    return f"No such option: {name}; {has}."
+
+
+def _of_edit() -> set[str]:
+    """The flags of `softpaint edit`."""
+    edit = getattr(typer.main.get_command(app), "commands", {}).get("edit")
+    return {flag for each in getattr(edit, "params", ()) for flag in each.opts}
 
 
 class _Warnings:

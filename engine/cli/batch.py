@@ -265,23 +265,24 @@ def _check(items: Any, settings: dict[str, Any]) -> None:
     """Refuse settings that no edit takes, before a model is loaded; an item's own are its own."""
     from engine.batch.edits import check_single
     from engine.batch.items import split_files, with_files
+    from engine.edit.strategies import build_strategy
     from engine.request.request import EditRequest
-    from strategies import create_strategy
 
     first = next(item for item in items if not item.error)
     prompt = {"prompt": ""} if "prompt" not in {**settings, **first.settings} else {}
     if prompt and not any("prompt" in item.settings for item in items):
         raise InputError("--prompt is missing, and no photo has one in a text file of its name.")
     shared, files = split_files(settings, "")
-    request = EditRequest.read(
-        with_files({**prompt, **shared, **first.settings}, {**files, **first.files})
-    )
-    check_single(request)
-    if isinstance(request.strategy, str):
-        from controls import split_controls
-        from strategies import list_strategies
-
-        create_strategy(split_controls(request.strategy, list_strategies())[0], **request.options)
+    own = {**prompt, **shared, **first.settings}
+    try:
+        request = EditRequest.read(with_files(own, {**files, **first.files}))
+        check_single(request)
+        if isinstance(request.strategy, str):
+            build_strategy(request.strategy, request.options)
+    except InputError as error:
+        if not first.settings.keys() - {"prompt"}:
+            raise
+        raise InputError(f"{first.name}: {error}") from None  # in the words of its row
 
 
 def _refuse_inside(source: str, folder: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.options import Asked, needed
-from engine.errors import InputError
+from engine.errors import InputError, setting
 from engine.picture.source import Source, is_own_alpha
 
 if TYPE_CHECKING:
@@ -112,24 +112,23 @@ def check(
     Raises:
         InputError: the engine would refuse it too, later.
     """
-    from controls import split_controls
+    from engine.edit.strategies import build_each, build_strategy
     from engine.picture.geometry import check_canvas
     from engine.picture.map_files import check_strength, load_mask, load_strength_map
     from engine.picture.read import load_image
     from engine.picture.transparency import opacity_after
     from engine.picture.write import check_fits
     from engine.request.request import EditRequest
-    from strategies import create_strategy, list_strategies, options_of
+    from strategies import list_strategies
 
     EditRequest(image=asked.photo, **asked.region, **settings)
-    plain = [split_controls(name, list_strategies())[0] for name in strategies]
-    if len(plain) == 1:
-        create_strategy(plain[0], **asked.options)
-    for name in plain:
-        options_of(name)
     for name in asked.options:
         if name in EditRequest.__dataclass_fields__:
-            raise InputError(f"{name!r} is no option of a strategy.")
+            raise InputError(f"{name!r} is no option of a strategy: give it as {setting(name)}.")
+    if len(strategies) == 1:
+        build_strategy(strategies[0], asked.options)
+    else:
+        build_each(strategies or list_strategies(), asked.options)
     picture = load_image(needed(asked.photo, "PHOTO"))
     expand = settings.get("expand", (0, 0, 0, 0))
     size = check_canvas(picture.size, expand)

@@ -14,11 +14,13 @@ from engine.cli.options import Device, Model, Output, Quiet, given, load, needed
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
+    from engine.picture.read import Picture
     from engine.picture.source import Source
 
 
@@ -39,8 +41,12 @@ def map_(
         typer.Option(help="Begin with this colour in the photo; may be repeated.", metavar="R,G,B"),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="How far from it, in Delta-E 2000; 1 is just noticeable.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            help="How far from it, in Delta-E 2000; 1 is just noticeable. [default: 10]",
+            metavar="NUMBER",
+        ),
+    ] = None,
     from_change: Annotated[
         str | None,
         typer.Option(
@@ -50,8 +56,9 @@ def map_(
         ),
     ] = None,
     was: Annotated[
-        str, typer.Option(help="What the photo shows now, for --from-change.", metavar="TEXT")
-    ] = "",
+        str | None,
+        typer.Option(help="What the photo shows now, for --from-change.", metavar="TEXT"),
+    ] = None,
     from_words: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,14 +67,14 @@ def map_(
         ),
     ] = None,
     prompt: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--prompt",
             "-p",
             help="The sentence about the photo in which they stand. [default: a picture of them]",
             metavar="TEXT",
         ),
-    ] = "",
+    ] = None,
     from_click: Annotated[
         list[str] | None,
         typer.Option(help="Begin with the thing at this point; may be repeated.", metavar="X,Y"),
@@ -108,8 +115,11 @@ def map_(
         Path | None, typer.Option("--with", help="Combine it with this map.", metavar="FILE")
     ] = None,
     how: Annotated[
-        str, typer.Option(help="How: max, min, add, subtract or multiply.", metavar="HOW")
-    ] = "max",
+        str | None,
+        typer.Option(
+            help="How: max, min, add, subtract or multiply. [default: max]", metavar="HOW"
+        ),
+    ] = None,
     hard: Annotated[
         bool, typer.Option("--hard", help="Only 0 and 1: what is at least 0.5 becomes 1.")
     ] = False,
@@ -155,14 +165,30 @@ def map_(
       softpaint map thing.png --photo photo.png --shadow --grow 2 -o both.png
       softpaint map sky.png --photo photo.png --overlay -o look.png
     """
-    import numpy as np
-
-    from engine.picture import map_tools
     from engine.picture.commit import Commit
     from engine.picture.read import load_image
-    from engine.picture.shadows import shadow_of
     from engine.picture.sheet import heat_map
 
+    amounts = {
+        "--grow": grow,
+        "--shrink": shrink,
+        "--falloff": falloff,
+        "--feather": feather,
+        "--scale": scale,
+    }
+    _check_amounts(amounts)
+    finds = {"--from-change": from_change, "--from-words": from_words, "--from-click": from_click}
+    soft_ones = {name: finds[name] for name in ("--from-change", "--from-words")}
+    _check_used("--tolerance", tolerance, {"--select": select})
+    _check_used("--was", was, {"--from-change": from_change})
+    _check_used("--prompt", prompt, {"--from-words": from_words})
+    _check_used("--not-click", not_click, {"--from-click": from_click})
+    _check_used("--segmenter", segmenter, {"--from-click": from_click})
+    _check_used("--soft", soft or None, soft_ones)
+    _check_used("--how", how, {"--with": other})
+    _check_used("--outward", outward or None, {"--feather": feather})
+    _check_used("--model", model, finds)
+    _check_used("--device", device, finds)
     files = Files()
     target = needed(output, "--output")
     _check_photo(photo, overlay=overlay, shadow=shadow)
@@ -171,11 +197,11 @@ def map_(
     added = None if other is None else files.read("map", other)
     files.writes("--output", target)
     sources: dict[str, dict[str, Any]] = {
-        "change": {"prompt": from_change, "was": was} if from_change is not None else {},
-        "words": {"words": tuple(from_words), "prompt": prompt} if from_words else {},
+        "change": {"prompt": from_change, "was": was or ""} if from_change is not None else {},
+        "words": {"words": tuple(from_words), "prompt": prompt or ""} if from_words else {},
         "click": {
-            "inside": [_point(each) for each in from_click],
-            "outside": [_point(each) for each in not_click or ()],
+            "inside": [_point(each, "--from-click") for each in from_click],
+            "outside": [_point(each, "--not-click") for each in not_click or ()],
             "segmenter": segmenter,
         }
         if from_click
@@ -187,31 +213,16 @@ def map_(
         others = source is not None or bool(select) or gradient is not None
         strength = _found(asked, picture, others=others, loads=given(model=model, device=device))
     else:
-        strength = _begin(begin, picture, select, tolerance, gradient, painted=bool(paint))
-    for each in paint or []:
-        strength = map_tools.paint(strength, *_shape(each))
-    if added is not None:
-        strength = map_tools.combine(strength, _load(added, strength.shape[::-1]), how)
-    if hard:
-        strength = (strength >= 0.5).astype(np.float32)
-    if fill_holes:
-        strength = map_tools.fill_holes(strength)
-    if shadow and picture is not None:
-        strength = np.maximum(strength, shadow_of(picture.rgb, strength))
-    if outward and feather is None:
-        raise InputError("--outward says how --feather softens; give it a width.")
-    for tool, amount in (
-        (map_tools.grow, grow),
-        (map_tools.shrink, shrink),
-        (map_tools.falloff, falloff),
-        (partial(map_tools.feather, outward=outward), feather),
-        (map_tools.scale, scale),
-    ):
-        if amount is not None:
-            strength = tool(strength, amount)
+        strength = _begin(begin, picture, select, tolerance or 10.0, gradient, painted=bool(paint))
+    strength = _painted(strength, paint or [], added, how or "max", hard=hard)
+    shadowed = picture if shadow else None
+    strength = _changed(strength, amounts, shadowed, fill_holes=fill_holes, outward=outward)
     if invert:
-        strength = map_tools.invert(strength)
-    shown = heat_map(picture.to_pil(), strength) if overlay and picture else _as_image(strength)
+        strength = 1 - strength
+    deep = any(map(_is_deep, filter(None, (begin, added))))
+    shown = _as_image(strength, deep=deep)
+    if overlay and picture:
+        shown = heat_map(picture.to_pil(), strength)
     with Commit() as commit:
         save(commit, shown, target)
     say(
@@ -221,6 +232,71 @@ def map_(
         err=target == STREAM,
     )
     note(str(target), quiet=quiet)
+
+
+def _check_amounts(amounts: Mapping[str, float | None]) -> None:
+    from engine.picture.map_tools import check_length
+
+    for option, amount in amounts.items():
+        if amount is not None:
+            check_length(option, amount)
+
+
+def _check_used(option: str, value: object, needs: Mapping[str, object]) -> None:
+    """Refuse what would have no effect, as none of what it is about is there."""
+    if value is not None and not any(needs.values()):
+        raise InputError(f"{option} is about {' and '.join(needs)}, and there is none.")
+
+
+def _painted(
+    strength: NDArray[np.float32],
+    shapes: list[str],
+    added: Source | None,
+    how: str,
+    *,
+    hard: bool,
+) -> NDArray[np.float32]:
+    """With the shapes and the other map over it."""
+    import numpy as np
+
+    from engine.picture import map_tools
+
+    for each in shapes:
+        strength = map_tools.paint(strength, *_shape(each))
+    if added is not None:
+        strength = map_tools.combine(strength, _load(added, strength.shape[::-1]), how)
+    return (strength >= 0.5).astype(np.float32) if hard else strength
+
+
+def _changed(
+    strength: NDArray[np.float32],
+    amounts: Mapping[str, float | None],
+    shadowed: Picture | None,
+    *,
+    fill_holes: bool,
+    outward: bool,
+) -> NDArray[np.float32]:
+    """By the tools, in the order in which their options are listed."""
+    import numpy as np
+
+    from engine.picture import map_tools
+    from engine.picture.shadows import shadow_of
+
+    if fill_holes:
+        strength = map_tools.fill_holes(strength)
+    if shadowed is not None:
+        strength = np.maximum(strength, shadow_of(shadowed.rgb, strength))
+    tools: dict[str, Callable[..., NDArray[np.float32]]] = {
+        "--grow": map_tools.grow,
+        "--shrink": map_tools.shrink,
+        "--falloff": map_tools.falloff,
+        "--feather": partial(map_tools.feather, outward=outward),
+        "--scale": map_tools.scale,
+    }
+    for option, tool in tools.items():
+        if (amount := amounts[option]) is not None:
+            strength = tool(strength, amount)
+    return strength
 
 
 def _check_photo(photo: Path | None, *, overlay: bool, shadow: bool) -> None:
@@ -248,8 +324,8 @@ def _found(
     return load(loads).map_from(how, image=picture, **wanted)
 
 
-def _point(text: str) -> tuple[float, float]:
-    x, y = _numbers(text, "--from-click", 2)
+def _point(text: str, option: str) -> tuple[float, float]:
+    x, y = _numbers(text, option, 2)
     return x, y
 
 
@@ -293,10 +369,27 @@ def _load(source: Source, size: tuple[int, ...] | None) -> NDArray[np.float32]:
     return load_strength_map(source, (width, height))
 
 
-def _as_image(strength: NDArray[np.float32]) -> Any:
+def _is_deep(source: Source) -> bool:
+    """Whether a map's file says more than 8 bits of a pixel."""
+    from engine.picture.opening import open_image
+
+    with open_image(source, f"map {source.path!r}") as image:
+        return image.mode.startswith(("I", "F"))
+
+
+def _as_image(strength: NDArray[np.float32], *, deep: bool) -> Image.Image:
+    """A map as a grey picture, of 16 bits if ``deep``."""
+    import numpy as np
     from PIL import Image
 
-    return Image.fromarray((strength * 255).round().astype("uint8"))
+    from engine.picture.deep import KEY, shallow
+
+    if not deep:
+        return Image.fromarray((strength * 255).round().astype(np.uint8))
+    values = (strength * 65535).round().astype(np.uint16)
+    image = Image.fromarray(shallow(values))
+    image.info[KEY] = values[:, :, None]
+    return image
 
 
 def _colour(text: str) -> tuple[int, int, int]:

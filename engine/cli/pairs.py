@@ -18,7 +18,10 @@ def parse_options(pairs: Sequence[str], where: str = "--option") -> dict[str, An
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        options[key.replace("-", "_")] = value
+        name = key.replace("-", "_")
+        if name in options and options[name] != value:
+            raise InputError(f"{where} gives {key} twice: {options[name]!r} and {value!r}.")
+        options[name] = value
     return options
 
 

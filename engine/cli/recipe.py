@@ -7,7 +7,7 @@ Whoever made the file, nothing that it names is loaded unless the user names it 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,8 @@ class Recipe:
         changed = self._settings(asked)
         if record.regions and "regions" not in asked.settings:
             changed["settings"]["regions"] = self._regions(files)
+        if _chooses(asked.settings) and "num_images" not in asked.settings:
+            self._as_one(asked, changed["settings"])
         again = replace(
             asked,
             photo=given or self._photo(files),
@@ -92,7 +94,8 @@ class Recipe:
             **changed,
         )
         # of several, this one; they are made together, to the same bits
-        alone = "seed" not in asked.settings and "num_images" not in asked.settings
+        alone = "seed" not in asked.settings and again.settings.get("num_images", 1) > 1
+        alone = alone and "num_images" not in asked.settings
         return again, record.index if alone else None
 
     def _regions(self, files: Files) -> list[Region]:
@@ -140,10 +143,10 @@ class Recipe:
                 "the settings are taken from there: give --mask or --strength-map for this one (or "
                 "no PHOTO, to repeat the edit)."
             )
-        if "seed" not in asked.settings and "seed" in settings:
-            settings["seed"] += record.index  # as the picture that is at hand was drawn
         if "num_images" not in asked.settings:
-            settings.pop("num_images", None)
+            self._as_one(asked, settings)
+        elif "seed" not in asked.settings and "seed" in settings:
+            settings["seed"] += record.index
         left = ["its image", *(f"its {kind.replace('_', ' ')}" for kind in record.region)]
         left += [f"region {number}" for number in range(1, len(record.regions) + 1)]
         if self.foreign is not None:
@@ -170,6 +173,12 @@ class Recipe:
             )
         references = references or self._references(Files())
         return replace(asked, photo=photo, controls=controls, references=references, **changed)
+
+    def _as_one(self, asked: Asked, settings: dict[str, Any]) -> None:
+        """Ask for one picture, which begins as the one at hand was drawn."""
+        settings.pop("num_images", None)
+        if "seed" not in asked.settings and "seed" in settings:
+            settings["seed"] += self.record.index
 
     def _settings(self, asked: Asked) -> dict[str, Any]:
         """Recorded settings, the strategy's options and the model, overridden by what is given."""
@@ -273,6 +282,12 @@ class Recipe:
             f"{places[-1] if places else 'it came through standard input'}; say where it is now on "
             "the command line."
         )
+
+
+def _chooses(settings: Mapping[str, Any]) -> bool:
+    """Whether several starts are asked for, of which the best are kept."""
+    strategy = str(settings.get("strategy", ""))
+    return settings.get("candidates", 1) > 1 or strategy == "auto" or "," in strategy
 
 
 def _has_files(control: RecordedControl) -> bool:

@@ -10,7 +10,7 @@ from engine.edit.memory import Memory
 from engine.edit.parity import PreparedLikeDiffusers
 from engine.edit.regional import PreparedRegions
 from engine.edit.relay import PreparedRelay, is_relay
-from engine.errors import InputError
+from engine.errors import InputError, setting
 
 if TYPE_CHECKING:
     from engine.edit.prepared import Prepared
@@ -33,8 +33,8 @@ def prepare(
     """
     if any(request.chooses for request in requests):
         raise InputError(
-            "candidates are several edits, of which a Contest keeps the best: InpaintEngine.edit "
-            "and edit_many run one; sessions and comparisons do not."
+            f"{setting('candidates')}, several strategies and {setting('strategy', 'auto')} are "
+            "for edits alone (edit, edit_many): sessions and comparisons choose none."
         )
     if any(request.regions is not None for request in requests):
         own = memory or Memory()

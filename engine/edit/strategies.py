@@ -9,7 +9,7 @@ from typing import Any
 from controls import split_controls
 from engine.denoise.strategy import AnyStrategy, Part, StagedStrategy, Strategy
 from engine.errors import InputError, UnknownNameError
-from engine.request.fields import check_settings
+from engine.request.elsewhere import check_settings
 from strategies import create_strategy, list_strategies, options_of
 from strategies.registry import STRATEGIES
 
@@ -115,10 +115,16 @@ def _name_of(kind: type[Part]) -> str:
 
 def _refuse(option: str, strategy: Any, known: set[str]) -> None:
     """Say what an option that nobody has may have been meant for."""
-    check_settings([option], known)
+    owners = [name for name in list_strategies() if option in options_of(name)]
+    check_settings([option], known, [option] if owners else ())
     if not isinstance(strategy, str | type | list | tuple):
         raise InputError("options go into the strategy object itself, not beside it.")
     name = strategy if isinstance(strategy, str) else _label(strategy)
+    if owners:
+        raise InputError(
+            f"unknown option of strategy {name!r}: {option!r}, which is one of "
+            f"{', '.join(owners)}. Known: {', '.join(sorted(known)) or 'none'}."
+        )
     raise UnknownNameError(f"option of strategy {name!r}:", option, known)
 
 

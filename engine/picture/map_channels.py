@@ -100,7 +100,8 @@ def _is_photo(values: NDArray[Any], visible: NDArray[np.bool_], picture: Picture
     own = None if picture is None else (picture.given or picture)
     if own is not None and values.dtype == np.uint8 and own.rgb.shape[:2] == visible.shape:
         colours = values[:, :, :-1]
-        if np.array_equal(colours[visible], own.rgb[visible][:, : colours.shape[2]]):
+        own_colours = own.rgb[visible][:, : colours.shape[2]]
+        if own_colours.size and np.array_equal(colours[visible], own_colours):
             return True
     if values.shape[2] == 2:
         return False

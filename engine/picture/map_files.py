@@ -213,6 +213,11 @@ def split_batch(source: Any, count: int, size: tuple[int, int]) -> list[Any]:
                 f"{shape[0]} channels; give one (h, w) map for each picture, or the channels of "
                 "one as (1, c, h, w)"
             )
+    if maps and isinstance(maps[0], (list, tuple, int, float)):
+        raise InputError(
+            "a list of maps is a list of paths, pictures or arrays; numbers are given as an array "
+            "(numpy.asarray)"
+        )
     if len(maps) not in {1, count}:
         raise InputError(f"{len(maps)} maps for {count} pictures: give one, or one for each.")
     return maps

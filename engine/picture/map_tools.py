@@ -45,7 +45,7 @@ def feather(strength_map: Map, width: float, *, outward: bool = False) -> Map:
         outward: only raise the map, by a ramp that starts at its edges: what was repainted wholly
             stays so, and nothing further than ``width`` from it is touched.
     """
-    _length("width", width)
+    check_length("width", width)
     if width == 0:
         return strength_map.copy()
     sigma = max(width / 4.1, 1e-3)  # the normal distribution has 2% below -2.05 sigma
@@ -64,7 +64,7 @@ def falloff(mask: Map, width: float) -> Map:
     """1 on the mask (where it is above 0), falling to 0 over exactly ``width`` px around it, by a
     smootherstep of the distance.
     """
-    _length("width", width)
+    check_length("width", width)
     inside = mask > 0
     if not inside.any() or width == 0:
         return inside.astype(np.float32)
@@ -84,7 +84,7 @@ def invert(strength_map: Map) -> Map:
 
 def scale(strength_map: Map, factor: float) -> Map:
     """Every strength times ``factor`` (from 0), at most 1."""
-    _length("factor", factor)
+    check_length("factor", factor)
     return (strength_map * np.float32(factor)).clip(0, 1).astype(np.float32)
 
 
@@ -201,7 +201,7 @@ def paint(strength_map: Map, shape: str, points: Sequence[float], level: float =
 
 
 def _filtered(strength_map: Map, radius: float, act: Callable[..., Any], outside: int) -> Map:
-    _length("radius", radius)
+    check_length("radius", radius)
     reach = math.ceil(radius)
     if reach == 0:
         return strength_map.copy()
@@ -211,9 +211,17 @@ def _filtered(strength_map: Map, radius: float, act: Callable[..., Any], outside
     return np.asarray(act(strength_map, disc, **border), np.float32)
 
 
-def _length(name: str, value: float) -> None:
+def check_length(name: str, value: float) -> None:
+    """Refuse a length in px, or a factor, that no tool takes.
+
+    Args:
+        name: what the message calls it.
+
+    Raises:
+        InputError: it is not from 0 to 4096.
+    """
     if not (math.isfinite(value) and 0 <= value <= 4096):
-        raise InputError(f"{name} must be from 0 to 4096, not {value}.")
+        raise InputError(f"{name} must be from 0 to 4096, not {value:g}.")
 
 
 def _level(value: float) -> None:

@@ -101,6 +101,8 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
         InputError: The file is missing, a folder, unreadable, no image or too large; or it turned
             out to be damaged inside the block.
     """
+    if not os.fspath(path):
+        raise InputError(f"{name} is no file's name")
     if not isinstance(path, Source):
         check_file(Path(path), name)
     elif not path.data:
@@ -132,8 +134,8 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
             raise InputError(
                 f"{name} is not an image that Pillow can read (PNG, JPEG, WebP, TIFF, AVIF, ...)"
             ) from None
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{name} is refused: {limit_text()} ({error})") from None
+        except Image.DecompressionBombError:
+            raise InputError(f"{name} is refused: {limit_text()}, this one has more") from None
         except InputError:
             raise
         except DECODE_ERRORS as error:

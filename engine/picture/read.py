@@ -180,7 +180,9 @@ def load_image(source: ImageLike) -> Picture:
     if isinstance(source, Image.Image):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in open_image
+            lay = _orientation(source)  # of a TIFF that is not decoded yet; see _from_file
             picture = _from_pil(source, decode_upright(source, name), name, None)
+            picture = replace(picture, orientation=max(lay, picture.orientation))
         return _told_if_dark(picture, name)
     if isinstance(source, (str, os.PathLike)):
         return _told_if_dark(_from_file(source, name), name)
@@ -214,10 +216,18 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Picture:
     """Read a file, with all its bits."""
     with open_image(path, name) as image:
         bits = bits_of(path, image)
+        turned = image.format == "TIFF"  # Pillow and OpenCV turn it while it is decoded
+        # Pillow has no mode for PNG's grey with opacity of 16 bits and makes it RGBA
+        grey = any(str(tile.args).startswith("LA;16") for tile in getattr(image, "tile", ()))
+        lay = _orientation(image) if turned else 1
         picture = _from_pil(image, decode_upright(image, name), name, path)
+    if grey:
+        picture = replace(picture, grey=True)
+    if turned:
+        picture = replace(picture, orientation=lay)
     if bits <= 8 or picture.deep is not None:
         return picture
-    deep = read_deep(path, picture.orientation, picture.rgb)
+    deep = read_deep(path, 1 if turned else picture.orientation, picture.rgb)
     if deep is None:
         warnings.warn(f"{name} has {bits} bits a channel; 8 of them are read", stacklevel=4)
         return picture
@@ -257,9 +267,14 @@ def _from_pil(
         alpha,
         kept_info(image, upright, file),
         deep,
-        grey=deep is not None or mode in {"1", "L", "LA", "La"},
+        grey=deep is not None or mode in {"1", "L", "LA", "La"} or _is_grey_palette(mode, rgb),
         orientation=_orientation(image),
     )
+
+
+def _is_grey_palette(mode: str, rgb: NDArray[np.uint8]) -> bool:
+    """Whether it is a palette's picture without colours, as a GIF of a grey one is."""
+    return mode in {"P", "PA"} and bool((rgb == rgb[:, :, :1]).all())
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -168,13 +169,22 @@ class Field:
         elif get_origin(self.kind) is Literal:
             if value not in get_args(self.kind):
                 raise UnknownNameError(self.name, str(value), map(str, get_args(self.kind)))
-        elif self.kind is bool and not isinstance(value, bool):
+        elif self.kind is bool and type(value).__name__ not in {"bool", "bool_"}:  # numpy's too
             raise InputError(f"{setting(self.name)} must be True or False, not {value!r}.")
         elif self.kind is str and not isinstance(value, str):
             kind = type(value).__name__
             raise InputError(f"{setting(self.name)} must be a string, not {kind}.")
         elif self.kind in {int, float}:
             check_number(setting(self.name), value, self.limits, whole=self.kind is int)
+
+    def plain(self, value: Any) -> Any:
+        """A value that :meth:`check` has let pass, numpy's numbers and flags as Python's own, which
+        JSON can hold.
+        """
+        kind = self.kind
+        if value is None or kind not in {bool, int, float} or type(value) in {bool, int, float}:
+            return value
+        return int(value) if kind is float and isinstance(value, Integral) else kind(value)
 
     @staticmethod
     def _check_name(names: Names, value: Any) -> None:
@@ -188,13 +198,26 @@ class Field:
 
 def check_number(name: str, value: object, limits: Range | None, *, whole: bool) -> None:
     """Raise ``InputError`` unless ``value`` is a finite (and whole) number within ``limits``."""
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+    if isinstance(value, bool | Fraction) or not isinstance(value, Integral if whole else Real):
         what = "whole" if whole else "finite"
         raise InputError(f"{name} must be a {what} number, not {value!r}.")
-    if not math.isfinite(float(value)):
+    try:
+        finite = math.isfinite(float(value))
+    except OverflowError:  # a whole number of more than 300 digits
+        raise InputError(f"{name} must be {limits}, not a number of such a size.") from None
+    if not finite:
         raise InputError(f"{name} must be a finite number, not {value!r}.")
     if limits is not None and value not in limits:  # type: ignore[operator]  # a Real is ordered
         raise InputError(f"{name} must be {limits}, not {value}.")
+
+
+def check_text(name: str, texts: str | Iterable[str] | None) -> None:
+    """Raise ``InputError`` for a text with bytes that were none in the terminal's encoding."""
+    for text in [texts] if isinstance(texts, str) else texts or ():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{setting(name)} is no text in UTF-8: {text!r:.60}.") from None
 
 
 def fields_of(table: type) -> Mapping[str, Field]:

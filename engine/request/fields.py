@@ -8,13 +8,12 @@ checks, signature and documentation of ``InpaintEngine.edit``, the options of ``
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from engine.errors import InputError
-from engine.request.field import Group, Help, Json, Names, Option, Range, Recorded, fields_of
+from engine.request.field import Group, Help, Json, Names, Option, Range, Recorded
 
 Text: TypeAlias = str | Sequence[str]
 _IMAGE = Json({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"})
@@ -704,17 +703,3 @@ class Fields:
         Group.OUTPUT,
         Help("Show a progress bar.", "None shows it on a terminal."),
     ] = None
-
-
-def check_settings(unknown: Iterable[str], options: Iterable[str] = ()) -> None:
-    """Raise ``InputError`` where an unknown argument looks like a setting that is misspelt, more
-    than like one of the strategy's ``options``.
-    """
-    known = fields_of(Fields)
-    for name in unknown:
-        near = difflib.get_close_matches(name, [*known, *options], n=1, cutoff=0.75)
-        if near and near[0] in known:
-            raise InputError(
-                f"unknown setting {name!r}. Did you mean {near[0]!r}? help(InpaintEngine.edit) "
-                "lists them all."
-            )

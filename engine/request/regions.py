@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from engine.errors import InputError
-from engine.request.field import fields_of
+from engine.request.field import check_text, fields_of
 from engine.request.fields import Fields
 
 MOST: Final = 32
@@ -74,9 +74,11 @@ class Region:
             value: object = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise InputError(f"a region's {name} must be a string, not {value!r}.")
+            check_text(name, value)
         for name in ("strength", "seed"):
             if getattr(self, name) is not None:
                 known[name].check(getattr(self, name))
+                object.__setattr__(self, name, known[name].plain(getattr(self, name)))
         if self.seed == -1:
             object.__setattr__(self, "seed", None)
         if not isinstance(self.options, Mapping):

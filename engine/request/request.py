@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import InputError, setting
 from engine.picture.source import Source
 from engine.request.aliases import own_names
-from engine.request.field import check_number, fields_of
+from engine.request.elsewhere import check_given
+from engine.request.field import check_number, check_text, fields_of
 from engine.request.fields import SEEDS, Fields
 from engine.request.regions import read_regions, with_maps
 
@@ -59,6 +60,11 @@ class EditRequest(Fields):
             pipe: what a diffusers callback is given as its pipeline.
             defaults: settings of the model that is used, for those that are not given.
         """
+        given_as: object = arguments
+        if not isinstance(given_as, Mapping):
+            raise InputError(
+                f"an edit is a mapping of its arguments or an EditRequest, not {arguments!r:.80}."
+            )
         own = {**defaults, **own_names(arguments, pipe)}
         if own.get("regions") is not None:
             own["regions"] = with_maps(read_regions(own["regions"]), _as_read)
@@ -67,7 +73,7 @@ class EditRequest(Fields):
             own["prompt"] = ""
         for needed in ("image", "prompt"):
             if needed not in own:
-                raise InputError(f"{needed} is missing.")
+                check_given(needed, own)
         own |= {name: _as_read(own[name]) for name in _FILES if name in own}
         known = fields_of(cls)
         given = {name: value for name, value in own.items() if name in known}
@@ -83,9 +89,16 @@ class EditRequest(Fields):
         if self.image is None:
             raise InputError("image is missing.")
         for field in fields_of(type(self)).values():
-            field.check(getattr(self, field.name))
+            value = getattr(self, field.name)
+            field.check(value)
+            object.__setattr__(self, field.name, field.plain(value))
         if self.seed == -1:  # as other programs ask for any
             object.__setattr__(self, "seed", None)
+        if isinstance(self.strategy, str) and "," in self.strategy:
+            names = [name.strip() for name in self.strategy.split(",") if name.strip()]
+            if not names:
+                raise InputError(f"strategy {self.strategy!r} names none.")
+            object.__setattr__(self, "strategy", ",".join(names))
         if self.regions is not None:
             object.__setattr__(self, "regions", read_regions(self.regions))
         self._check_texts()
@@ -97,6 +110,10 @@ class EditRequest(Fields):
         self._check_regions()
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must be a mapping, not {type(self.options).__name__}.")
+        for name in self.options:
+            named: object = name
+            if not isinstance(named, str):
+                raise InputError(f"options are named by texts, not {named!r}.")
         if self.callback is not None and not callable(self.callback):
             raise InputError("callback must be callable: callback(Snapshot) -> False to cancel.")
 
@@ -210,6 +227,8 @@ class EditRequest(Fields):
             raise InputError(f"prompt must be a string, not {type(prompt).__name__}.")
         if self.negative_prompt is not None and not _is_text(self.negative_prompt):
             raise InputError("negative_prompt must be a string or None.")
+        for name in ("prompt", "negative_prompt"):
+            check_text(name, getattr(self, name))
         for name in EMBEDS:
             text = "negative_prompt" if name.startswith("negative_") else "prompt"
             if getattr(self, name) is not None and getattr(self, text):
@@ -236,6 +255,7 @@ class EditRequest(Fields):
         limits = fields_of(Fields)["expand"].limits
         for name, value in zip(("left", "top", "right", "bottom"), expand, strict=True):
             check_number(f"expand's {name}", value, limits, whole=True)
+        object.__setattr__(self, "expand", tuple(map(int, expand)))
         if not any(expand):
             raise InputError("expand is all zeros: nothing to paint.")
 
@@ -291,11 +311,17 @@ class EditRequest(Fields):
 
     def _check_candidates(self) -> None:
         if (self.keep or 1) > 1 and not self.chooses:
-            raise InputError("keep says how many of several candidates= are finished.")
+            raise InputError(
+                f"{setting('keep')} says how many of several are finished: give more than one of "
+                f"{setting('candidates')} too, or several strategies."
+            )
         if not self.chooses:
             return
         if self.candidates is not None and (self.keep or 1) > self.candidates:
-            raise InputError(f"keep ({self.keep}) must not be above candidates.")
+            raise InputError(
+                f"{setting('keep')} ({self.keep}) must not be above {setting('candidates')} "
+                f"({self.candidates})."
+            )
         several = setting("num_images"), setting("keep")
         excluded = {
             f"{several[0]} ({several[1]} says how many are returned)": self.num_images > 1,

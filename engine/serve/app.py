@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -61,6 +62,7 @@ def create_app(service: Service, access: Access | None = None, *, grace: float =
         app.include_router(module.router)
     app.add_exception_handler(SoftpaintError, _refused)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     if access.origins:
         from fastapi.middleware.cors import CORSMiddleware
@@ -89,6 +91,14 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
     """The framework's own refusals: unknown paths, methods, damaged forms."""
     assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
     return JSONResponse(as_error("http_error", str(error.detail)), error.status_code, error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """What stands in an address or a header and is none of its kind."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+    first = error.errors()[0]
+    message = f"{first['loc'][-1]}: {first['msg']}, not {first['input']!r:.80}."
+    return JSONResponse(as_error("bad_input", message), 400)
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

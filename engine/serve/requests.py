@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +70,23 @@ class Form:
                     data = value.encode() if isinstance(value, str) else value
                     digest.update(f"{name}:{len(data)}:".encode() + data)
         return digest.hexdigest()
+
+
+def check_form(form: Form, texts: Collection[str], files: Collection[str]) -> None:
+    """Refuse what a form holds and nobody reads.
+
+    Raises:
+        InputError: a field of another name, or a text in a file's place.
+    """
+    for name in (*form.texts, *form.files):
+        if name in texts or (name in files and name in form.files):
+            continue
+        if name in files:
+            raise InputError(f"{name} must be a file of the form, not a text.")
+        if name in FIELDS:
+            raise InputError(f"{name} belongs into the form's field settings, a JSON object.")
+        known = ", ".join(dict.fromkeys((*files, *texts)))
+        raise InputError(f"the form has an unknown field {name!r}; it takes {known}.")
 
 
 async def read_form(request: Request, limits: Limits) -> Form:

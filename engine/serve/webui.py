@@ -88,12 +88,13 @@ def scheduler_of(sampler: object, spacing: object) -> str | None:
     Raises:
         InputError: there is none.
     """
-    if sampler in {None, ""}:
-        return None
-    given, labels = str(sampler), {label.lower(): label for label in _SPACINGS}
+    labels = {label.lower(): label for label in _SPACINGS}
     label = labels.get(str(spacing or "Automatic").lower())
     if label is None:
         raise InputError(f"no scheduler {spacing!r}; there are {', '.join(_SPACINGS)}.")
+    if not sampler and label in _OWN_SPACINGS:
+        return None
+    given = str(sampler or "Euler")
     names = [*samplers(), *(name for name, _ in SAMPLERS.values())]
     given = {name.lower(): name for name in names}.get(given.lower(), given)
     own = infotext.scheduler_of(given, label)

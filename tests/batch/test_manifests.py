@@ -13,6 +13,7 @@ from engine.batch.edits import check_single
 from engine.batch.items import plain_control, split_files, with_files
 from engine.batch.listing import items_of
 from engine.batch.manifest import MANIFESTS
+from engine.cli import run
 from engine.errors import InputError
 from engine.request.request import EditRequest
 
@@ -228,5 +229,35 @@ def test_a_table_in_another_encoding_is_named(tmp_path):
 )
 def test_what_is_more_than_one_run_is_refused(changes):
     asked = EditRequest.read({"image": "p.png", "mask": "alpha", "prompt": "a", **changes})
-    with pytest.raises(InputError, match=r"for single edits; engine.advise says"):
+    with pytest.raises(InputError, match=r"for single edits \(softpaint edit; softpaint advise"):
         check_single(asked)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"output": "a.gif"}, r"line 1: output 'a.gif' has none of the suffixes .png, .jpg"),
+        ({"output": "a"}, "output 'a' has none of the suffixes"),
+        ({"prompt": []}, "line 1: prompt is an empty list"),
+        ({"output_type": "latent"}, "output_type is a setting of Python's callers"),
+        ({"generator": 1}, "generator is a setting of Python's callers"),
+        ({"steps": 3}, "unknown setting 'steps': here it is called num_inference_steps"),
+    ],
+)
+def test_what_no_row_can_be_is_named_by_its_line(tmp_path, row, said):
+    rows = [{"image": "p.png", "mask": "m.png", "prompt": "x", **row}]
+    with pytest.raises(InputError, match=said):
+        list(items_of(manifest(tmp_path, ".jsonl", rows)))
+
+
+def test_a_column_may_be_any_strategys_option(tmp_path):
+    rows = [{"image": "p.png", "mask": "m.png", "prompt": "x", "guidance": 0.5, "n": 2}]
+    (item,) = items_of(manifest(tmp_path, ".jsonl", rows))
+    assert item.settings == {"prompt": "x", "guidance": 0.5, "n": 2}
+
+
+def test_a_wrong_row_is_told_in_its_own_words(files, capsys):
+    rows = [{"image": "photo.png", "mask": "mask.png", "prompt": "x", "seed": "abc"}]
+    path = manifest(files.folder, ".jsonl", rows)
+    assert run(["batch", str(path), "-o", str(files.folder / "out")]) == 2
+    assert "photo.png: seed must be a whole number, not 'abc'" in capsys.readouterr().err

@@ -202,7 +202,7 @@ def test_expand_grows_the_canvas_and_repeats(files):
     assert np.array_equal(pixels(out), pixels(again))
 
 
-def test_several_images_and_the_repetition_of_one(edit, files):
+def test_several_images_and_the_repetition_of_one(edit, files, capsys):
     edit("--num-images", "2", "--seed", "5")
     first, second = (files.folder / f"out-{i}.png" for i in (0, 1))
     assert not (files.folder / "out.png").exists()
@@ -213,6 +213,9 @@ def test_several_images_and_the_repetition_of_one(edit, files):
     single = files.folder / "single.png"
     assert run(["edit", "--from", str(second), "--num-images", "1", "-o", str(single)]) == 0
     assert np.array_equal(pixels(first), pixels(single))  # one image with the first seed
+    best = files.folder / "best.png"
+    assert run(["edit", "--from", str(second), "--candidates", "2", "-o", str(best)]) == 0
+    assert "6  differential" in capsys.readouterr().err  # begins with the seed of the one at hand
 
 
 def test_quiet_says_nothing(edit, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from controls import Control, check_controls
 from engine import CancelledError, InpaintEngine, InputError, ModelError, UnknownNameError
 from engine.denoise.strategy import Strategy
 from engine.models.formats.folders import load_pipeline
@@ -252,6 +254,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "bad callback": ({"callback": 3}, "callable"),
     "eta": ({"eta": 2.0}, "eta"),
     "two sizes": ({"image": [tiny.picture(64), tiny.picture(72)]}, "one size"),
+    "a list of numbers": ({"mask": [[0, 1], [1, 0]]}, "numbers are given as an array"),
+    "a box": ({"mask": (8, 8, 16, 16)}, "numbers are given as an array"),
+    "no name": ({"image": ""}, "'' is no file's name"),
+    "no text": ({"prompt": "a tent\udcff"}, "prompt is no text in UTF-8"),
+    "option by number": ({"options": {1: 1}}, "named by texts, not 1"),
+    "a fraction": ({"guidance_scale": Fraction(5)}, "finite number, not Fraction"),
+    "scales": ({"controls": "canny:0.2,0.5"}, "several scales"),
     "three maps": ({"mask": [tiny.box_mask()] * 3}, "3 maps for 1 pictures"),
 }
 
@@ -267,6 +276,28 @@ def test_bad_input_is_refused_before_any_model_work(engine, case, monkeypatch):
         monkeypatch.setattr(engine.backbone, name, never)
     with pytest.raises(InputError, match=message):
         engine.edit(**request(**changes))
+
+
+def test_numpys_numbers_are_numbers(engine, tmp_path):
+    """And a record can hold them."""
+    plain = request(seed=3, num_inference_steps=1, feather=2.0, expand=(8, 0, 0, 0), skip=True)
+    numpys = request(
+        seed=np.uint32(3),
+        num_inference_steps=np.int64(1),
+        feather=np.float32(2),
+        expand=tuple(np.array([8, 0, 0, 0])),
+        skip=np.bool_(True),
+    )
+    one, other = engine.edit(**plain), engine.edit(**numpys)
+    assert np.array_equal(np.asarray(one.images[0]), np.asarray(other.images[0]))
+    assert one.settings == other.settings
+    other.save(tmp_path / "out.png")
+
+
+def test_a_control_may_be_told_as_on_the_command_line():
+    (told,) = check_controls("canny:0.8:0-0.6")
+    assert isinstance(told, Control)
+    assert (told.model, told.scale, told.end) == ("canny", 0.8, 0.6)
 
 
 class TestModels:
@@ -356,7 +387,7 @@ class TestModels:
             load_pipeline(tmp_path, **load)
 
     def test_devices_and_dtypes_that_cannot_be_used(self):
-        with pytest.raises(InputError, match="cannot be used here"):
+        with pytest.raises(InputError, match="unknown device 'nonsense'"):
             InpaintEngine.from_pretrained(device="nonsense")
         with pytest.raises(InputError, match="accepted: float16, bfloat16, float32"):
             InpaintEngine.from_pretrained(device="cpu", dtype="int8")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from engine.errors import InputError
+from engine.picture.deep import TURNS
 from engine.picture.map_files import check_strength, load_mask, load_strength_map, split_batch
 from engine.picture.read import Picture, load_image
 
@@ -122,6 +125,13 @@ def test_three_dimensions_are_maps_where_their_number_fits(*, tensor: bool) -> N
         split_batch([half(), half()], 3, SIZE)
 
 
+def test_a_layer_without_strokes_is_empty() -> None:
+    blank = np.zeros((48, 64, 4), np.uint8)
+    picture = Picture(np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="is empty: nothing to repaint"):
+        load_mask(blank, SIZE, picture=picture)
+
+
 def test_a_map_that_may_be_painted_on_the_stored_photo_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(half()).save(path)
@@ -134,6 +144,41 @@ def test_a_map_that_may_be_painted_on_the_stored_photo_is_named(tmp_path: Path) 
     even[10:38, 10:54] = 255
     Image.fromarray(even).save(path)
     load_mask(path, SIZE, picture=Picture(rgb, orientation=3))  # the same either way
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_and_says_so(tmp_path: Path, orientation: int, *, deep: bool) -> None:
+    """Pillow and OpenCV, which reads 16 bits of colours, turn TIFFs while they decode them."""
+    path = tmp_path / "photo.tif"
+    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3))
+    if deep:
+        cv2.imwrite(str(path), (values * 257).astype(np.uint16)[:, :, ::-1])
+        set_orientation(path, orientation)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(values.astype(np.uint8)).save(path, exif=exif)
+    picture = load_image(path)
+    upright = TURNS.get(orientation, lambda same: same)(values)
+    np.testing.assert_array_equal(picture.rgb, upright)
+    assert picture.orientation == orientation
+    assert (picture.deep is not None) == deep
+    if picture.deep is not None:
+        np.testing.assert_array_equal(picture.deep, upright * 257)
+
+
+def set_orientation(path: Path, orientation: int) -> None:
+    """Write the tag into OpenCV's little-endian TIFF, in the place of one that says nothing new
+    (PlanarConfiguration, 284, which is 1 anyway); tags are sorted, which readers do not ask for.
+    """
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    for place in range(first + 2, first + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, place)[0] == 284:
+            struct.pack_into("<HHII", data, place, 274, 3, 1, orientation)
+    path.write_bytes(data)
 
 
 def test_eight_bits_in_the_place_of_sixteen_are_told_of(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from PIL import Image, ImageCms
 
 from engine.errors import InputError, ModelError
 from engine.picture.arrays import MAX_PIXELS
+from engine.picture.deep import KEY, shallow
 from engine.picture.geometry import Box, crop, pad_to_multiple
 from engine.picture.pixels import paste, to_pixels, to_tensor
 from engine.picture.read import Picture, load_image
+from engine.picture.write import save_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -599,3 +601,25 @@ def test_what_cannot_be_pasted() -> None:
         paste(noise(), noise(), alpha * 2)
     with pytest.raises(InputError, match="alpha"):
         paste(noise(), noise(), alpha * np.float32(np.nan))
+
+
+def test_grey_palettes_and_deep_grey_with_opacity_are_grey(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
+    gif, deep = tmp_path / "grey.gif", tmp_path / "deep.png"
+    Image.fromarray(values).save(gif)
+    assert load_image(gif).grey
+    Image.fromarray(np.dstack([values] * 2 + [255 - values])).quantize(16).save(gif)
+    assert not load_image(gif).grey
+    wide = np.dstack([values.astype(np.uint16) * 257, np.full((9, 7), 40000, np.uint16)])
+    save_deep(wide, deep)
+    picture = load_image(deep)
+    assert picture.grey
+    assert picture.deep is not None
+    np.testing.assert_array_equal(picture.deep[:, :, 2:], wide)
+
+
+def save_deep(values: NDArray[np.uint16], path: Path) -> None:
+    """Write grey and opacity of 16 bits, as a finished picture is."""
+    image = Image.fromarray(shallow(values))
+    image.info[KEY] = values
+    save_image(image, path)

@@ -155,8 +155,10 @@ def test_every_sampler_that_is_told_is_understood():
     assert scheduler_of("DPM++ 2M Karras", "Automatic") == "dpmpp-2m-karras"
     assert scheduler_of("euler a", "automatic") == "euler-a"
     assert scheduler_of("euler-trailing", "") == "euler-trailing"
-    assert scheduler_of(None, "Karras") is None
-    for sampler, spacing in (("No such", None), ("Heun", "Karras"), ("Euler", "none")):
+    assert scheduler_of(None, "Automatic") is None
+    assert scheduler_of(None, "Karras") == "euler-karras"  # as there: Euler, unless one is named
+    wrong = (("No such", None), ("Heun", "Karras"), ("Euler", "none"), (None, "none"), (["x"], ""))
+    for sampler, spacing in wrong:
         with pytest.raises(ValueError, match=r"no "):
             scheduler_of(sampler, spacing)
 
@@ -183,6 +185,8 @@ def test_own_settings_and_mistakes(client, scene, mask):
         ({"steps": 0}, "steps"),
         ({"inpainting_fill": 7}, "inpainting_fill"),
         ({"sampler_name": "none such"}, "no sampler"),
+        ({"send_images": "no"}, "send_images must be true or false"),
+        ({"alwayson_scripts": "x"}, "alwayson_scripts must be an object"),
         ({"denoising_strength": 0}, "strength"),
     ):
         answer = client.post("/sdapi/v1/img2img", json={**body, **changes})

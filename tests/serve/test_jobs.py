@@ -167,6 +167,9 @@ def test_pictures_come_in_other_formats(client, scene, suffix, kind, expected):
         ({"seed": "x"}, "seed must be a whole number"),
         ({"prompt": None}, "prompt is missing"),
         ({"prompt": "x" * 9000}, "8192"),
+        ({"seed": 10**400}, "not a number of such a size"),
+        ({"image": "x"}, "image is no setting"),
+        ({"steps": 3}, "here it is called num_inference_steps"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(client, scene, changes, words):
@@ -189,6 +192,31 @@ def test_files_that_are_no_pictures_or_missing_are_refused(client, scene):
         assert answer.status_code == 400, files.keys()
         assert words in answer.json()["error"]["message"]
     assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": form() | {"prompt": "x"}}, "prompt belongs into the form's field settings"),
+        ({"data": form() | {"picture": "x"}}, "picture must be a file of the form"),
+        ({"data": form() | {"stepz": "x"}}, "unknown field 'stepz'; it takes picture, image, map"),
+        ({"extra": b"x"}, "unknown field 'extra'"),
+    ],
+)
+def test_what_nobody_reads_of_a_form_is_refused(client, scene, changes, words):
+    files = {**scene.files, **{k: v for k, v in changes.items() if k != "data"}}
+    if "picture" in changes.get("data", {}):
+        del files["picture"]
+    for path in ("/api/jobs", "/api/compare"):
+        answer = client.post(path, files=files, data=changes.get("data", form()))
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]["message"]
+
+
+def test_what_an_address_says_wrongly_is_an_error_like_others(client, scene):
+    answer = client.post("/api/jobs?wait=maybe", files=scene.files, data=form())
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("wait: ")
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again(pocket, scene):

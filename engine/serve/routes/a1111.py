@@ -105,6 +105,7 @@ def _job(body: dict[str, Any], service: Service) -> Job:
         InputError: what of it is not accepted.
     """
     limits = service.limits
+    _flag(body, "send_images", True)  # read when the work is done, and refused before it
     images = body.get("init_images")
     if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
         raise InputError("init_images must hold one picture, as base64.")
@@ -224,7 +225,9 @@ def _part(
 def _own(body: dict[str, Any]) -> dict[str, Any]:
     """This engine's own settings, as a script's arguments."""
     scripts = body.get("alwayson_scripts") or {}
-    own = scripts.get("softpaint") if isinstance(scripts, dict) else None
+    if not isinstance(scripts, dict):
+        raise InputError('alwayson_scripts must be an object: {"softpaint": {"args": [{...}]}}.')
+    own = scripts.get("softpaint")
     arguments = own.get("args") if isinstance(own, dict) else None
     if not arguments:
         return {}

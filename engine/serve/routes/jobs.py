@@ -17,6 +17,7 @@ from engine.serve.references import SETTING, with_files
 from engine.serve.requests import (
     Form,
     ServiceOf,
+    check_form,
     ended,
     event_stream,
     form_schema,
@@ -142,12 +143,17 @@ async def candidate(name: str, file: str, service: ServiceOf) -> Response:
 # --------------------------------------------------------------------------------------------------
 
 
+PICTURES = ("picture", "image", "map", *(name for name in wire.IMAGES if name != "image"), SETTING)
+"""The files that a form of an edit may hold."""
+
+
 def edit_of(form: Form, service: Service) -> Job:
     """The job that a form asks for.
 
     Raises:
         InputError: what of it is not accepted.
     """
+    check_form(form, tuple(FIELDS), PICTURES)
     limits = service.limits
     data = form.file("picture", "image")
     if data is None:
@@ -173,6 +179,8 @@ def settings_of(form: Form, service: Service) -> dict[str, Any]:
         InputError: what of them is not accepted.
     """
     given = wire.from_json(form.text("settings") or "{}")
+    if "image" in given:
+        raise InputError("image is no setting: the picture is a file of the form.")
     given = with_files(given, form.files.get(SETTING, []))
     return wire.settings(given, service.limits, service.adapters)
 

@@ -12,8 +12,8 @@ from engine.picture.source import OWN_ALPHA
 from engine.request.request import EditRequest
 from engine.serve import wire
 from engine.serve.references import SETTING
-from engine.serve.requests import Form, ServiceOf, form_schema, read_form
-from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, maps, settings_of, taken
+from engine.serve.requests import Form, ServiceOf, check_form, form_schema, read_form
+from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, PICTURES, maps, settings_of, taken
 from engine.serve.sessions import Rect, session_arguments
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ async def stack(request: Request, service: ServiceOf) -> Response:
 
 def _opened(form: Form, service: Service) -> tuple[dict[str, Any], tuple[int, int], int]:
     """Arguments, size and bytes of the session that a form asks for."""
+    check_form(form, ["settings"], ["picture", "image", SETTING])
     data = form.file("picture", "image")
     if data is None:
         raise InputError("picture is missing: a file of the form.")
@@ -106,6 +107,7 @@ def _opened(form: Form, service: Service) -> tuple[dict[str, Any], tuple[int, in
 
 def _changes(form: Form, service: Service) -> tuple[dict[str, Any], Any, Rect | None]:
     """Changed settings, map or patch, and the patch's rectangle."""
+    check_form(form, ["settings", "rect"], ["patch", *PICTURES])
     given = settings_of(form, service)
     if refused := given.keys() & {"image", "expand", "num_images"}:
         raise InputError(f"{min(refused)} belongs to a session, not to its renders.")

@@ -15,8 +15,8 @@ from engine.serve import wire
 from engine.serve.errors import NotFoundError
 from engine.serve.finisher import encoded, figures
 from engine.serve.jobs import Job
-from engine.serve.requests import Form, ServiceOf, form_schema, read_form
-from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, maps, settings_of, taken
+from engine.serve.requests import Form, ServiceOf, check_form, form_schema, read_form
+from engine.serve.routes.jobs import EXAMPLE, FIELDS, FILES, PICTURES, maps, settings_of, taken
 
 if TYPE_CHECKING:
     from engine.picture.source import Source
@@ -98,6 +98,7 @@ def _picture(form: Form, name: str, service: Service) -> Source:
 
 def _comparison(form: Form, service: Service) -> Job:
     """The job of a comparison."""
+    check_form(form, ["settings", "strategies"], PICTURES)
     source = _picture(form, "picture", service)
     limits = service.limits
     given = settings_of(form, service)
