@@ -49,6 +49,9 @@ def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str
         yield "guess_mode", f"it says how {way} act, and there are none"
     if not request.advised:
         yield "prefer", f"it is what {setting('strategy', 'auto')} spends steps on"
+    if request.compat:
+        for name in ("feather", "colour", "grain"):
+            yield name, "it is about a paste, and diffusers' pipelines make none"
     if not request.chooses:
         yield "judge", f"it judges {setting('candidates')}, and there are none"
     if request.prefill == "original":

@@ -35,6 +35,7 @@ def told(engine, **given):
         ({"region": "full", "padding": 8}, "padding has no effect: .*full"),
         ({"region": "full", "context": 3.0}, "context has no effect"),
         ({"region": "full", "zoom": 2.0}, "zoom has no effect"),
+        ({"compat": "diffusers", "colour": "none"}, "colour has no effect: .*diffusers"),
         ({"judge": "pocket"}, "judge has no effect: it judges candidates, and there are none"),
         ({"prefill": "original", "prefill_mask": tiny.box_mask()}, "prefill_mask has no effect"),
     ],
