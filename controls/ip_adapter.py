@@ -14,7 +14,7 @@ from controls.canvas import cut
 from controls.place import Bound, Place
 from controls.reference import Reference
 from engine.denoise.guidance import COND, UNCOND
-from engine.errors import InputError
+from engine.errors import InputError, told
 from engine.picture.read import load_image
 
 if TYPE_CHECKING:
@@ -49,7 +49,12 @@ class ReferenceStack:
             return None
         if not count:
             raise InputError(
-                "ip_adapter_image needs an IP-Adapter: engine.pipe.load_ip_adapter(...) loads one."
+                "a reference picture needs an IP-Adapter: "
+                + told(
+                    python="engine.pipe.load_ip_adapter(...) or from_pretrained(ip_adapter=FILE)",
+                    command="--ip-adapter FILE=PICTURE",
+                )
+                + " loads one."
             )
         if not asked:
             # The network insists on a picture; at scale 0 it adds exactly nothing.

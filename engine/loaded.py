@@ -159,6 +159,9 @@ class LoadedModel:
         """
         if not name or "," in name or name != name.strip():
             raise InputError(f"a model's name is text without commas, not {name!r}.")
+        given: object = other
+        if not isinstance(given, LoadedModel):
+            raise InputError(f"beside takes another InpaintEngine, not {type(given).__name__}.")
         if other.backbone is self.backbone:
             raise InputError("a model stands beside another one, not beside itself.")
         if strange := sorted(settings.keys() - set(OF_A_STAGE)):

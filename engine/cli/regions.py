@@ -63,7 +63,7 @@ def _of_file(file: Path | None) -> list[Any]:
     if file is None:
         return []
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"--regions {str(file)!r} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError):

@@ -32,7 +32,10 @@ def warn_of_unused(request: EditRequest, given: Collection[str], backbone: Backb
     """
     fields = fields_of(type(request))
     for name, why in _unused(request, backbone):
-        if name in given and getattr(request, name) != fields[name].default:
+        value = getattr(request, name)
+        if name in given and value is not None and value is not fields[name].default:
+            if isinstance(value, str | int | float | tuple) and value == fields[name].default:
+                continue  # an array is compared with nothing
             warned = UnusedSettingWarning(f"{setting(name)} has no effect: {why}.")
             warnings.warn(warned, stacklevel=3)
 
@@ -46,6 +49,13 @@ def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str
         yield "guess_mode", f"it says how {way} act, and there are none"
     if not request.advised:
         yield "prefer", f"it is what {setting('strategy', 'auto')} spends steps on"
+    if request.compat:
+        for name in ("feather", "colour", "grain"):
+            yield name, "it is about a paste, and diffusers' pipelines make none"
+    if not request.chooses:
+        yield "judge", f"it judges {setting('candidates')}, and there are none"
+    if request.prefill == "original":
+        yield "prefill_mask", f"with {setting('prefill', 'original')} nothing is filled"
     if request.regions is None:
         way = told(python="regions", command="--region-edit")
         yield "coupling", f"it says how {way} share a run, and there are none"

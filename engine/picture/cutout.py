@@ -6,6 +6,7 @@ GrabCut (Rother et al. 2004), OpenCV's, with the same random draws at every call
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -96,7 +97,12 @@ def check_points(
     if not inside:
         raise InputError("a click needs a point on the thing: X,Y in pixels.")
     height, width = rgb.shape[:2]
-    for x, y in [*inside, *outside]:
+    for point in [*inside, *outside]:
+        pair: object = point
+        numbers = isinstance(pair, tuple | list) and [isinstance(each, Real) for each in pair]
+        if numbers != [True, True]:
+            raise InputError(f"points are pairs (x, y) of pixels in a list, not {pair!r}.")
+        x, y = point
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(
                 f"the point {x:g},{y:g} lies beside the {width} x {height} px picture."

@@ -191,9 +191,10 @@ def _all_along(
     zone = support & (distance_to(~support) <= max(feather, 1.0))
     height, width = support.shape
     cell = max(1, min(round(feather), height // 8, width // 8))
+    reach = feather or 1.0  # without a fade opacities of one's own may show the original
     coarse = -(-width // cell), -(-height // cell)
     part, whole = (
-        _blurred(cv2.resize(each, coarse, interpolation=cv2.INTER_AREA), 4.0 * feather / cell)
+        _blurred(cv2.resize(each, coarse, interpolation=cv2.INTER_AREA), 4.0 * reach / cell)
         for each in (np.where(zone, foreign, np.float32(0)), zone.astype(np.float32))
     )
     share = np.clip((part / np.maximum(whole, np.float32(1e-6)) - 0.4) / 0.2, 0, 1)

@@ -268,6 +268,10 @@ class EditRequest(Fields):
         start, end = self.denoising_start, self.denoising_end
         if start is not None and end is not None and start >= end:
             raise InputError(f"denoising_start ({start}) must lie before denoising_end ({end}).")
+        if start is not None and self.strength != 1:
+            raise InputError(
+                "denoising_start says where a run starts in strength's place: give one."
+            )
         if self.seed is not None and self.generator is not None:
             raise InputError("give either seed= or generator=, not both.")
         if self.latents is not None and start is None:

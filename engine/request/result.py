@@ -152,6 +152,9 @@ class EditResult:
         """
         from engine.request.save import save_result
 
+        place: object = path
+        if not isinstance(place, str | os.PathLike):
+            raise InputError(f"save takes a file's name, not {type(place).__name__}.")
         return save_result(self, Path(path), metadata=metadata)
 
     def _repr_png_(self) -> bytes | None:

@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.denoise.loop import Loop
 from engine.edit.prepare import prepare
-from engine.errors import CancelledError
+from engine.errors import CancelledError, InputError
+from engine.request.field import Range, check_number
+from engine.request.request import EditRequest
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
     from engine.edit.memory import Memory
     from engine.edit.prepared import Prepared
     from engine.models import Backbone
-    from engine.request.request import EditRequest
     from engine.request.result import EditResult
 
 
@@ -160,6 +161,8 @@ class Runtime:
         max_running: int | None = None,
         touches: bool = True,
     ) -> None:
+        if max_running is not None:
+            check_number("max_running", max_running, Range(1), whole=True)
         self.backbone = backbone
         self.model = model
         self.load = load
@@ -219,6 +222,13 @@ class Runtime:
         Raises:
             InputError: bad input in one of them.
         """
+        for request in requests:
+            given: object = request
+            if not isinstance(given, EditRequest):
+                raise InputError(
+                    f"a runtime takes EditRequests, not {type(given).__name__}: "
+                    "engine.read(arguments) makes one."
+                )
         several = prepare(self.backbone, requests, memory)
         return [Ticket(*each) for each in zip(requests, several, strict=True)]
 

@@ -14,11 +14,16 @@ from engine.edit.map_sources import Redrawn, drift_of, map_of_change
 from engine.edit.memory import Renders
 from engine.edit.seeds import draw_seed
 from engine.errors import InputError, setting
+from engine.models.formats.devices import resolve_device
 from engine.picture.geometry import Size
 from engine.picture.read import load_image
+from engine.request.aliases import ALIASES
+from engine.request.elsewhere import check_given, check_settings
+from engine.request.field import Range, check_number, fields_of
 from engine.request.request import EditRequest
 from engine.runtime.core import Runtime
 from engine.runtime.progress import run
+from strategies import list_strategies, options_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,14 +75,15 @@ class Session:
         max_bytes: int = SESSION_BYTES,
         store: Any = None,
     ) -> None:
-        if max_bytes < 0:
-            raise InputError(f"max_bytes must not be negative: {max_bytes}.")
+        check_number("max_bytes", max_bytes, Range(0), whole=True)
+        device = None if store is None else resolve_device(store)
         self.arguments = dict(arguments)
         _refuse_compat(self.arguments)
+        _check_names(self.arguments)
         if arguments.get("generator") is None and arguments.get("seed") in (None, -1):
             self.arguments["seed"] = draw_seed()
         self._runtime = Runtime(backbone, model)
-        self.memory = Renders(max_bytes, None if store is None else torch.device(store))
+        self.memory = Renders(max_bytes, device)
         """The steps of its renders."""
         self._weights = backbone.fingerprint()
         self._turn = threading.RLock()
@@ -219,6 +225,15 @@ class Session:
         elif isinstance(generator, list | tuple):
             arguments["generator"] = [each.clone_state() for each in generator]
         return arguments
+
+
+def _check_names(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that no render could take, and a session without a picture."""
+    fields = fields_of(EditRequest)
+    if "image" not in arguments:
+        check_given("image", arguments)
+    options = {option for name in list_strategies() for option in options_of(name)}
+    check_settings(arguments.keys() - fields.keys() - ALIASES.keys(), options)
 
 
 def _refuse_compat(arguments: Mapping[str, Any]) -> None:

@@ -136,6 +136,8 @@ def test_what_is_refused(pocket, disc):
     for how, wanted, said in (
         ("click", {}, "a point"),
         ("click", {"inside": [(500, 4)]}, "beside"),
+        ("click", {"inside": (3, 3)}, r"pairs \(x, y\) of pixels in a list, not 3"),
+        ("click", {"inside": [("a", "b")]}, "pairs"),
         ("words", {}, "needs the words"),
         ("words", {"words": ("house",), "prompt": "a boat"}, "does not stand"),
         ("change", {"prompt": "a boat", "was": "a boat"}, "two texts"),

@@ -35,6 +35,9 @@ def told(engine, **given):
         ({"region": "full", "padding": 8}, "padding has no effect: .*full"),
         ({"region": "full", "context": 3.0}, "context has no effect"),
         ({"region": "full", "zoom": 2.0}, "zoom has no effect"),
+        ({"compat": "diffusers", "colour": "none"}, "colour has no effect: .*diffusers"),
+        ({"judge": "pocket"}, "judge has no effect: it judges candidates, and there are none"),
+        ({"prefill": "original", "prefill_mask": tiny.box_mask()}, "prefill_mask has no effect"),
     ],
 )
 def test_what_has_no_effect_is_told(engine, given, line):
@@ -51,6 +54,8 @@ def test_what_has_no_effect_is_told(engine, given, line):
         {"prefer": "speed", "strategy": "auto"},
         {"coupling": "latents", "regions": [{"map": tiny.box_mask(), "prompt": "a"}], "mask": None},
         {"region": "mask", "padding": 8, "zoom": 2.0},
+        {"judge": "pocket", "candidates": 2},
+        {"prefill": "original", "prefill_mask": None, "judge": "auto"},
     ],
 )
 def test_what_has_one_is_not(engine, given):

@@ -150,3 +150,10 @@ def test_a_model_is_as_it_was_after_all(tmp_path, engine):
     assert torch.equal(text(engine, "a red tent"), before)
     assert "gone" not in engine.pipe.tokenizer.get_vocab()
     assert "embedding" not in engine.load
+
+
+def test_a_damaged_embedding_is_refused_when_it_is_read(tmp_path):
+    path = tmp_path / "damaged.safetensors"
+    save_file({"emb_params": torch.full((2, 16), torch.nan)}, path)
+    with pytest.raises(ModelError, match="damaged: it holds NaN"):
+        made().load_embedding(path)

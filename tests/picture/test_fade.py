@@ -297,3 +297,13 @@ def test_what_crosses_the_border_is_faded_over_itself() -> None:
     # A blend that sees all that is covered still has it away.
     deep = fade_over(original, edited, alpha, 4, deep=True)
     assert np.abs(deep.astype(int) - original).max() > 40
+
+
+def test_opacities_of_ones_own_need_no_feather() -> None:
+    """``paste_mask`` may show the original in part where the fade has no width."""
+    original = meadow((64, 64))
+    alpha = np.zeros((64, 64), np.float32)
+    alpha[16:48, 16:48] = 0.5
+    cv2.rectangle(original, (16, 16), (47, 47), (200, 30, 30), -1)
+    under = fade_over(original, meadow((64, 64)), alpha, 0.0)
+    assert (under == original)[alpha == 0].all()

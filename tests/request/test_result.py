@@ -107,3 +107,11 @@ def test_results_show_themselves(engine):
     assert "\n" not in repr(latents)
     with pytest.raises(InputError, match="latents"):
         latents.save("out.png")
+
+
+def test_what_is_no_files_name_is_refused(engine):
+    arguments = {"image": tiny.picture(), "mask": tiny.box_mask(), "prompt": "a house"}
+    result = engine.edit(**arguments, num_inference_steps=1, seed=1)
+    for place in (None, 3, BytesIO()):
+        with pytest.raises(InputError, match="save takes a file's name, not"):
+            result.save(place)

@@ -324,3 +324,32 @@ def test_threads_take_turns(engine):
         strengths = [1.0, 0.5, 1.0, 0.5, 1.0]
         made = [*pool.map(lambda each: session.render(strength=each), strengths)]
     assert [each.images[0].tobytes() == alone for each in made] == [each == 1 for each in strengths]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": 3}, "here it is called num_inference_steps"),
+        ({"max_bytes": "1G"}, "max_bytes must be a whole number"),
+        ({"max_bytes": -1}, "max_bytes must be at least 0"),
+        ({"store": "nowhere"}, "unknown device 'nowhere'"),
+    ],
+)
+def test_a_session_is_refused_where_it_is_opened(engine, given, said):
+    arguments = {"image": tiny.picture(), "prompt": "a house", **given}
+    with pytest.raises(InputError, match=said):
+        engine.session(**arguments)
+
+
+def test_a_session_needs_a_picture(engine):
+    with pytest.raises(InputError, match="image is missing"):
+        engine.session(prompt="a house")
+
+
+def test_what_is_no_request_is_named(engine):
+    with pytest.raises(InputError, match="a runtime takes EditRequests, not dict"):
+        engine.runtime().add({"image": "photo.png"})
+    with pytest.raises(InputError, match="max_running must be at least 1"):
+        engine.runtime(max_running=0)
+    with pytest.raises(InputError, match="beside takes another InpaintEngine, not str"):
+        engine.beside("texture", "pocket")

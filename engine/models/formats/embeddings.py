@@ -60,6 +60,8 @@ def read_embedding(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     }
     if not vectors or (len(vectors) > 1 and not vectors.keys() & _NAMES.keys()):
         raise ModelError(f"{path} holds no embedding.")
+    if not all(bool(each.isfinite().all()) for each in vectors.values()):
+        raise ModelError(f"{path} is damaged: it holds NaN or infinite values.")
     only = next(iter(vectors))
     if len(vectors) == 1 and only not in {*_NAMES, "emb_params", "*"}:
         token = only  # diffusers' files name it so
