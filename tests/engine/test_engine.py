@@ -259,7 +259,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"image": ""}, "'' is no file's name"),
     "no text": ({"prompt": "a tent\udcff"}, "prompt is no text in UTF-8"),
     "option by number": ({"options": {1: 1}}, "named by texts, not 1"),
-    "two starts": ({"denoising_start": 0.5, "strength": 0.3}, "in strength's place: give one of them"),
+    "two starts": ({"denoising_start": 0.5, "strength": 0.3}, "strength.s place: give one"),
     "a fraction": ({"guidance_scale": Fraction(5)}, "finite number, not Fraction"),
     "scales": ({"controls": "canny:0.2,0.5"}, "several scales"),
     "three maps": ({"mask": [tiny.box_mask()] * 3}, "3 maps for 1 pictures"),
