@@ -11,7 +11,7 @@ from engine.errors import InputError
 
 def parse_options(pairs: Sequence[str], where: str = "--option") -> dict[str, Any]:
     """``key=value`` pairs; a value is read as JSON where it is JSON, else it is text."""
-    options = {}
+    options: dict[str, Any] = {}
     for each in pairs:
         key, text = pair(each, where, "key=value")
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from engine.denoise.evaluation import Evaluation, Refinement
+from engine.denoise.guidance import COND, UNCOND
 from engine.denoise.question import (
     Answer,
     Question,
@@ -82,19 +83,13 @@ class Job:
     output: int = 0
     """Which of the pictures that its request makes it is for."""
     follow: Callable[[Job], Job | None] | None = None
-    """Makes the job that enters the loop when this one has finished: the next stage. None where
-    one of several that go on as one job was not the last of them."""
+    """Makes the job that enters the loop when this one has finished: the next stage."""
     owner: Any = None
     """Whose job this is: of no meaning to the loop, and the same for those that follow it."""
 
     successor: Job | None = field(default=None, init=False)
     index: int = field(default=0, init=False)
     """The solver's step that comes next."""
-    entry: int = field(default=0, init=False)
-    """The first one of its own: those before it were other jobs'
-    (:class:`engine.denoise.resume.Entry`)."""
-    until: int | None = field(default=None, init=False)
-    """The first one that is another job's; None where it takes all to the end."""
     begin: int = field(default=0, init=False)
     """The first one that is computed; those before it are known not to matter."""
     error: Exception | None = field(default=None, init=False)
@@ -107,6 +102,9 @@ class Job:
     """Network evaluations that a full run would have had before ``begin``."""
     waits: bool = field(default=False, init=False)
     """The loop passes it by until somebody lets it go on."""
+    guided_until: float = field(default=1.0, init=False)
+    """The share of its run from which on what guidance adds to the conditional prediction is not
+    asked for: it stays what it was last, times the scale. No other job may go on from there."""
     judged: bool = field(default=False, init=False)
     """Somebody looks at ``denoised`` while it runs."""
     denoised: torch.Tensor | None = field(default=None, init=False)
@@ -116,6 +114,8 @@ class Job:
     """The step of ``index`` has begun: its ``before_step`` is done."""
     _refinement: Refinement | None = field(default=None, init=False)
     """The inner iterations of this step that are still going on."""
+    _added: torch.Tensor | None = field(default=None, init=False)
+    """The last difference of the conditional prediction and the other (b c h w)."""
     _blocks: dict[tuple[str, ...], tuple[Block, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -134,17 +134,12 @@ class Job:
 
     @property
     def done(self) -> bool:
-        return self.error is not None or self.index >= self.end
-
-    @property
-    def end(self) -> int:
-        """Before which step it leaves."""
-        return len(self.schedule) if self.until is None else self.until
+        return self.error is not None or self.index >= len(self.schedule)
 
     @property
     def rows(self) -> int:
         """Rows of the next question."""
-        return len(self.guidance_at(self.step).branches) * self.latents.shape[0]
+        return len(self._asked_at(self.step)) * self.latents.shape[0]
 
     @property
     def batch_key(self) -> Hashable:
@@ -198,8 +193,17 @@ class Job:
         predictions: dict[str, torch.Tensor] = {}
         for block, output in zip(self._blocks_of(step), outputs, strict=True):
             predictions |= zip(block.names, output.chunk(len(block.names)), strict=True)
+        if self.guided_until < 1 and COND in predictions:
+            self._keep_what_guides(predictions)
         guidance = self.guidance_at(step)
         return Evaluation(self.schedule, step, self.latents, predictions, guidance)
+
+    def _keep_what_guides(self, predictions: dict[str, torch.Tensor]) -> None:
+        """Note what guidance adds, or where it was not asked for add what it was last."""
+        if UNCOND in predictions:
+            self._added = predictions[COND] - predictions[UNCOND]
+        elif self._added is not None:
+            predictions[UNCOND] = predictions[COND] - self._added
 
     # A step ------------------------------------------------------------------------------------
 
@@ -261,9 +265,16 @@ class Job:
         """How ``step`` is guided."""
         return self.guidance.at(step.position / self.schedule.num_steps)
 
+    def _asked_at(self, step: Step) -> tuple[str, ...]:
+        """The branches that the network is asked for at ``step``."""
+        names = self.guidance_at(step).branches
+        if self._added is None or step.position < self.guided_until * self.schedule.num_steps:
+            return names
+        return tuple(name for name in names if name != UNCOND)
+
     def _blocks_of(self, step: Step) -> tuple[Block, ...]:
         """The step's branches, those that can share a call joined; the same objects every time."""
-        names = self.guidance_at(step).branches
+        names = self._asked_at(step)
         if names not in self._blocks:
             alike: dict[Hashable, list[str]] = {}
             for name in names:
@@ -347,4 +358,4 @@ class Job:
         self._refinement = self.trace = self.follow = self.observer = self.generator = None
         self.state = self.controls = ()
         self.branches, self._blocks = {}, {}
-        self.latents, self.denoised = self.latents.new_empty(0), None
+        self.latents, self.denoised, self._added = self.latents.new_empty(0), None, None

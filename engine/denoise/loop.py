@@ -85,7 +85,7 @@ class Loop:
     @property
     def steps_left(self) -> int:
         """Of all active jobs together, later stages left out."""
-        return sum(job.end - job.index for job in self.active)
+        return sum(len(job.schedule) - job.index for job in self.active)
 
 
 def attempt(job: Job, act: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ scheduler and its generator's state, which is what a full run would have had, to
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,7 @@ class Trace:
             if (draws := last.draws) is not None:
                 job.generator.set_state(draws)
         else:
-            self.first = job.entry
-            if job.begin > job.entry:
+            if job.begin:
                 self.first, self.start = job.begin, torch.full_like(job.latents, torch.nan)
                 self.sound = job.last_reset or 0
             self.moments.append(self._moment(job))
@@ -114,8 +113,7 @@ class Trace:
     def _first_difference(self, job: Job) -> tuple[int, torch.Tensor]:
         """Before which model call the two runs part, and ``job``'s latents there."""
         old, latents = self.job, self.start
-        shared = self.stepped[: max(0, job.end - self.first)]
-        for place, kept in enumerate(shared):
+        for place, kept in enumerate(self.stepped):
             index = self.first + place
             step = old.schedule.steps[index]
             if not _same_call(old, job, latents, step):
@@ -125,7 +123,7 @@ class Trace:
             mine = job.strategy.after_step(job.state, stepped, step)
             if not torch.equal(latents, mine):
                 return index + 1, mine
-        return self.first + len(shared), latents
+        return self.first + len(self.stepped), latents
 
     def _same_run(self, job: Job) -> bool:
         old = self.job
@@ -136,54 +134,8 @@ class Trace:
             and alike(self.draws, _draws(job))
             and job.schedule.alike(old.schedule)
             and alike(job.branches, old.branches)
-            and job.entry == old.entry
-            and (self.first > old.entry or self._same_start(job))
+            and (self.first > 0 or torch.equal(job.latents, self.start))
         )
-
-    def _same_start(self, job: Job) -> bool:
-        """Whether ``job`` starts as this run did; one that has entered a run midway, with what the
-        scheduler kept.
-        """
-        if not torch.equal(job.latents, self.start):
-            return False
-        return not job.entry or alike(self.moments[0].solver, job.schedule.save(self.store))
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """Where a job enters a run midway, from where other jobs have left theirs."""
-
-    index: int
-    """The first step that is its own."""
-    latents: torch.Tensor
-    """b c h w before that step."""
-    solver: Mapping[str, Any]
-    """What the scheduler's steps before it have left, as its ``save`` gives it."""
-
-    @classmethod
-    def of(cls, jobs: Sequence[Job], pick: Callable[[Sequence[torch.Tensor]], Any]) -> Entry:
-        """Where all ``jobs`` of equal schedules are; ``pick`` makes one tensor of latents (b c h w)
-        of each.
-        """
-        latents = pick([job.latents for job in jobs])
-        return cls(jobs[0].index, latents, _picked([job.schedule.save() for job in jobs], pick))
-
-    def enter(self, job: Job) -> None:
-        """Set ``job``, not started yet, here."""
-        job.resume(self.index, self.latents, self.solver, spared=0)
-        job.entry = self.index
-
-
-def _picked(several: Sequence[Any], pick: Callable[[Sequence[torch.Tensor]], Any]) -> Any:
-    """One value of several of equal form: latents in it by ``pick``, all else the first's."""
-    first = several[0]
-    if isinstance(first, torch.Tensor):
-        return pick(several) if first.ndim == 4 else first
-    if isinstance(first, Mapping):
-        return {key: _picked([each[key] for each in several], pick) for key in first}
-    if type(first) in {list, tuple}:
-        return type(first)(_picked(each, pick) for each in zip(*several, strict=True))
-    return first
 
 
 @dataclass(frozen=True, eq=False)

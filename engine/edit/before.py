@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from engine.denoise.guidance import Guidance, Guider
-    from engine.denoise.resume import Entry
     from engine.edit.coupling import Coupling
     from engine.edit.look import Sight
     from engine.edit.views import View
@@ -84,10 +83,7 @@ class PreparedEdit(Prepared):
             raise InputError("stages of several models are edits by themselves, without others.")
         self.name = self.strategy.name
         self.then: Callable[[View, Job], Job | None] | None = None
-        """Makes the job that follows the last stage's: on another model, or for several edits that
-        go on as one."""
-        self.until: int | None = None
-        """The model call before which its runs end, for another to go on; None for whole ones."""
+        """Makes the job that follows the last stage's, on another model."""
         self.coupling = coupling
         self.shared = shared
         self.alone = alone
@@ -163,9 +159,11 @@ class PreparedEdit(Prepared):
     ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         return finishing(self.shared, chains, self.clock, self.prefilled)
 
-    def decoded(self, chains: Sequence[Sequence[Job]]) -> list[Decoded]:
-        """Its views as the model has made them."""
-        return decoded(self.shared, chains, self.clock, self.prefilled)
+    def decoded(
+        self, chains: Sequence[Sequence[Job]], shown: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[Decoded]:
+        """Its views as the model has made them, or as they are ``shown`` (H W 3 each)."""
+        return decoded(self.shared, chains, self.clock, self.prefilled, shown)
 
     @property
     def can_be_seen(self) -> bool:
@@ -201,7 +199,6 @@ class PreparedEdit(Prepared):
         steering: Steering,
         x0: torch.Tensor,
         start: torch.Tensor,
-        entry: tuple[Entry, Any] | None = None,
     ) -> Job:
         """The job of stage ``number``.
 
@@ -213,7 +210,6 @@ class PreparedEdit(Prepared):
             steering: the view's.
             x0: the clean latents of what is held, for each of its rows: b c h w.
             start: those of what the run starts from.
-            entry: where it enters its run in place of the start, and what draws from there on.
         """
         stages = stages_of(self.stages, view)
         # What the controls asked for is laid out by the time that a region is gone over.
@@ -267,10 +263,7 @@ class PreparedEdit(Prepared):
             output=output,
             follow=follow,
         )
-        job.judged, job.until = self.judged, self.until
-        if entry is not None:
-            entry[0].enter(job)
-            job.generator = entry[1]
+        job.judged = self.judged
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
 
@@ -282,18 +275,6 @@ class PreparedEdit(Prepared):
             held = self.shared.received(view, made, stages_of(self.stages, view)[0].scale)
         steering = self._steering_of(view)
         return self._job(0, finished.output, view, finished.generator, steering, held, held)
-
-    def entered(self, output: int, entry: Entry, generator: Any) -> Job:
-        """The job of the only view of an edit without controls, going on where others were.
-
-        Args:
-            output: which of the pictures that are made it is for.
-            entry: where it enters its run.
-            generator: of the noise from there on.
-        """
-        view = self.shared.inputs.views_of(output // self.request.num_images)[0]
-        x0, own = self.shared.original(view), self.shared.generators[output]
-        return self._job(0, output, view, own, self._steering_of(view), x0, x0, (entry, generator))
 
     def _told(
         self, network: Any, guidance: Guidance, size: Size, view: View | None, stage: Stage

@@ -30,8 +30,8 @@ class Memory:
 
         ``skip``: leave out steps in which every pixel is still held.
         """
-        if (held := _held(job, skip=skip)) > job.index:
-            job.skip_to(held)
+        if skip:
+            job.skip_to(job.first_needed())
 
     def decode(self, latents: torch.Tensor, decode: Decode) -> torch.Tensor:
         """``decode(latents)``, or what it was before."""
@@ -63,11 +63,10 @@ class Renders(Memory):
             key=lambda resume: resume.index,
             default=None,
         )
-        held = _held(job, skip=skip)
+        held = job.first_needed() if skip else 0
         if found is None or found.index <= held:
             found = None
-            if held > job.index:
-                job.skip_to(held)
+            job.skip_to(held)
         elif found.trace in self._traces:
             self._traces.remove(found.trace)
             self._traces.append(found.trace)
@@ -110,8 +109,3 @@ class Renders(Memory):
             return 0
         last = self._traces[-1]
         return nbytes([last]) // max(len(last.stepped), 1)
-
-
-def _held(job: Job, *, skip: bool) -> int:
-    """The first step that a job has to compute, of its own."""
-    return min(max(job.first_needed(), job.entry), job.end) if skip else job.entry

@@ -14,7 +14,7 @@ from engine.edit.before import PreparedEdit
 from engine.edit.chosen import chosen
 from engine.edit.common import coupled
 from engine.edit.inputs import load_pictures
-from engine.edit.joining import Joined, joined
+from engine.edit.joining import joined
 from engine.edit.placing import Placed, grouped, placed_of
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import draw_seed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from engine.denoise.job import Job
+    from engine.edit.after import Decoded
     from engine.edit.memory import Memory
     from engine.models import Backbone
     from engine.request.request import EditRequest
@@ -61,11 +62,10 @@ class PreparedRegions(Prepared):
         self.seeds = [(seed + i) % SEEDS for i in range(count)]
         self.groups = grouped(placed, plain, backbone)
         self.parts = [self._part(group, plain, memory) for group in self.groups]
-        self.joined = joined(self.groups, self.parts, plain, memory)
-        for part in [*self.parts, *(each.common for each in self.joined)]:
+        self.joined = joined(self.groups, self.parts) if plain.coupling == "joined" else []
+        for part in self.parts:
             part.clock = self.clock
-        alone = [part for part in self.parts if self._of(part) is None]
-        self.steps = sum(each.steps for each in alone) + sum(each.steps for each in self.joined)
+        self.steps = sum(part.steps for part in self.parts)
         self._counts: list[int] = []
         """Jobs of each part."""
 
@@ -78,10 +78,6 @@ class PreparedRegions(Prepared):
             return PreparedEdit(Shared(model, own, memory), own)
         common, coupling = coupled(group, request, self.backbone)
         return PreparedEdit(Shared(model, common, memory), common, coupling=coupling)
-
-    def _of(self, part: PreparedEdit) -> Joined | None:
-        """What a part goes on in, with others."""
-        return next((each for each in self.joined if part in each.parts), None)
 
     @property
     def original(self) -> Image.Image:
@@ -97,6 +93,8 @@ class PreparedRegions(Prepared):
 
     def start(self) -> list[Job]:
         started = [part.start() for part in self.parts]
+        for each in self.joined:
+            each.begin(job for part in each.parts for job in started[self.parts.index(part)])
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]
 
@@ -108,15 +106,16 @@ class PreparedRegions(Prepared):
         one that lies deeper inside its region shows, with all between.
         """
         queue, first = iter(chains), self.parts[0].shared
-        runs: dict[PreparedEdit, Sequence[Sequence[Job]]] = {}
-        for part, count in zip(self.parts, self._counts, strict=True):
-            own, common = [next(queue) for _ in range(count)], self._of(part)
-            if common is None:
-                runs[part] = own
-            else:
-                runs[common.common] = common.chains
+        runs = {
+            part: [next(queue) for _ in range(count)]
+            for part, count in zip(self.parts, self._counts, strict=True)
+        }
         latents = latents_of([chain for several in runs.values() for chain in several])
-        made = [(part, part.decoded(several)) for part, several in runs.items()]
+        common: dict[PreparedEdit, list[Decoded]] = {}
+        for each in self.joined:
+            shown = each.decoded([runs[part] for part in each.parts])
+            common |= zip(each.parts, shown, strict=True)
+        made = [(part, common.get(part) or part.decoded(own)) for part, own in runs.items()]
 
         def finish() -> tuple[Any, torch.Tensor | None]:
             canvases = [

@@ -95,8 +95,8 @@ def teach(out: Path, steps: int) -> None:
     draw_photos(photos, 8)
     clock, processor = time.monotonic(), time.process_time()
     priors = [part for prompt in PRIOR for part in ("--prior-prompt", prompt)]
-    line = f"tune content {photos} -o {lora} --steps {steps} --batch 8 --rate 2e-3 --layers all"
-    rest = "--weighting clean --flip --prior 5 --prior-pictures 1 --sample-every 0 --device cpu"
+    line = f"tune content {photos} -o {lora} --steps {steps} --batch 8 --rate 1.5e-3 --layers all"
+    rest = "--weighting clean --flip --prior 6 --prior-pictures 3 --sample-every 0 --device cpu"
     if code := run([*line.split(), *rest.split(), *priors]):
         raise SystemExit(code)
     spent = {"seconds": time.monotonic() - clock, "processor": time.process_time() - processor}
@@ -147,11 +147,11 @@ def main() -> None:
     """Teach, paint, count; or one stage of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("taught"))
-    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument(
         "--weight", type=float, default=1.0, help="of the LoRA, where it is measured"
     )
-    parser.add_argument("--edits", type=int, default=32, help="lighthouses; twice as many others")
+    parser.add_argument("--edits", type=int, default=64, help="lighthouses; twice as many others")
     parser.add_argument("--stage", choices=[*STAGES, "finder"])
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
