@@ -183,10 +183,11 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", away)
+    offline = []
     with asked_once("some/model", "config.json"):
-        assert constants.HF_HUB_OFFLINE
-    assert not constants.HF_HUB_OFFLINE
-    assert len(asked) == 1
+        offline.append(constants.HF_HUB_OFFLINE)
+    offline.append(constants.HF_HUB_OFFLINE)
     with asked_once("."):  # a folder is nobody's to ask for
-        assert not constants.HF_HUB_OFFLINE
+        offline.append(constants.HF_HUB_OFFLINE)
+    assert offline == [True, False, False]
     assert len(asked) == 1
