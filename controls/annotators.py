@@ -30,6 +30,7 @@ Annotator: TypeAlias = "Callable[[NDArray[np.uint8]], NDArray[np.uint8]]"
 
 WEIGHTS = "lllyasviel/Annotators"
 """The hub repository of the detectors' weights."""
+_ONE_OF_THEM = "ControlNetHED.pth"
 
 DETECT_SIDE = 512
 """Shorter side in px at which detectors look: what ControlNets' training images were made with."""
@@ -186,8 +187,11 @@ def _load_detector(class_name: str, name: str) -> Any:
         warnings.simplefilter("ignore")  # its imports warn about optional and deprecated packages
         import controlnet_aux
 
+        from engine.models.formats.sources import asked_once
+
         try:
-            return getattr(controlnet_aux, class_name).from_pretrained(WEIGHTS)
+            with asked_once(WEIGHTS, _ONE_OF_THEM):
+                return getattr(controlnet_aux, class_name).from_pretrained(WEIGHTS)
         except (OSError, ValueError, RuntimeError) as error:
             offline = ", ".join(list_annotators(offline=True))
             reason = first_line(error).partition(". ")[0].rstrip(".")

@@ -92,12 +92,12 @@ class ClipScore:
     def __init__(self, model: str, device: str | torch.device = "cpu") -> None:
         from transformers import AutoProcessor, CLIPModel
 
-        from engine.models.formats.sources import HUB_ID, no_loading_bars
+        from engine.models.formats.sources import HUB_ID, asked_once, no_loading_bars
 
         if not Path(model).is_dir() and not HUB_ID.match(model):
             raise ModelError(f"there is no CLIP model at {model}: give a folder or a hub id.")
         try:
-            with no_loading_bars():
+            with asked_once(model), no_loading_bars():
                 loaded: Any = CLIPModel.from_pretrained(model)
                 self._model = loaded.to(device).eval()
                 self._processor = AutoProcessor.from_pretrained(model)

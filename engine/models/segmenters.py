@@ -23,8 +23,11 @@ def load_segmenter(model: Any) -> tuple[Any, Any]:
         return model
     from transformers import SamModel, SamProcessor
 
+    from engine.models.formats.sources import asked_once
+
     try:
-        return SamModel.from_pretrained(model).eval(), SamProcessor.from_pretrained(model)
+        with asked_once(model):
+            return SamModel.from_pretrained(model).eval(), SamProcessor.from_pretrained(model)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"no Segment Anything model behind {str(model)!r}: {reason}") from error

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from controls import annotate, annotators, get_annotator, list_annotators
 from engine import InputError, ModelError, UnknownNameError
+from engine.models.formats.sources import asked_once
 
 OFFLINE = list_annotators(offline=True)
 DETECTORS = [name for name in list_annotators() if name not in OFFLINE]
@@ -170,3 +172,22 @@ def test_importing_controls_stays_light():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
+    asked = []
+
+    def away(url, **_):
+        asked.append(url)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", away)
+    offline = []
+    with asked_once("some/model", "config.json"):
+        offline.append(constants.HF_HUB_OFFLINE)
+    offline.append(constants.HF_HUB_OFFLINE)
+    with asked_once("."):  # a folder is nobody's to ask for
+        offline.append(constants.HF_HUB_OFFLINE)
+    assert offline == [True, False, False]
+    assert len(asked) == 1

@@ -78,6 +78,31 @@ def hub_file(repository: str, name: str) -> Path:
     return Path(hf_hub_download(repository, name))
 
 
+@contextmanager
+def asked_once(place: Any, name: str = "config.json") -> Iterator[None]:
+    """For libraries that fetch by themselves: where ``place`` is on the hub and that does not
+    answer, they look at what was downloaded, and do not ask again and again.
+
+    Args:
+        place: a folder or hub id.
+        name: a file that it has.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    before = constants.HF_HUB_OFFLINE
+    away = before
+    if not before and HUB_ID.match(str(place)) and not Path(place).exists():
+        try:
+            get_hf_file_metadata(hf_hub_url(str(place), name), timeout=ANSWER)
+        except Exception as error:  # noqa: BLE001 - as above
+            away = _looks_unreachable(error)
+    constants.HF_HUB_OFFLINE = away
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def guarded(load: Any, model: Any) -> Any:
     """Run ``load``; say in one line what went wrong."""
     try:

@@ -14,7 +14,14 @@ from typing import Any
 
 from engine.errors import InputError, ModelError
 from engine.models.formats.kinds import kind_of
-from engine.models.formats.sources import config_file, first_line, guarded, locate, no_loading_bars
+from engine.models.formats.sources import (
+    asked_once,
+    config_file,
+    first_line,
+    guarded,
+    locate,
+    no_loading_bars,
+)
 from engine.models.formats.variants import variant_of
 from engine.models.formats.weights import Weights, open_weights
 
@@ -112,14 +119,15 @@ def _in_folder(
     import transformers
 
     def loaded(kind: str, subfolder: str) -> Any:
-        load = partial(
-            getattr(transformers, kind).from_pretrained,
-            str(source),
-            subfolder=subfolder,
-            dtype=dtype,
-            **variant_of(source, f"{subfolder}/*" if subfolder else "*"),
-        )
-        return guarded(load, place).eval()
+        with asked_once(source, f"{subfolder}/config.json" if subfolder else "config.json"):
+            load = partial(
+                getattr(transformers, kind).from_pretrained,
+                str(source),
+                subfolder=subfolder,
+                dtype=dtype,
+                **variant_of(source, f"{subfolder}/*" if subfolder else "*"),
+            )
+            return guarded(load, place).eval()
 
     alone = isinstance(source, Path) and (source / "config.json").is_file()
     if not alone:
