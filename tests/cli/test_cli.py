@@ -218,22 +218,6 @@ def test_several_images_and_the_repetition_of_one(edit, files, capsys):
     assert "6  differential" in capsys.readouterr().err  # begins with the seed of the one at hand
 
 
-def test_one_of_several_prompts_is_repeated(pocket, files, capsys):
-    shared = {"image": files.photo, "mask": files.mask, "num_inference_steps": 2, "seed": 5}
-    result = pocket.edit(**shared, prompt=["a tent", "a boat"])
-    second = result.save(files.folder / "two.png")[1]
-    again = files.folder / "again.png"
-    assert run(["edit", "--from", str(second), "-o", str(again)]) == 0
-    assert np.array_equal(pixels(second), pixels(again))
-    assert run(["edit", "--from", str(second), "--candidates", "2", "-o", str(again)]) == 0
-    assert "6  differential" in capsys.readouterr().err
-    assert run(["show", str(again), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["edit"]["prompt"] == "a boat"
-    other = files.folder / "other.png"  # both, from another seed
-    assert run(["edit", "--from", str(second), "--seed", "9", "-o", str(other)]) == 0
-    assert [(files.folder / f"other-{i}.png").is_file() for i in (0, 1)] == [True, True]
-
-
 def test_quiet_says_nothing(edit, capsys):
     edit("--quiet")
     captured = capsys.readouterr()
