@@ -83,7 +83,9 @@ class Recipe:
         changed = self._settings(asked)
         if record.regions and "regions" not in asked.settings:
             changed["settings"]["regions"] = self._regions(files)
-        if _chooses(asked.settings) and "num_images" not in asked.settings:
+        other = "prompt" in asked.settings and isinstance(record.edit.get("prompt"), list)
+        one = (other or _chooses(asked.settings)) and "num_images" not in asked.settings
+        if one:
             self._as_one(asked, changed["settings"])
         again = replace(
             asked,
@@ -94,8 +96,7 @@ class Recipe:
             **changed,
         )
         # of several, this one; they are made together, to the same bits
-        alone = "seed" not in asked.settings and again.settings.get("num_images", 1) > 1
-        alone = alone and "num_images" not in asked.settings
+        alone = not one and not {"seed", "num_images"} & asked.settings.keys()
         return again, record.index if alone else None
 
     def _regions(self, files: Files) -> list[Region]:
@@ -175,8 +176,11 @@ class Recipe:
         return replace(asked, photo=photo, controls=controls, references=references, **changed)
 
     def _as_one(self, asked: Asked, settings: dict[str, Any]) -> None:
-        """Ask for one picture, which begins as the one at hand was drawn."""
-        settings.pop("num_images", None)
+        """Ask for one picture, which begins as the one at hand was drawn, with its prompt."""
+        each = settings.pop("num_images", 1)
+        for name in {"prompt", "negative_prompt"} - asked.settings.keys():
+            if isinstance(settings.get(name), list):
+                settings[name] = settings[name][self.record.index // each]
         if "seed" not in asked.settings and "seed" in settings:
             settings["seed"] += self.record.index
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import InputError
-from engine.picture.metadata import texts_of
+from engine.errors import InputError, SoftpaintWarning
+from engine.picture.metadata import read_metadata, texts_of
 from engine.request import infotext, invoke
 from engine.request.invoke import kept, number
-from engine.request.record import EditRecord
+from engine.request.record import KEY, EditRecord
 
 DEPTH = 20
 """Links of a ComfyUI graph that are followed from its sampler to a text."""
@@ -203,8 +204,19 @@ def record_of(source: str | os.PathLike[str]) -> tuple[EditRecord, ForeignRecord
     """
     try:
         return EditRecord.read(source), None
-    except InputError:
+    except InputError as error:
         foreign = ForeignRecord.read(source)
         if foreign is None:
             raise
+        if _holds_own(source):
+            told = f"{error} What it says in the words of other programs is taken in their place."
+            warnings.warn(SoftpaintWarning(told), stacklevel=3)
         return foreign.as_edit(), foreign
+
+
+def _holds_own(source: str | os.PathLike[str]) -> bool:
+    """Whether a file holds a record of Softpaint's, be it readable or not."""
+    try:
+        return KEY in read_metadata(source)
+    except InputError:
+        return False

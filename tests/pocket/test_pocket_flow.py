@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import InpaintEngine, pocket
+from engine import InpaintEngine, InputError, pocket
 from engine.evaluate.peers import list_peers, peer_pipeline, run_peer
 from engine.evaluate.suites import patches
 from engine.picture.geometry import Size
@@ -156,3 +156,8 @@ def test_texts_of_any_length_share_a_call(flow: InpaintEngine) -> None:
         for text in PROMPTS[:2]
     ]
     assert Conditioning.join(rows).rows == 2
+
+
+def test_what_it_predicts_is_no_choice() -> None:
+    with pytest.raises(InputError, match="a flow model, which predicts velocities"):
+        InpaintEngine.from_pretrained("pocket-flow", prediction_type="epsilon")

@@ -352,3 +352,17 @@ def test_show_and_from(go, files):
     code, said = go("edit photo.png -m mask.png --from bad.png -o other.png")
     assert code == 2
     assert "--steps must be" in said
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_damaged_record_beside_another_programs_is_told_of(tmp_path, capsys):
+    picture = PngImagePlugin.PngInfo()
+    picture.add_text("softpaint:edit", "[1]")
+    picture.add_text("parameters", "a tent\nSteps: 3, Sampler: Euler, CFG scale: 7, Seed: 5")
+    path = tmp_path / "both.png"
+    Image.new("RGB", (8, 8)).save(path, pnginfo=picture)
+    assert run(["show", str(path)]) == 0
+    shown = capsys.readouterr()
+    assert "holds damaged Softpaint settings" in shown.err
+    assert "What it says in the words of other programs is taken" in shown.err
+    assert "a tent" in shown.out

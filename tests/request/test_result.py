@@ -115,3 +115,19 @@ def test_what_is_no_files_name_is_refused(engine):
     for place in (None, 3, BytesIO()):
         with pytest.raises(InputError, match="save takes a file's name, not"):
             result.save(place)
+
+
+def test_one_of_several_prompts_is_repeated(pocket, files, capsys):
+    shared = {"image": files.photo, "mask": files.mask, "num_inference_steps": 2, "seed": 5}
+    second = pocket.edit(**shared, prompt=["a tent", "a boat"]).save(files.folder / "two.png")[1]
+    again = files.folder / "again.png"
+    repeat = ["edit", "--from", str(second), "-o"]
+    assert run([*repeat, str(again)]) == 0
+    with Image.open(second) as one, Image.open(again) as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    assert run([*repeat, str(again), "--candidates", "2"]) == 0
+    assert "6  differential" in capsys.readouterr().err
+    assert EditRecord.read(again).edit["prompt"] == "a boat"
+    assert run([*repeat, str(files.folder / "other.png"), "--seed", "9"]) == 0
+    made = [files.folder / f"other-{i}.png" for i in (0, 1)]  # both, from another seed
+    assert all(each.is_file() for each in made)

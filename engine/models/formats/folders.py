@@ -32,6 +32,11 @@ from engine.models.layout import UNET
 Place = str | os.PathLike[str]
 
 
+_FLOW_PREDICTS = (
+    "{} is a flow model, which predicts velocities: a prediction type is said of SD and SDXL."
+)
+
+
 def load_pipeline(
     model: Place,
     dtype: Any,
@@ -65,6 +70,8 @@ def load_pipeline(
         weights = open_weights(source)
         refused = kind_of(weights.header, KINDS)
         alone = refused is None and transformer_of(weights.header)
+        if alone and prediction_type is not None:
+            raise InputError(_FLOW_PREDICTS.format(model))
         if alone:
             dtype = resolve_dtype(dtype, device, alone[0].half)
             found = load_transformer(
@@ -81,6 +88,8 @@ def load_pipeline(
     pipe = _from_folder(model, source, dtype, device, vae=vae, text_encoder=text_encoder)
     if prediction_type is not None:
         told = pipe.scheduler
+        if "prediction_type" not in told.config:
+            raise InputError(_FLOW_PREDICTS.format(model))
         pipe.scheduler = type(told).from_config(told.config, prediction_type=prediction_type)
     return _placed(Loaded(pipe), Path(source).name, device)
 
