@@ -102,9 +102,8 @@ class Job:
     """Network evaluations that a full run would have had before ``begin``."""
     waits: bool = field(default=False, init=False)
     """The loop passes it by until somebody lets it go on."""
-    guided_until: float = field(default=1.0, init=False)
-    """The share of its run from which on what guidance adds to the conditional prediction is not
-    asked for: it stays what it was last, times the scale. No other job may go on from there."""
+    held_from: int | None = field(default=None, init=False)
+    """The first step at which what guidance adds is what it was last, see :meth:`hold_guidance`."""
     judged: bool = field(default=False, init=False)
     """Somebody looks at ``denoised`` while it runs."""
     denoised: torch.Tensor | None = field(default=None, init=False)
@@ -193,7 +192,7 @@ class Job:
         predictions: dict[str, torch.Tensor] = {}
         for block, output in zip(self._blocks_of(step), outputs, strict=True):
             predictions |= zip(block.names, output.chunk(len(block.names)), strict=True)
-        if self.guided_until < 1 and COND in predictions:
+        if self.held_from is not None and COND in predictions:
             self._keep_what_guides(predictions)
         guidance = self.guidance_at(step)
         return Evaluation(self.schedule, step, self.latents, predictions, guidance)
@@ -261,6 +260,20 @@ class Job:
 
     # Guidance ----------------------------------------------------------------------------------
 
+    def hold_guidance(self, share: float) -> None:
+        """Ask for what guidance adds in a ``share`` of the run only, in [0, 1], and in one step at
+        the least: from there on the difference of the conditional prediction and the other is what
+        it was last. The share is of what the strategy does not hold, whether that is computed or
+        left out.
+        """
+        steps, first = self.schedule.steps, self.first_needed()
+        if share == 1 or first >= len(steps):
+            return
+        begin = steps[first].position
+        least = begin + share * (self.schedule.num_steps - begin)
+        later = (each.index for each in steps[first + 1 :] if each.starts)
+        self.held_from = next((i for i in later if steps[i].position >= least - 1e-6), None)
+
     def guidance_at(self, step: Step) -> Combination:
         """How ``step`` is guided."""
         return self.guidance.at(step.position / self.schedule.num_steps)
@@ -268,7 +281,7 @@ class Job:
     def _asked_at(self, step: Step) -> tuple[str, ...]:
         """The branches that the network is asked for at ``step``."""
         names = self.guidance_at(step).branches
-        if self._added is None or step.position < self.guided_until * self.schedule.num_steps:
+        if self._added is None or self.held_from is None or step.index < self.held_from:
             return names
         return tuple(name for name in names if name != UNCOND)
 

@@ -81,27 +81,19 @@ def latents_of(chains: Sequence[Sequence[Job]]) -> torch.Tensor | None:
 
 
 def decoded(
-    shared: Shared,
-    chains: Sequence[Sequence[Job]],
-    clock: Clock,
-    prefilled: str | None = None,
-    shown: Sequence[NDArray[np.uint8]] | None = None,
+    shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock, prefilled: str | None = None
 ) -> list[Decoded]:
     """Every view of every picture, in order: one at a time, for memory's sake, and for the same
-    bits whatever else is in the request. ``shown``: their pixels (H W 3 each), where these are
-    known.
+    bits whatever else is in the request.
     """
     parts = []
     with clock.phase("decode"), torch.no_grad():
-        for number, ((_, _, view), chain) in enumerate(zip(_places(shared), chains, strict=True)):
+        for (_, _, view), chain in zip(_places(shared), chains, strict=True):
             strength_map = _repainted(shared, view, prefilled)
-            pixels = None if shown is None else shown[number]
-            if pixels is None:
-                pixels = shared.decoded(own_row(chain[-1].latents), view.region)
             parts.append(
                 Decoded(
                     view,
-                    pixels,
+                    shared.decoded(own_row(chain[-1].latents), view.region),
                     _round_trip(shared, view, strength_map),
                     strength_map,
                     _adapted_alpha(shared, view, chain),

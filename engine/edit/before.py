@@ -159,11 +159,9 @@ class PreparedEdit(Prepared):
     ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         return finishing(self.shared, chains, self.clock, self.prefilled)
 
-    def decoded(
-        self, chains: Sequence[Sequence[Job]], shown: Sequence[NDArray[np.uint8]] | None = None
-    ) -> list[Decoded]:
-        """Its views as the model has made them, or as they are ``shown`` (H W 3 each)."""
-        return decoded(self.shared, chains, self.clock, self.prefilled, shown)
+    def decoded(self, chains: Sequence[Sequence[Job]]) -> list[Decoded]:
+        """Its views as the model has made them."""
+        return decoded(self.shared, chains, self.clock, self.prefilled)
 
     @property
     def can_be_seen(self) -> bool:
@@ -264,6 +262,7 @@ class PreparedEdit(Prepared):
             follow=follow,
         )
         job.judged = self.judged
+        job.hold_guidance(self.request.guidance_hold)
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
 

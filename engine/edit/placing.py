@@ -130,11 +130,7 @@ def grouped(
         if not (near[one] & (placed[two].map > 0)).any():
             return False
         own = placed[one].region is None or placed[two].region is None
-        return (
-            request.coupling not in {"auto", "joined"}
-            or own
-            or _are_one(maps, one, two, backbone.cell)
-        )
+        return request.coupling != "auto" or own or _are_one(maps, one, two, backbone.cell)
 
     for number in range(len(placed)):
         met = [g for g in groups if any(meet(other, number) for other in g)]
@@ -143,7 +139,7 @@ def grouped(
     together = [[placed[number] for number in sorted(group)] for group in groups]
     for group in together:
         _check_group(group)
-    if request.coupling in {"auto", "joined"}:
+    if request.coupling == "auto":
         return sorted(together, key=lambda group: group[0].order)
     return _gathered(together, request, backbone)
 

@@ -14,7 +14,6 @@ from engine.edit.before import PreparedEdit
 from engine.edit.chosen import chosen
 from engine.edit.common import coupled
 from engine.edit.inputs import load_pictures
-from engine.edit.joining import joined
 from engine.edit.placing import Placed, grouped, placed_of
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import draw_seed
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from engine.denoise.job import Job
-    from engine.edit.after import Decoded
     from engine.edit.memory import Memory
     from engine.models import Backbone
     from engine.request.request import EditRequest
@@ -62,7 +60,6 @@ class PreparedRegions(Prepared):
         self.seeds = [(seed + i) % SEEDS for i in range(count)]
         self.groups = grouped(placed, plain, backbone)
         self.parts = [self._part(group, plain, memory) for group in self.groups]
-        self.joined = joined(self.groups, self.parts) if plain.coupling == "joined" else []
         for part in self.parts:
             part.clock = self.clock
         self.steps = sum(part.steps for part in self.parts)
@@ -93,8 +90,6 @@ class PreparedRegions(Prepared):
 
     def start(self) -> list[Job]:
         started = [part.start() for part in self.parts]
-        for each in self.joined:
-            each.begin(job for part in each.parts for job in started[self.parts.index(part)])
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]
 
@@ -111,11 +106,7 @@ class PreparedRegions(Prepared):
             for part, count in zip(self.parts, self._counts, strict=True)
         }
         latents = latents_of([chain for several in runs.values() for chain in several])
-        common: dict[PreparedEdit, list[Decoded]] = {}
-        for each in self.joined:
-            shown = each.decoded([runs[part] for part in each.parts])
-            common |= zip(each.parts, shown, strict=True)
-        made = [(part, common.get(part) or part.decoded(own)) for part, own in runs.items()]
+        made = [(part, part.decoded(own)) for part, own in runs.items()]
 
         def finish() -> tuple[Any, torch.Tensor | None]:
             canvases = [
@@ -138,5 +129,4 @@ class PreparedRegions(Prepared):
             "prefilled": prefills.pop() if len(prefills) == 1 else None,
             "region_edits": [each.describe() for each in regions],
             "runs": [[each.number for each in group] for group in self.groups],
-            "joined": [sorted(each.numbers) for each in self.joined],
         }

@@ -170,16 +170,14 @@ class Fields:
         _REGIONS,
     ] = None
     coupling: Annotated[
-        Literal["auto", "joined", "attention", "latents"],
+        Literal["auto", "attention", "latents"],
         Group.PICTURE,
         Help(
-            "How the prompts of regions share a run: attention, latents, joined (later), or auto: "
+            "How the prompts of regions share a run: attention, latents, or auto: "
             "as the model allows.",
             "``attention`` mixes what the cross-attentions say of each prompt, ``latents`` the "
             "predictions, for one model call more for each prompt. Named, regions apart share a "
-            "run too where that is less work; a model may then leave out what it draws alone. "
-            "``joined`` lets those of one cut-out begin apart, and one run go on with them all: "
-            "half the work of five regions, and fewer are left out.",
+            "run too where that is less work; a model may then leave out what it draws alone.",
         ),
         Option(metavar="HOW"),
         Recorded(),
@@ -312,6 +310,20 @@ class Fields:
         float,
         Group.RUN,
         Help("And until which; steps outside cost half.", "They have no unconditional branch."),
+        Range(0, 1),
+        Option(),
+        Recorded(),
+    ] = 1.0
+    guidance_hold: Annotated[
+        float,
+        Group.RUN,
+        Help(
+            "And from which on what it adds is held as it was last; steps from there cost half.",
+            "What stands where is settled early in a run, and guidance decides it; what it adds "
+            "later hardly changes (Castillo et al. 2023, Adaptive Guidance). The share is of what "
+            "the strength map does not hold. With 0.4 pictures are near those of 1, which asks "
+            "to the end.",
+        ),
         Range(0, 1),
         Option(),
         Recorded(),

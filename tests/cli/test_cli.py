@@ -661,3 +661,14 @@ def _read_until(descriptor: int, text: bytes | None) -> bytes:
             break
         seen += chunk
     return seen
+
+
+@pytest.mark.parametrize(("policy", "spins"), [(None, "20000"), ("passive", None)])
+def test_threads_do_not_spin_for_long_unless_told_how_to_wait(monkeypatch, policy, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what the command sets goes again
+        monkeypatch.delenv(name)
+    if policy is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    assert run(["strategies"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
