@@ -124,7 +124,8 @@ class Store:
         self._read()
         if killed and self.drive.appends:
             drop_lineless(self.drive, self.known, self.lines)
-        self._gather()
+        with suppress(OutputError):  # on a full disk what was read can be told later
+            self._gather()
 
     def take(self) -> None:
         """Take the folder for this process; errors as of :meth:`begin`."""

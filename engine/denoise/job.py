@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from engine.denoise.evaluation import Evaluation, Refinement
-from engine.denoise.guidance import COND, UNCOND
 from engine.denoise.question import (
     Answer,
     Question,
@@ -102,8 +101,6 @@ class Job:
     """Network evaluations that a full run would have had before ``begin``."""
     waits: bool = field(default=False, init=False)
     """The loop passes it by until somebody lets it go on."""
-    held_from: int | None = field(default=None, init=False)
-    """The first step at which what guidance adds is what it was last, see :meth:`hold_guidance`."""
     judged: bool = field(default=False, init=False)
     """Somebody looks at ``denoised`` while it runs."""
     denoised: torch.Tensor | None = field(default=None, init=False)
@@ -113,8 +110,6 @@ class Job:
     """The step of ``index`` has begun: its ``before_step`` is done."""
     _refinement: Refinement | None = field(default=None, init=False)
     """The inner iterations of this step that are still going on."""
-    _added: torch.Tensor | None = field(default=None, init=False)
-    """The last difference of the conditional prediction and the other (b c h w)."""
     _blocks: dict[tuple[str, ...], tuple[Block, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +133,7 @@ class Job:
     @property
     def rows(self) -> int:
         """Rows of the next question."""
-        return len(self._asked_at(self.step)) * self.latents.shape[0]
+        return len(self.guidance_at(self.step).branches) * self.latents.shape[0]
 
     @property
     def batch_key(self) -> Hashable:
@@ -192,17 +187,8 @@ class Job:
         predictions: dict[str, torch.Tensor] = {}
         for block, output in zip(self._blocks_of(step), outputs, strict=True):
             predictions |= zip(block.names, output.chunk(len(block.names)), strict=True)
-        if self.held_from is not None and COND in predictions:
-            self._keep_what_guides(predictions)
         guidance = self.guidance_at(step)
         return Evaluation(self.schedule, step, self.latents, predictions, guidance)
-
-    def _keep_what_guides(self, predictions: dict[str, torch.Tensor]) -> None:
-        """Note what guidance adds, or where it was not asked for add what it was last."""
-        if UNCOND in predictions:
-            self._added = predictions[COND] - predictions[UNCOND]
-        elif self._added is not None:
-            predictions[UNCOND] = predictions[COND] - self._added
 
     # A step ------------------------------------------------------------------------------------
 
@@ -260,34 +246,13 @@ class Job:
 
     # Guidance ----------------------------------------------------------------------------------
 
-    def hold_guidance(self, share: float) -> None:
-        """Ask for what guidance adds in a ``share`` of the run only, in [0, 1], and in one step at
-        the least: from there on the difference of the conditional prediction and the other is what
-        it was last. The share is of what the strategy does not hold, whether that is computed or
-        left out.
-        """
-        steps, first = self.schedule.steps, self.first_needed()
-        if share == 1 or first >= len(steps):
-            return
-        begin = steps[first].position
-        least = begin + share * (self.schedule.num_steps - begin)
-        later = (each.index for each in steps[first + 1 :] if each.starts)
-        self.held_from = next((i for i in later if steps[i].position >= least - 1e-6), None)
-
     def guidance_at(self, step: Step) -> Combination:
         """How ``step`` is guided."""
         return self.guidance.at(step.position / self.schedule.num_steps)
 
-    def _asked_at(self, step: Step) -> tuple[str, ...]:
-        """The branches that the network is asked for at ``step``."""
-        names = self.guidance_at(step).branches
-        if self._added is None or self.held_from is None or step.index < self.held_from:
-            return names
-        return tuple(name for name in names if name != UNCOND)
-
     def _blocks_of(self, step: Step) -> tuple[Block, ...]:
         """The step's branches, those that can share a call joined; the same objects every time."""
-        names = self._asked_at(step)
+        names = self.guidance_at(step).branches
         if names not in self._blocks:
             alike: dict[Hashable, list[str]] = {}
             for name in names:
@@ -371,4 +336,4 @@ class Job:
         self._refinement = self.trace = self.follow = self.observer = self.generator = None
         self.state = self.controls = ()
         self.branches, self._blocks = {}, {}
-        self.latents, self.denoised, self._added = self.latents.new_empty(0), None, None
+        self.latents, self.denoised = self.latents.new_empty(0), None

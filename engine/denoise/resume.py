@@ -112,11 +112,8 @@ class Trace:
 
     def _first_difference(self, job: Job) -> tuple[int, torch.Tensor]:
         """Before which model call the two runs part, and ``job``'s latents there."""
-        old, latents, shared = self.job, self.start, self.stepped
-        held = [each.held_from for each in (old, job) if each.held_from is not None]
-        if held:  # what guidance adds is not kept: the last step before it is held tells it
-            shared = shared[: max(0, min(held) - 1 - self.first)]
-        for place, kept in enumerate(shared):
+        old, latents = self.job, self.start
+        for place, kept in enumerate(self.stepped):
             index = self.first + place
             step = old.schedule.steps[index]
             if not _same_call(old, job, latents, step):
@@ -126,7 +123,7 @@ class Trace:
             mine = job.strategy.after_step(job.state, stepped, step)
             if not torch.equal(latents, mine):
                 return index + 1, mine
-        return self.first + len(shared), latents
+        return self.first + len(self.stepped), latents
 
     def _same_run(self, job: Job) -> bool:
         old = self.job

@@ -262,7 +262,6 @@ class PreparedEdit(Prepared):
             follow=follow,
         )
         job.judged = self.judged
-        job.hold_guidance(self.request.guidance_hold)
         self.shared.memory.admit(job, skip=self.request.skip)
         return job
 

@@ -314,20 +314,6 @@ class Fields:
         Option(),
         Recorded(),
     ] = 1.0
-    guidance_hold: Annotated[
-        float,
-        Group.RUN,
-        Help(
-            "And from which on what it adds is held as it was last; steps from there cost half.",
-            "What stands where is settled early in a run, and guidance decides it; what it adds "
-            "later hardly changes (Castillo et al. 2023, Adaptive Guidance). The share is of what "
-            "the strength map does not hold. With 0.4 pictures are near those of 1, which asks "
-            "to the end.",
-        ),
-        Range(0, 1),
-        Option(),
-        Recorded(),
-    ] = 1.0
     strength: Annotated[
         float,
         Group.RUN,

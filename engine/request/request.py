@@ -306,8 +306,6 @@ class EditRequest(Fields):
             return
         if (self.guidance_start, self.guidance_end) != (0, 1):
             raise InputError('a guidance interval is not part of compat="diffusers".')
-        if self.guidance_hold != 1:
-            raise InputError('guidance_hold is not part of compat="diffusers".')
         for name in ("expand", "exact_steps"):
             if getattr(self, name):
                 raise InputError(f'{name} is not part of compat="diffusers".')

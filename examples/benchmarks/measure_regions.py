@@ -1,7 +1,7 @@
 """Measure edits of several regions on the pocket model and held-out scenes.
 
     python examples/benchmarks/measure_regions.py figures --count 200 --json rows.json
-    python examples/benchmarks/measure_regions.py figures --count 200 --hold 0.4
+    python examples/benchmarks/measure_regions.py figures --count 200 --guidance-end 0.4
     python examples/benchmarks/measure_regions.py sheet --things 5 -o sheet.png
 
 Each scene gets two to five things in one call. A region's prompt counts as found where the pocket
@@ -107,7 +107,7 @@ def together(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> 
         prompt=scene.base,
         regions=[Region(m, p) for m, p in zip(scene.masks, scene.prompts, strict=True)],
         coupling=asked.coupling,
-        guidance_hold=asked.hold,
+        guidance_end=asked.guidance_end,
         **settings(scene, asked),
     )
 
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--strategy", default="inpaint9")
     parser.add_argument("--seeds", help="of the scenes of a sheet, with commas between")
     parser.add_argument("--coupling", default="auto")
-    parser.add_argument("--hold", type=float, default=1.0, help="guidance_hold of the one call")
+    parser.add_argument("--guidance-end", type=float, default=1.0, help="of the one call")
     parser.add_argument("--json", type=Path, help="rows, to go on where it was stopped")
     parser.add_argument("-o", "--output", type=Path, default=Path("regions.png"))
     asked = parser.parse_args()

@@ -18,7 +18,7 @@ from engine.batch.run import run_batch
 from engine.batch.store import FAILURES, LINES, OWN, REPORT, SEGMENTS, Store
 from engine.batch.workers import Plan
 from engine.cli import run
-from engine.errors import InputError
+from engine.errors import InputError, OutputError
 
 
 def line(number, **changes):
@@ -229,6 +229,29 @@ def test_a_picture_without_a_line_that_is_not_asked_for_any_more_goes(tmp_path):
     with Store(tmp_path / "out") as store:
         store.begin({})
         assert store.drive.names("") == ["00000.png", "00002.png", LINES]
+
+
+def test_a_batch_goes_on_where_its_disk_is_full(tmp_path, monkeypatch):
+    """What segments tell is known at once; it is gathered when there is room."""
+    with Store(tmp_path / "out") as store:
+        store.begin({})
+    several = Store(tmp_path / "out", segment="a")
+    several.add([line(0)])
+    several.flush()
+
+    def full(_self, name, _data):
+        raise OutputError(f"cannot write {name!r}: No space left on device.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(drives.Disk, "append", full)
+        with Store(tmp_path / "out") as store:
+            store.begin({})
+            assert store.known.get("00000.png") is not None
+            with pytest.raises(OutputError, match="No space left"):
+                store.settle()
+            patched.undo()
+    assert (tmp_path / "out" / LINES).read_text().count("\n") == 1
+    assert not list((tmp_path / "out" / SEGMENTS).iterdir())
 
 
 def test_a_kill_while_the_report_is_written_leaves_nothing_for_ever(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -240,53 +239,6 @@ def test_another_map_starts_a_refined_run_anew(engine):
     changed = session.render(strength_map=two)
     assert torch.equal(changed.latents, engine.edit(**settings, strength_map=two).latents)
     assert changed.reused_calls == 0
-
-
-# Guidance that is held ------------------------------------------------------------------------
-
-
-def rows_of(engine, **changes):
-    """The rows of an edit's calls, and its latents."""
-    watched = Watched(engine.backbone.main)
-    plain = SimpleNamespace(predict=engine.backbone.main.predict)
-    watched.network = plain
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.backbone.main, "predict", watched.predict)
-        result = edited(engine, "differential", **changes)
-    return watched.sizes, result.latents
-
-
-@pytest.mark.parametrize("scheduler", ["euler", "dpmpp-2m", "unipc"])
-def test_held_guidance_is_asked_for_in_its_share_only(engine, scheduler):
-    run = {"num_inference_steps": 5, "scheduler": scheduler}
-    sizes, held = rows_of(engine, **run, guidance_hold=0.4)
-    every, full = rows_of(engine, **run)
-    assert sizes == [2, 2, 1, 1, 1]
-    assert every == [2] * 5
-    assert torch.equal(rows_of(engine, **run, guidance_hold=1.0)[1], full)
-    assert not torch.equal(held, full)
-
-
-def test_held_guidance_skipped_is_full(engine):
-    """The share is of the steps that matter, whether the others are computed or left out."""
-    weak = np.full((tiny.SIZE, tiny.SIZE), 0.5, np.float32)
-    run = {"strength_map": weak, "num_inference_steps": 8, "guidance_hold": 0.5}
-    quick = edited(engine, "differential", **run)
-    full = edited(engine, "differential", **run, skip=False)
-    assert torch.equal(quick.latents, full.latents)
-
-
-def test_a_session_with_held_guidance_is_fresh(engine):
-    """A render goes on from the step at the latest that tells what is held."""
-    settings = {"image": tiny.picture(), "prompt": "a red house", "strategy": "blend", "seed": 2}
-    settings |= {"mask": tiny.box_mask(), "num_inference_steps": 6, "output_type": "latent"}
-    session = engine.session(**settings)
-    session.render()
-    for hold, reused in ((0.5, 2), (0.5, 2), (0.8, 4), (1.0, 6)):
-        changed = session.render(guidance_hold=hold)
-        fresh = engine.edit(**settings, guidance_hold=hold)
-        assert torch.equal(changed.latents, fresh.latents)
-        assert changed.reused_calls == reused
 
 
 # Branches --------------------------------------------------------------------------------------
