@@ -99,10 +99,16 @@ def drive_at(place: str | os.PathLike[str]) -> Drive:
     """The drive of a folder or an address.
 
     Raises:
-        InputError: an address of a kind that fsspec does not know, or whose package is missing.
+        InputError: an address of a kind that fsspec does not know, or whose package is missing; a
+            file's.
     """
     text = os.fspath(place)
-    return Remote(text) if is_address(text) else Disk(Path(text.removeprefix("file://")))
+    if is_address(text):
+        return Remote(text)
+    folder = Path(text.removeprefix("file://"))
+    if folder.is_file():
+        raise InputError(f"{text!r} is a file; a batch wants a folder of its own.")
+    return Disk(folder)
 
 
 def read_file(path: str) -> bytes:

@@ -56,6 +56,9 @@ def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str
         yield "judge", f"it judges {setting('candidates')}, and there are none"
     if request.prefill == "original":
         yield "prefill_mask", f"with {setting('prefill', 'original')} nothing is filled"
+    if not backbone.family.guidance(request.guidance_scale, 0.0, 0.0, 1.0).active:
+        for name in ("guidance_rescale", "guidance_start", "guidance_end"):
+            yield name, f"a guidance scale of {request.guidance_scale:g} guides nothing"
     if request.regions is None:
         way = told(python="regions", command="--region-edit")
         yield "coupling", f"it says how {way} share a run, and there are none"

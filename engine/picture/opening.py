@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -50,6 +50,10 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIECE = 1 << 20
+"""Bytes that are read at a time."""
 
 # Formats whose further "frames" are not an animation: the second view of a camera's MPO file, the
 # layers of a Photoshop file (whose first frame is the merged picture).
@@ -114,6 +118,8 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
         try:
             with opened(path) as file:
                 head = file.read(12)
+                if head[:8] == _PNG:
+                    _check_png(file, name)
                 heic = _is_heic(head)
                 if heic and find_spec("pi_heif"):
                     import_module("pi_heif").register_heif_opener()
@@ -140,6 +146,24 @@ def open_image(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]
             raise
         except DECODE_ERRORS as error:
             raise InputError(f"{name} cannot be read: {first_line(error)}") from error
+
+
+def _check_png(file: IO[bytes], name: str) -> None:
+    """Raise ``InputError`` where a PNG's pixels do not have their checksum: Pillow would show what
+    they have become. A file that ends too early is left to Pillow.
+    """
+    file.seek(len(_PNG))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind != b"IDAT":
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        found = zlib.crc32(kind)
+        for start in range(0, length, _PIECE):
+            found = zlib.crc32(file.read(min(_PIECE, length - start)), found)
+        tail = file.read(4)
+        if len(tail) == 4 and int.from_bytes(tail, "big") != found:
+            raise InputError(f"{name} is damaged: its pixels do not match their checksum")
 
 
 def _is_heic(head: bytes) -> bool:

@@ -216,12 +216,14 @@ def test_retry_verify_and_status(photos, tmp_path, pocket, capsys):
         ("batch {photos} -p x -o out --masks nowhere", "is no folder"),
         ("batch status {photos}", "there is no batch"),
         ("batch - -p x -o out", "is neither"),
+        ("batch {photos} -p x -o text", "'text' is a file; a batch wants a folder"),
     ],
 )
 def test_bad_use_is_told_before_a_model_is_loaded(
     photos, tmp_path, monkeypatch, capsys, line, message
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").touch()
     monkeypatch.setattr("engine.InpaintEngine.from_pretrained", None)
     assert run(line.format(photos=photos).split()) == 2
     assert message in capsys.readouterr().err

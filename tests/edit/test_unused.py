@@ -38,6 +38,10 @@ def told(engine, **given):
         ({"compat": "diffusers", "colour": "none"}, "colour has no effect: .*diffusers"),
         ({"judge": "pocket"}, "judge has no effect: it judges candidates, and there are none"),
         ({"prefill": "original", "prefill_mask": tiny.box_mask()}, "prefill_mask has no effect"),
+        (
+            {"guidance_scale": 1.0, "guidance_end": 0.5},
+            "guidance_end has no effect: .* of 1 guides",
+        ),
     ],
 )
 def test_what_has_no_effect_is_told(engine, given, line):
@@ -56,6 +60,7 @@ def test_what_has_no_effect_is_told(engine, given, line):
         {"region": "mask", "padding": 8, "zoom": 2.0},
         {"judge": "pocket", "candidates": 2},
         {"prefill": "original", "prefill_mask": None, "judge": "auto"},
+        {"guidance_scale": 2.0, "guidance_end": 0.5},
     ],
 )
 def test_what_has_one_is_not(engine, given):

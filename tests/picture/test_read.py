@@ -340,6 +340,17 @@ def test_damaged_files_give_a_picture_or_an_input_error(tmp_path: Path, suffix: 
             continue
 
 
+def test_a_png_whose_pixels_have_changed_is_refused(tmp_path: Path) -> None:
+    """Stored as they are, so that Pillow decodes them without a word."""
+    path = tmp_path / "hurt.png"
+    Image.fromarray(noise(40, 40)).save(path, compress_level=0)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT") + 1000
+    data[place] ^= 0x40
+    path.write_bytes(data)
+    assert "is damaged: its pixels do not match their checksum" in refusal(path)
+
+
 def test_image_bombs(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     # Just above our limit, where Pillow only warns; above twice the limit, where it raises.
