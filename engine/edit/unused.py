@@ -28,14 +28,15 @@ class UnusedSettingWarning(SoftpaintWarning):
 
 def warn_of_unused(request: EditRequest, given: Collection[str], backbone: Backbone) -> None:
     """Warn of each setting that has no effect on an edit, among those that were ``given`` by name,
-    with another value than the default.
+    with another value than the default and than none.
     """
     fields = fields_of(type(request))
     for name, why in _unused(request, backbone):
         value = getattr(request, name)
         if name in given and value is not None and value is not fields[name].default:
-            if isinstance(value, str | int | float | tuple) and value == fields[name].default:
-                continue  # an array is compared with nothing
+            plain = isinstance(value, str | int | float | tuple)  # an array is like nothing
+            if plain and (value in {"none", 0} or value == fields[name].default):
+                continue  # who asks for nothing misses nothing
             warned = UnusedSettingWarning(f"{setting(name)} has no effect: {why}.")
             warnings.warn(warned, stacklevel=3)
 

@@ -35,7 +35,7 @@ def told(engine, **given):
         ({"region": "full", "padding": 8}, "padding has no effect: .*full"),
         ({"region": "full", "context": 3.0}, "context has no effect"),
         ({"region": "full", "zoom": 2.0}, "zoom has no effect"),
-        ({"compat": "diffusers", "colour": "none"}, "colour has no effect: .*diffusers"),
+        ({"compat": "diffusers", "colour": "lab"}, "colour has no effect: .*diffusers"),
         ({"judge": "pocket"}, "judge has no effect: it judges candidates, and there are none"),
         ({"prefill": "original", "prefill_mask": tiny.box_mask()}, "prefill_mask has no effect"),
         (
@@ -61,6 +61,7 @@ def test_what_has_no_effect_is_told(engine, given, line):
         {"judge": "pocket", "candidates": 2},
         {"prefill": "original", "prefill_mask": None, "judge": "auto"},
         {"guidance_scale": 2.0, "guidance_end": 0.5},
+        {"compat": "diffusers", "colour": "none", "feather": 0, "judge": "none"},
     ],
 )
 def test_what_has_one_is_not(engine, given):

@@ -348,7 +348,6 @@ def test_the_removed_thing_leaves_its_surroundings_colours(pocket):
     assert off["field"] < 0.95 * off["none"]
 
 
-@pytest.mark.filterwarnings("ignore::engine.edit.unused.UnusedSettingWarning")
 def test_no_effect_with_compat_or_on_latents(pocket, day):
     mask = box(128, 30, 90, 40, 100)
     latents = pocket.backbone.encode(torch.zeros(1, 3, 128, 128))
