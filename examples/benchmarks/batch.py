@@ -1,7 +1,7 @@
 """Measure batches: their rate against edits one by one and diffusers' pipeline in a loop, workers,
 Ray, memory, and how soon one that was begun knows what is left.
 
-    python examples/benchmarks/batch.py [--rows edit,diffusers,workers,ray,memory,resume]
+    python examples/benchmarks/batch.py [--rows edit,diffusers,both,workers,ray,memory,resume]
 
 Prints a Markdown table. All rows use the pocket model (128 x 128 px, 30 steps, float32)
 on the processor. Figures are for a machine with nothing else to do: say if it is not.
@@ -9,6 +9,7 @@ on the processor. Figures are for a machine with nothing else to do: say if it i
 - ``edit``: the whole command ``softpaint batch`` against ``softpaint edit`` for each photo;
 - ``diffusers``: a batch in this process against diffusers' own SDXL inpainting pipeline on the same
   photos and weights, one after the other, both loaded before, both from files to files;
+- ``both``: the same by two workers with a thread each, when both have begun;
 - ``workers``: two processes against one, each with one thread, when both have begun;
 - ``ray``: two actors of a Ray of this machine against two local workers, when both have begun;
 - ``memory``: of this process after 500 and after all items of 64 px and one step;
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 PROMPT = "a red house"
 GUIDANCE = 4.5
 STEPS = 30
+SETTINGS = {"guidance_scale": GUIDANCE, "num_inference_steps": STEPS}
 PHOTOS = 40
 PEERS = 12
 """Photos that diffusers' pipeline edits, and three of them ``softpaint edit``."""
@@ -123,15 +125,12 @@ def row_edit(folder: Path) -> Row:
     return Row("edit", together, peer, ratio, ">= 10", ratio >= 10, "s a photo, whole commands")
 
 
-def row_diffusers(folder: Path) -> Row:
-    """The same work in this process."""
+def plain_loop(folder: Path, photos: Path) -> float:
+    """Seconds a photo of diffusers' own pipeline, one photo after the other."""
     from diffusers import StableDiffusionXLInpaintPipeline
 
-    from engine import InpaintEngine
     from engine.pocket import model_path
 
-    photos = make_photos(folder / "photos", PHOTOS)
-    engine = InpaintEngine.from_pretrained()
     pipe = StableDiffusionXLInpaintPipeline.from_pretrained(model_path())
     pipe.set_progress_bar_config(disable=True)
 
@@ -150,23 +149,36 @@ def row_diffusers(folder: Path) -> Row:
         )
         made.images[0].save(folder / f"{number}.png")
 
-    def ours(name: str) -> float:
-        began = clock()
-        plan = Plan(
-            str(folder / name), {"guidance_scale": GUIDANCE, "num_inference_steps": STEPS}, {}, 8
-        )
-        run_batch(items_of(photos), plan, engine=lambda: engine)
-        return (clock() - began) / PHOTOS
-
     plain(0)  # what a first call costs beside is neither's
     began = clock()
     for number in range(PEERS):
         plain(number)
-    peer = (clock() - began) / PEERS
-    value = ours("out")
+    return (clock() - began) / PEERS
+
+
+def row_diffusers(folder: Path) -> Row:
+    """The same work in this process."""
+    from engine import InpaintEngine
+
+    photos = make_photos(folder / "photos", PHOTOS)
+    engine = InpaintEngine.from_pretrained()
+    peer = plain_loop(folder, photos)
+    began = clock()
+    run_batch(items_of(photos), Plan(str(folder / "out"), SETTINGS, {}, 8), engine=lambda: engine)
+    value = (clock() - began) / PHOTOS
     ratio = peer / value
     unit = f"s a photo, {STEPS} steps, {torch.get_num_threads()} threads"
     return Row("diffusers", value, peer, ratio, ">= 1.8", ratio >= 1.8, unit)
+
+
+def row_both(folder: Path) -> Row:
+    """The same work by two workers of one thread, against diffusers' pipeline with both cores."""
+    photos = make_photos(folder / "photos", 3 * PHOTOS)
+    peer = plain_loop(folder, photos)
+    value = 1 / by_workers(folder, photos, 2)
+    ratio = peer / value
+    unit = f"s a photo, {STEPS} steps, 2 workers; {torch.get_num_threads()} threads"
+    return Row("both", value, peer, ratio, ">= 1.8", ratio >= 1.8, unit)
 
 
 def rate(out: Path) -> float:
@@ -180,7 +192,7 @@ def by_workers(folder: Path, photos: Path, count: int) -> float:
     """Pictures a second of so many processes with one thread each."""
     from engine import InpaintEngine
 
-    plan = Plan(str(folder / f"out-{count}"), {"num_inference_steps": STEPS}, {}, 8)
+    plan = Plan(str(folder / f"out-{count}"), SETTINGS, {}, 8)
     threads = torch.get_num_threads()
     torch.set_num_threads(count)  # workers have their share
     try:
@@ -209,7 +221,7 @@ def row_ray(folder: Path) -> Row:
     local = by_workers(folder, photos, 2)
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     try:
-        plan = Plan(str(folder / "out-ray"), {"num_inference_steps": STEPS}, {}, 8)
+        plan = Plan(str(folder / "out-ray"), SETTINGS, {}, 8)
         run_on_cluster(items_of(photos), plan, Cluster(workers=2, least=2))
     finally:
         ray.shutdown()
@@ -310,6 +322,7 @@ def rows(names: list[str], items: int, committed_items: int) -> Iterator[Row]:
     known: dict[str, Callable[[Path], Row]] = {
         "edit": row_edit,
         "diffusers": row_diffusers,
+        "both": row_both,
         "workers": row_workers,
         "ray": row_ray,
         "memory": lambda folder: row_memory(folder, items),
@@ -326,7 +339,7 @@ def rows(names: list[str], items: int, committed_items: int) -> Iterator[Row]:
 def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="edit,diffusers,workers,ray,memory,resume")
+    parser.add_argument("--rows", default="edit,diffusers,both,workers,ray,memory,resume")
     parser.add_argument("--items", type=int, default=5_000, help="Of the row memory.")
     parser.add_argument("--committed", type=int, default=200_000, help="Of the row resume.")
     parser.add_argument(
