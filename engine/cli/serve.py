@@ -10,6 +10,7 @@ import typer
 
 from engine.cli.app import app, note, say
 from engine.cli.options import MODEL, given, load, loading
+from engine.errors import InputError
 
 TOKEN = "SOFTPAINT_TOKEN"  # noqa: S105 - where it is, not what
 
@@ -112,6 +113,8 @@ def serve(
     from engine.serve.run import PORT, listen
     from engine.serve.run import serve as run
 
+    if token is not None and not token.strip():
+        raise InputError("--token is empty: leave it away, or say what requests bear.")
     limits = Limits(
         pixels=max_pixels,
         bytes=max_mb * 2**20,

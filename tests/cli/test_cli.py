@@ -672,3 +672,10 @@ def test_threads_do_not_spin_for_long_unless_told_how_to_wait(monkeypatch, polic
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     assert run(["strategies"]) == 0
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_an_empty_token_is_no_token(monkeypatch, capsys):
+    """As of a variable that is not set: nobody means to serve without one then."""
+    monkeypatch.setattr("engine.InpaintEngine.from_pretrained", None)
+    assert run(["serve", "--token", ""]) == 2
+    assert "--token is empty" in capsys.readouterr().err
