@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 from engine import InpaintEngine
 from engine.edit.halving import SHARES, halved
 from engine.evaluate import Case, open_suite
+from engine.evaluate.suites import PURPOSES
 from engine.picture.judging import weighed
 from engine.picture.metrics import Sample, measure
 from engine.picture.sheet import labelled_grid
@@ -168,6 +169,7 @@ def alone(engine: InpaintEngine, case: Case, place: int, asked: argparse.Namespa
             prompt=case.prompt,
             mask=case.strength_map,
             strategy=name,
+            task=PURPOSES[case.task],
             num_inference_steps=asked.steps,
             seed=1000 * place,
             progress=False,
