@@ -163,13 +163,14 @@ SINGLE = ("differential", "inpaint9", "remove", "think")
 def alone(engine: InpaintEngine, case: Case, place: int, asked: argparse.Namespace) -> Any:
     """A scene's metrics by strategy, ``auto`` among them; each is told what the edit is for."""
     made = {}
+    task: Any = PURPOSES[case.task]
     for name in ("auto", *SINGLE):
         result = engine.edit(
             image=case.image,
             prompt=case.prompt,
             mask=case.strength_map,
             strategy=name,
-            task=PURPOSES[case.task],
+            task=task,
             num_inference_steps=asked.steps,
             seed=1000 * place,
             progress=False,
