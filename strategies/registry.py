@@ -83,9 +83,9 @@ list_strategies = STRATEGIES.names
 get_strategy = STRATEGIES.get
 
 
-def options_of(name: str) -> set[str]:
-    """Names of the options that ``name`` (parts joined by ``+``) accepts."""
-    return {option for part in _parts_of(name) for option in part.options}
+def options_of(*names: str) -> set[str]:
+    """Names of the options that any of ``names`` (parts joined by ``+``) accepts."""
+    return {option for name in names for part in _parts_of(name) for option in part.options}
 
 
 def create_strategy(name: str, **options: Any) -> Strategy | StagedStrategy:

@@ -206,5 +206,4 @@ def _check_names(row: Mapping[str, Any]) -> None:
     for name in row.keys() & known.keys():
         if known[name].group is Group.OUTPUT and known[name].recorded is None:
             raise InputError(f"{name} is a setting of Python's callers, not of a manifest.")
-    options = {option for name in list_strategies() for option in options_of(name)}
-    check_settings(row.keys() - known.keys(), options)
+    check_settings(row.keys() - known.keys(), options_of(*list_strategies()))

@@ -170,7 +170,7 @@ def _edit(
     check(asked, strategies, {**settings, **chosen}, output)
     prompt = settings.get("prompt")  # of a record that is repeated there may be several
     count = max(settings.get("num_images", 1), settings.get("keep", 1))
-    count *= 1 if isinstance(prompt, str) else len(prompt or "1")
+    count *= len(prompt) if isinstance(prompt, list) else 1
     starts = max(count, settings.get("candidates", MOST if advised else 1), len(strategies))
     outputs = _announced(output, files, count if pick is None else 1)
     check_metadata(metadata, outputs)

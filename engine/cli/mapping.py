@@ -213,7 +213,8 @@ def map_(
         others = source is not None or bool(select) or gradient is not None
         strength = _found(asked, picture, others=others, loads=given(model=model, device=device))
     else:
-        strength = _begin(begin, picture, select, tolerance or 10.0, gradient, painted=bool(paint))
+        near = 10.0 if tolerance is None else tolerance
+        strength = _begin(begin, picture, select, near, gradient, painted=bool(paint))
     strength = _painted(strength, paint or [], added, how or "max", hard=hard)
     shadowed = picture if shadow else None
     strength = _changed(strength, amounts, shadowed, fill_holes=fill_holes, outward=outward)

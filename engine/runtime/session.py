@@ -232,8 +232,8 @@ def _check_names(arguments: Mapping[str, Any]) -> None:
     fields = fields_of(EditRequest)
     if "image" not in arguments:
         check_given("image", arguments)
-    options = {option for name in list_strategies() for option in options_of(name)}
-    check_settings(arguments.keys() - fields.keys() - ALIASES.keys(), options)
+    strange = arguments.keys() - fields.keys() - ALIASES.keys()
+    check_settings(strange, options_of(*list_strategies()))
 
 
 def _refuse_compat(arguments: Mapping[str, Any]) -> None:

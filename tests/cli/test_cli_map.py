@@ -68,3 +68,10 @@ def test_what_an_option_cannot_do_is_said_by_its_name(files, capsys, line, said)
     assert said in told
     assert told.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_tolerance_of_nothing_is_refused(files, capsys):
+    """It is not taken for one that was not given."""
+    line = ["--photo", str(files.photo), "--select", "1,2,3", "--tolerance", "0"]
+    assert run(["map", *line, "-o", str(files.folder / "out.png")]) == 2
+    assert "tolerance" in capsys.readouterr().err
