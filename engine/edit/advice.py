@@ -22,6 +22,7 @@ from engine.edit.halving import cost
 from engine.edit.inputs import Inputs
 from engine.errors import InputError
 from engine.picture.fill import find_prefill, prefilled
+from engine.picture.judging import enough_for
 from engine.picture.masks import is_hard, resize_map
 from engine.picture.measures import colour_inside
 from strategies import create_strategy, get_strategy
@@ -70,6 +71,8 @@ class Advice:
     candidates: int
     runs: float
     """What it costs: steps over those of one full run."""
+    most: float
+    """The same where the judge does not find what is asked for, and all starts are finished."""
     reasons: tuple[str, ...]
     """One sentence each."""
 
@@ -85,10 +88,11 @@ class Advice:
     def lines(self) -> list[str]:
         """For a person."""
         several = f", {self.candidates} starts of which the best is kept"
+        most = f", {self.most:.2g} at most" if self.most > self.runs else ""
         return [
             f"task      {self.task}",
             f"strategy  {' and '.join(self.strategies)}{several if self.candidates > 1 else ''}",
-            f"costs     {self.runs:.2g} full runs",
+            f"costs     {self.runs:.2g} full runs{most}",
             *(f"because   {reason}" for reason in self.reasons),
         ]
 
@@ -116,8 +120,11 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     if missing[:1] == [ORDER[task][0]] and "fill" not in able:
         reasons.append(f"{missing[0]} is better at it, but needs a 9-channel network")
     lengths = [sum(stage.strength for stage in create_strategy(name).stages) for name in strategies]
-    runs = cost(starts, request.keep or 1) * fmean(lengths)
-    return Advice(task, strategies, starts, runs, tuple(reasons))
+    enough = enough_for(request.judge, backbone.judge) if request.enough is None else request.enough
+    runs = cost(starts, request.keep or 1)
+    most = starts if enough else runs
+    length = fmean(lengths)
+    return Advice(task, strategies, starts, runs * length, most * length, tuple(reasons))
 
 
 def guess_task(

@@ -1,4 +1,7 @@
-"""Successive halving (Jamieson & Talwalkar 2016): when candidates are judged, how many go on."""
+"""Successive halving (Jamieson & Talwalkar 2016): when candidates are judged, how many go on.
+
+A third does, as in Hyperband (Li et al. 2018): those that leave wait, and may be called back.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ SHARES: Final = (0.2, 0.4, 0.6, 0.8)
 """Of a run's steps, after which the candidates are judged while more than enough are left."""
 
 
-def halved(running: int, keep: int) -> int:
+def going_on(running: int, keep: int) -> int:
     """How many of those that run go on."""
-    return max(keep, -(-running // 2))
+    return max(keep, -(-running // 3))
 
 
 def cost(candidates: int, keep: int) -> float:
-    """Full runs that ``candidates`` cost of which ``keep`` are finished."""
+    """Full runs that ``candidates`` cost of which ``keep`` are finished, and nobody is called
+    back.
+    """
     running, runs, before = candidates, 0.0, 0.0
     for share in SHARES:
-        going_on = halved(running, keep)
-        if going_on >= running:
+        left = going_on(running, keep)
+        if left >= running:
             break
-        runs, before, running = runs + running * (share - before), share, going_on
+        runs, before, running = runs + running * (share - before), share, left
     return runs + running * (1 - before)

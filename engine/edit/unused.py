@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from controls import split_controls
 from engine.edit.strategies import named_in
 from engine.errors import SoftpaintWarning, setting, told
+from engine.picture.judging import name_of
 from engine.request.field import fields_of
 from engine.solvers.names import fresh_scheduler
 from strategies import list_strategies
@@ -53,8 +54,7 @@ def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str
     if request.compat:
         for name in ("feather", "colour", "grain"):
             yield name, "it is about a paste, and diffusers' pipelines make none"
-    if not request.chooses:
-        yield "judge", f"it judges {setting('candidates')}, and there are none"
+    yield from _unjudged(request, backbone)
     if request.prefill == "original":
         yield "prefill_mask", f"with {setting('prefill', 'original')} nothing is filled"
     if not backbone.family.guidance(request.guidance_scale, 0.0, 0.0, 1.0).active:
@@ -66,6 +66,14 @@ def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str
     if request.region == "full":
         for name in OF_CUT_OUTS:
             yield name, f"it is about cut-outs, and {setting('region', 'full')} makes none"
+
+
+def _unjudged(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str]]:
+    if not request.chooses:
+        for name in ("judge", "enough"):
+            yield name, f"it judges {setting('candidates')}, and there are none"
+    elif not name_of(request.judge, backbone.judge):
+        yield "enough", "nobody judges what the pictures show"
 
 
 def _takes_eta(request: EditRequest, backbone: Backbone) -> bool:

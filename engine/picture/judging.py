@@ -42,6 +42,9 @@ class JudgeInfo:
     """Makes the judge, of what stands behind the name's colon (empty without one)."""
     argument: str = ""
     """What stands behind a colon, such as ``"FOLDER"``; empty where nothing may."""
+    enough: float | None = None
+    """What it says, from 0 to 1, of a picture that shows all that a text asks for, or all but a
+    little; None where it only tells which of two is nearer."""
 
 
 JUDGES = Registry("judge", JudgeInfo, "softpaint.judges", reserved=":,")
@@ -89,11 +92,28 @@ def find_judge(judge: Any, own: str = "") -> Judge | None:
     if callable(judge):
         named: Judge = judge
         return named
-    name = own if judge == "auto" else judge
-    if name in {"", "none"}:
+    kind, _, argument = name_of(judge, own).partition(":")
+    return JUDGES.get(kind).load(argument) if kind else None
+
+
+def enough_for(judge: Any, own: str = "") -> float | None:
+    """From which score on that judge (as for :func:`find_judge`) has found what a text asks for;
+    None where it cannot say.
+    """
+    if callable(judge):
         return None
-    kind, _, argument = name.partition(":")
-    return JUDGES.get(kind).load(argument)
+    kind, _, _ = name_of(judge, own).partition(":")
+    return JUDGES.get(kind).enough if kind else None
+
+
+def name_of(judge: Any, own: str = "") -> str:
+    """Of the judge that is asked for, with its argument; empty for none. ``given`` is one of the
+    caller's.
+    """
+    if callable(judge):
+        return "given"
+    name = own if judge == "auto" else judge
+    return "" if name == "none" else str(name)
 
 
 @dataclass(frozen=True)

@@ -85,5 +85,5 @@ def _load_judge(_: str) -> Any:
 
 
 JUDGE = JudgeInfo(
-    "pocket", "how sure the pocket classifier is of what the prompt asks", _load_judge
+    "pocket", "how sure the pocket classifier is of what the prompt asks", _load_judge, enough=0.8
 )

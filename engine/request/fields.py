@@ -374,7 +374,7 @@ class Fields:
         int | None,
         Group.CHOICE,
         Help(
-            "So many starts share model calls; the worse half leaves at each fifth of the run.",
+            "So many starts share model calls; at each fifth of it only the best third goes on.",
             "Start i has seed + i; where ``strategy`` names several with commas between, each seed "
             "is tried with each. None is 1, or one for each strategy. All scores are in the "
             "result's ``candidates``.",
@@ -401,6 +401,17 @@ class Fields:
         Names("judge", _judges, _check_judge),
         Option(metavar="NAME", only=("edit",)),
     ] = "auto"
+    enough: Annotated[
+        float | None,
+        Group.CHOICE,
+        Help(
+            "Starts that stopped go on while the judge says less than this of what is kept.",
+            "From 0, where nobody goes on, to 1; None is what the judge says itself (pocket: .8; "
+            "clip and a judge of yours: nobody goes on).",
+        ),
+        Range(0, 1),
+        Option(only=("edit", "advise")),
+    ] = None
     scheduler: Annotated[
         Any,
         Group.RUN,

@@ -5,7 +5,7 @@
     python examples/benchmarks/measure_choice.py sheet --tasks insertion --count 1 -o sheet.png
 
 With ``--json`` it goes on where it was stopped. Every scene's candidates are judged on their way
-and all finished, so that successive halving, one run and the best of all are told from the same
+and all finished, so that choosing, one run and the best of all are told from the same
 runs. Prints Markdown tables, which ``examples/choosing.md`` shows, and what is met.
 """
 
@@ -22,10 +22,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from engine import InpaintEngine
-from engine.edit.halving import SHARES, halved
+from engine.edit.halving import SHARES, going_on
 from engine.evaluate import Case, open_suite
 from engine.evaluate.suites import PURPOSES
-from engine.picture.judging import weighed
+from engine.picture.judging import enough_for, weighed
 from engine.picture.metrics import Sample, measure
 from engine.picture.sheet import labelled_grid
 from engine.picture.write import save_image
@@ -76,23 +76,35 @@ def candidates(engine: InpaintEngine, case: Case, place: int, asked: argparse.Na
     return {"task": case.task, "scene": case.scene, "candidates": rows, "judge_s": contest.seconds}
 
 
-def survivor(rows: Sequence[Any], shares: Sequence[float] = SHARES) -> tuple[int, float]:
-    """Who is left of a scene's candidates by successive halving, and for how many full runs."""
-    running, cost, before = list(range(len(rows))), 0.0, 0.0
-    for place, share in enumerate(shares):
-        going_on = halved(len(running), 1)
-        if going_on == len(running):
+ENOUGH = enough_for("pocket")
+
+
+def chosen(rows: Sequence[Any], enough: float | None = ENOUGH) -> tuple[int, float]:
+    """Who is kept of a scene's candidates, and for how many full runs, as
+    :class:`engine.runtime.contest.Contest` chooses.
+    """
+    running, reached = list(range(len(rows))), [0] * len(rows)
+    for place in range(len(SHARES)):
+        left = going_on(len(running), 1)
+        if left == len(running):
             break
-        cost += len(running) * (share - before)
-        before = share
-        order = sorted(running, key=lambda i: -rows[i]["judged"][place]["total"])
-        running = sorted(order[:going_on])
-    cost += len(running) * (1 - before)
-    return max(running, key=lambda i: rows[i]["judged"][-1]["total"]), cost
+        for i in running:
+            reached[i] = place
+        running = sorted(running, key=lambda i: -rows[i]["judged"][place]["total"])[:left]
+    finished = [(rows[i]["judged"][-1]["total"], i) for i in running]
+    waiting = {i for i in range(len(rows)) if i not in running}
+    while waiting and enough is not None:
+        if not rows[max(finished)[1]]["judged"][-1].get("prompt", 1.0) < enough:
+            break
+        called = max(waiting, key=lambda i: rows[i]["judged"][reached[i]]["total"])
+        waiting.remove(called)
+        finished.append((rows[called]["judged"][-1]["total"], called))
+    cost = len(finished) + sum(SHARES[reached[i]] for i in waiting)
+    return max(finished)[1], cost
 
 
 def table(scenes: Sequence[Any]) -> str:
-    """One run, successive halving and the best of all, by task."""
+    """One run, the chosen one and the best of all, by task."""
     columns: Mapping[str, Callable[[Any], float]] = {
         "score": lambda row: row["judged"][-1]["total"],
         "prompt found": lambda row: row["metrics"].get("prompt", float("nan")),
@@ -105,19 +117,16 @@ def table(scenes: Sequence[Any]) -> str:
     ]
     for task in dict.fromkeys(scene["task"] for scene in scenes):
         own = [scene["candidates"] for scene in scenes if scene["task"] == task]
-        halves = [survivor(rows) for rows in own]
-        chosen = {
+        ways = {
             "one run": (1.0, [[row] for rows in own for row in rows]),
-            "halving": (
-                fmean(cost for _, cost in halves),
-                [[rows[best]] for rows, (best, _) in zip(own, halves, strict=True)],
-            ),
+            "nobody called back": _kept(own, None),
+            "chosen": _kept(own, ENOUGH),
             "best of all": (
                 float(len(own[0])),
                 [[max(rows, key=lambda row: row["judged"][-1]["total"])] for rows in own],
             ),
         }
-        for name, (cost, picked) in chosen.items():
+        for name, (cost, picked) in ways.items():
             flat = [row for rows in picked for row in rows]
             values = [np.nanmean([read(row) for row in flat]) for read in columns.values()]
             scores = sorted(columns["score"](row) for row in flat)
@@ -127,11 +136,18 @@ def table(scenes: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
+def _kept(scenes: Sequence[Any], enough: float | None) -> tuple[float, list[list[Any]]]:
+    """What choosing costs a scene, and whom it keeps of each."""
+    picks = [chosen(rows, enough) for rows in scenes]
+    kept = [[rows[best]] for rows, (best, _) in zip(scenes, picks, strict=True)]
+    return fmean(cost for _, cost in picks), kept
+
+
 def verdict(scenes: Sequence[Any]) -> str:
-    """Whether halving keeps what it is to keep: of the best of all, and against one run."""
+    """Whether choosing keeps what it is to keep: of the best of all, and against one run."""
     own = [scene["candidates"] for scene in scenes]
-    halves = [survivor(rows) for rows in own]
-    kept = [rows[best] for rows, (best, _) in zip(own, halves, strict=True)]
+    cost, picked = _kept(own, ENOUGH)
+    kept = [row for (row,) in picked]
     every = [row for rows in own for row in rows]
 
     def score(rows: Sequence[Any], worst: float = 1.0) -> float:
@@ -142,7 +158,7 @@ def verdict(scenes: Sequence[Any]) -> str:
         return float(np.nanmean([row["metrics"].get(name, np.nan) for row in rows]))
 
     best = fmean(max(row["judged"][-1]["total"] for row in rows) for rows in own)
-    share, cost = score(kept) / best, fmean(cost for _, cost in halves)
+    share = score(kept) / best
     less = 1 - (1 - score(kept, 0.1)) / max(1e-9, 1 - score(every, 0.1))
     prompt = metric(kept, "prompt") - metric(every, "prompt")
     seam = 1 - metric(kept, "seam") / metric(every, "seam")

@@ -169,8 +169,8 @@ class TestPrefill:
         assert torch.equal(named.latents, plain.latents)
 
 
-def test_halving_costs_a_part_of_all_runs():
-    assert cost(8, 1) == pytest.approx(3.2)
+def test_choosing_costs_a_part_of_all_runs():
+    assert cost(8, 1) == pytest.approx(2.8)
     assert cost(1, 1) == 1
     assert cost(4, 4) == 4
 

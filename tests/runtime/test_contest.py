@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from engine import CancelledError, InputError, UnknownNameError
-from engine.edit.halving import halved
+from engine.edit.halving import going_on
 from engine.picture.judging import Look, Scores, score
 from engine.request.record import EditRecord
 from engine.request.request import EditRequest
@@ -22,8 +22,8 @@ from strategies import LatentBlend
 from tests.kit import tiny
 
 STEPS = 5
-CALLS = 8 * 1 + 4 * 1 + 2 * 1 + 1 * 2
-"""Of 8 candidates in five steps: halved after the first, the second and the third."""
+CALLS = 8 * 1 + 3 * 1 + 1 * 3
+"""Of 8 candidates in five steps: a third goes on after the first and after the second."""
 
 
 def brightness(picture, _):
@@ -44,7 +44,7 @@ def pixels(picture):
     return np.asarray(picture.convert("RGB")).astype(int)
 
 
-# --- the halving ---------------------------------------------------------------------------------
+# --- the cuts ---------------------------------------------------------------------------------
 
 
 def test_a_run_of_one_step_is_judged_at_its_end(engine):
@@ -53,21 +53,21 @@ def test_a_run_of_one_step_is_judged_at_its_end(engine):
     assert len(result.images) == 1
 
 
-def test_the_worse_half_leaves_at_each_share(engine):
+def test_the_best_third_goes_on_at_each_share(engine):
     result = chosen(engine, seed=3)
     left = [each.left_at for each in result.candidates]
     assert [each.seed for each in result.candidates] == list(range(3, 11))
-    assert sorted(filter(None, left)) == [0.2] * 4 + [0.4] * 2 + [0.6]
+    assert sorted(filter(None, left)) == [0.2] * 5 + [0.4] * 2
     assert result.model_calls == CALLS
     assert len(result.images) == 1
     best = next(each for each in result.candidates if each.left_at is None)
     assert result.seeds == [best.seed]
-    assert [each.share for each in best.judged] == [0.2, 0.4, 0.6, 1.0]
+    assert [each.share for each in best.judged] == [0.2, 0.4, 1.0]
 
 
 def test_whoever_leaves_was_judged_worse_than_those_who_stay(engine):
     candidates = chosen(engine, seed=3).candidates
-    for share in (0.2, 0.4, 0.6):
+    for share in (0.2, 0.4):
         scores = {
             each.number: judged.scores["total"]
             for each in candidates
@@ -98,9 +98,81 @@ def test_every_candidate_has_a_preview_of_the_whole_picture(engine):
     assert all(str(each.seed) in result.ranking() for each in result.candidates)
 
 
-@pytest.mark.parametrize(("running", "keep", "left"), [(8, 1, 4), (5, 1, 3), (4, 3, 3), (2, 1, 1)])
-def test_half_is_rounded_up_and_never_below_what_is_kept(running, keep, left):
-    assert halved(running, keep) == left
+@pytest.mark.parametrize(("running", "keep", "left"), [(8, 1, 3), (9, 1, 3), (4, 3, 3), (2, 1, 1)])
+def test_a_third_is_rounded_up_and_never_below_what_is_kept(running, keep, left):
+    assert going_on(running, keep) == left
+
+
+# --- those that are called back ------------------------------------------------------------------
+
+
+class Picky:
+    """A judge that finds what it is asked for in the ``number``-th finished picture.
+
+    On the way it likes what is dark, so that the order is known.
+    """
+
+    def __init__(self, number, looks):
+        self.number, self.looks, self.seen = number, looks, 0
+
+    def __call__(self, picture, _):
+        self.seen += 1
+        finished = self.seen - self.looks
+        return 1.0 if finished == self.number else 0.4 + 0.1 * (1 - float(picture.mean()) / 255)
+
+
+LOOKS = 4 + 2
+"""Of 4 candidates on their way: two go on after a fifth, one of them after two."""
+
+
+@pytest.mark.parametrize(("number", "finished"), [(1, 1), (2, 2), (4, 4), (9, 4)])
+def test_those_that_stopped_are_called_back_until_one_is_good_enough(engine, number, finished):
+    result = chosen(engine, candidates=4, seed=3, judge=Picky(number, LOOKS), enough=0.8)
+    left = [each.left_at for each in result.candidates]
+    assert left.count(None) == finished
+    stopped = sum(round(STEPS * share) for share in left if share)
+    assert result.model_calls == STEPS * finished + stopped
+    if number <= finished:
+        kept = next(each for each in result.candidates if each.seed == result.seeds[0])
+        assert kept.judged[-1].scores["prompt"] == 1
+
+
+def test_the_best_of_those_that_wait_comes_first(engine):
+    result = chosen(engine, candidates=4, seed=3, judge=Picky(2, LOOKS), enough=0.8)
+    shares = {each.number: [judged.share for judged in each.judged] for each in result.candidates}
+    called = next(each for each in result.candidates if each.seed == result.seeds[0])
+    assert shares[called.number][-1] == 1
+    before = called.judged[-2].scores["total"]
+    assert all(each.score <= before for each in result.candidates if each.left_at is not None)
+
+
+def test_one_that_is_called_back_is_its_single_run(engine):
+    result = chosen(engine, candidates=4, seed=3, judge=Picky(3, LOOKS), enough=0.8)
+    single = alone(engine, seed=result.seeds[0])
+    assert torch.allclose(result.latents, single.latents, atol=5e-4)
+    assert np.abs(pixels(result.images[0]) - pixels(single.images[0])).max() <= 1
+
+
+def test_all_that_are_kept_are_to_be_good_enough(engine):
+    result = chosen(engine, candidates=4, keep=2, seed=3, judge=lambda *_: 0.5, enough=0.6)
+    assert [each.left_at for each in result.candidates] == [None] * 4
+    assert len(result.images) == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"enough": 0}, {}, {"enough": 0.8, "judge": lambda *_: math.nan}]
+)
+def test_nobody_is_called_back_where_no_judge_misses_anything(engine, changes):
+    result = chosen(engine, **{"judge": lambda *_: 0.0, "candidates": 4, **changes})
+    assert [each.left_at for each in result.candidates].count(None) == 1
+
+
+def test_the_pocket_says_itself_what_is_enough(pocket):
+    contest = Contest(pocket.runtime(), tiny_request(candidates=2))
+    assert contest.enough == 0.8
+    contest.abort()
+    for judge in ("none", brightness):
+        assert Contest(pocket.runtime(), tiny_request(candidates=2, judge=judge)).enough is None
 
 
 # --- laws ----------------------------------------------------------------------------------------
@@ -192,6 +264,13 @@ class Broken(LatentBlend):
         return super().after_step(state, latents, step)
 
 
+class Failing(LatentBlend):
+    """Fails in its next step."""
+
+    def after_step(self, state, latents, step):
+        raise LookupError("broken")
+
+
 def test_one_that_fails_leaves_the_others(engine):
     request = replace(tiny_request(), candidates=3, seed=1)
     runtime = engine.runtime()
@@ -203,6 +282,24 @@ def test_one_that_fails_leaves_the_others(engine):
     told = contest.outcome().candidates
     assert [type(each.error) for each in told].count(LookupError) == 1
     assert contest.error is None
+
+
+def test_where_the_last_one_fails_the_next_takes_its_place(engine):
+    runtime = engine.runtime()
+    contest = Contest(runtime, tiny_request(candidates=4, seed=1, judge=brightness))
+    while not any(entry.waiting for entry in contest.entries):
+        runtime.step()
+        contest.advance()
+    while sum(entry.running for entry in contest.entries) > 1:
+        runtime.step()
+        contest.advance()
+    (last,) = (entry for entry in contest.entries if entry.running)
+    for job in last.ticket.jobs:
+        job.strategy = replace(job.strategy, parts=(Failing(),))
+    run(runtime, [contest], progress=False)
+    told = contest.outcome().candidates
+    assert type(told[last.number].error) is LookupError
+    assert sum(each.left_at is None and each.error is None for each in told) == 1
 
 
 def test_all_that_fail_are_an_error(engine):
