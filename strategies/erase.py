@@ -29,18 +29,19 @@ class Erase(HoldingAlone):
     """Guides away from what stands in the hole (Attentive Eraser: Sun et al. 2025, sections 3.3 and
     3.4).
 
-    Each step the network is asked twice: as it is, and with the self-attention of its decoder kept
-    from the hole, so that it is filled with what stands around it. The prediction goes from the
-    first to the second and ``away`` times as far. In the first part of the run what is in the hole
-    looks less sharply, so that it follows its surroundings and not the one thing that is most like
-    it. A position is hidden as strongly as it is repainted. The prompt is for what is to be there
-    then; the paper's is empty, its ``away`` 9 and its edit's ``strength`` .8.
+    The self-attention of the network's decoder is kept from the hole, so that it is filled with what
+    stands around it. With an ``away`` other than 1 it is also asked as it is, and the prediction
+    goes from that ``away`` times as far: twice the work. In the first part of the run what is in the
+    hole looks less sharply, so that it follows its surroundings and not the one thing that is most
+    like it. A position is hidden as strongly as it is repainted. The prompt is for what is to be
+    there then; the paper's is empty. It starts from the original, with an ``away`` of 9 and a
+    ``strength`` of .8; a hole that was filled before has nothing to be led away from.
     """
 
     redirects = True
 
     away: float = field(
-        default=5.0, metadata={"help": "how far it is led away from what stood there, 0 to 100"}
+        default=1.0, metadata={"help": "how far it is led away from what stood there, 0 to 100"}
     )
     sharpness: float = field(
         default=0.3, metadata={"help": "of what the hole looks at in the first steps, from 0 to 1"}

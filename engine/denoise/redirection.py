@@ -19,7 +19,9 @@ DIM = "dim"
 
 @dataclass(frozen=True, slots=True)
 class Redirection:
-    """One step: ``seeing + scale (blind - seeing)``, of predictions that ``inner`` combines."""
+    """One step: ``seeing + scale (blind - seeing)``, of predictions that ``inner`` combines. At a
+    ``scale`` of 1 what is seen does not count, and is not asked for.
+    """
 
     inner: Combination
     scale: float
@@ -27,13 +29,16 @@ class Redirection:
 
     @property
     def branches(self) -> tuple[str, ...]:
-        seeing = self.inner.branches
-        return (*seeing, *(f"{name}.{self.kind}" for name in seeing))
+        blind = tuple(f"{name}.{self.kind}" for name in self.inner.branches)
+        return blind if self.scale == 1 else (*self.inner.branches, *blind)
 
     def combine(self, predictions: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        seeing = self.inner.combine(predictions)
         own = {name: predictions[f"{name}.{self.kind}"] for name in self.inner.branches}
-        return seeing + self.scale * (self.inner.combine(own) - seeing)
+        blind = self.inner.combine(own)
+        if self.scale == 1:
+            return blind
+        seeing = self.inner.combine(predictions)
+        return seeing + self.scale * (blind - seeing)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def _take(
         prompt=scene.prompt,
         strategy=plain,
         controls=None if name == plain else control,
+        guidance_end=scene.guidance_end,
         num_inference_steps=steps,
         seed=seed,
         progress=False,

@@ -44,6 +44,13 @@ class TestAStrategyOfItsOwnRows:
     def test_it_costs_what_guidance_does(self, engine):
         assert edited(engine).model_calls == edited(engine, "differential").model_calls
 
+    def test_half_the_rows_give_the_same(self, engine):
+        """Of an ``away`` of 1 the prediction that sees falls out; other kernels, so up to
+        rounding.
+        """
+        whole = edited(engine, away=1 + 1e-6).latents
+        assert torch.allclose(edited(engine).latents, whole, atol=5e-5)
+
     def test_it_takes_the_edits_guidance_where_it_is_asked_to(self, engine):
         made = [edited(engine, prompted=share).latents for share in (0, 0.5, 1)]
         assert not torch.equal(made[0], made[1])
@@ -84,6 +91,12 @@ class TestGuidance:
         told = {name: torch.tensor([v]) for name, v in zip(late.branches, values, strict=True)}
         seeing, blind = 3.0, 2 + 3 * 2
         assert late.combine(told).item() == seeing + 2 * (blind - seeing)
+
+    def test_led_as_far_as_it_is_blind_it_asks_for_nothing_else(self):
+        late = RedirectionGuidance(Guidance(3.0), 1.0, 0.0).at(0.5)
+        assert late.branches == (f"uncond.{BLIND}", f"cond.{BLIND}")
+        told = {name: torch.tensor([v]) for name, v in zip(late.branches, (2.0, 4.0), strict=True)}
+        assert late.combine(told).item() == 2 + 3 * 2
 
     def test_a_weakened_inner_guidance_asks_less(self):
         guide = RedirectionGuidance(Guidance(3.0), 2.0, 0.0)

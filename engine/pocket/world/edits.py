@@ -34,6 +34,8 @@ class DemoEdit:
     """Parts of the mask that have prompts of their own."""
     expand: tuple[int, int, int, int] | None = None
     """Pixels of new canvas left, above, right and below: the mask's True ones."""
+    guidance_end: float = 1.0
+    """Share of the run after which the prompt is followed without guidance."""
 
 
 def demo_scenes(size: int | tuple[int, int] = 128) -> list[DemoEdit]:
@@ -131,11 +133,14 @@ def _dusk(size: int | tuple[int, int]) -> DemoEdit:
     height, width = day.shape[:2]
     columns = (np.arange(width, dtype=np.float32) + 0.5) / width
     ramp = np.clip((columns - 0.1) / 0.9, 0, 1)
-    # six tenths of a run are enough for another light, and leave the mountains where they are
-    soft = np.repeat(np.float32(0.6) * ramp[None], height, axis=0)
+    # eight tenths of a run are enough for another light, and leave the mountains where they are
+    soft = np.repeat(np.float32(0.8) * ramp[None], height, axis=0)
     truth = (day + (dusk.image - day.astype(np.float32)) * ramp[:, None]).round()
     prompt = "mountains at sunset"
-    return DemoEdit("dusk", day, soft > 0.3, soft, prompt, truth.astype(np.uint8))
+    # where strengths are low only the last steps count, and guided ones leap to the other light
+    return DemoEdit(
+        "dusk", day, soft > 0.3, soft, prompt, truth.astype(np.uint8), guidance_end=0.7
+    )
 
 
 def _two_things(size: int | tuple[int, int]) -> DemoEdit:

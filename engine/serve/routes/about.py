@@ -69,6 +69,7 @@ async def about(request: Request, service: ServiceOf) -> dict[str, Any]:
                 "url": f"/api/samples/{name}/picture.png",
                 "map": f"/api/samples/{name}/map.png",
                 "prompt": scene.prompt,
+                "settings": _settings_of(scene),
                 "width": scene.image.shape[1],
                 "height": scene.image.shape[0],
             }
@@ -211,6 +212,11 @@ def _sample(name: str) -> DemoEdit:
     if name not in _samples():
         raise NotFoundError(f"no sample {name!r}; there are {', '.join(_samples())}.")
     return _samples()[name]
+
+
+def _settings_of(scene: DemoEdit) -> dict[str, Any]:
+    """What a sample is to be edited with, besides its prompt."""
+    return {} if scene.guidance_end == 1 else {"guidance_end": scene.guidance_end}
 
 
 def _png(image: Any) -> Response:
