@@ -29,13 +29,14 @@ class Erase(HoldingAlone):
     """Guides away from what stands in the hole (Attentive Eraser: Sun et al. 2025, sections 3.3 and
     3.4).
 
-    The self-attention of the network's decoder is kept from the hole, so that it is filled with what
-    stands around it. With an ``away`` other than 1 it is also asked as it is, and the prediction
-    goes from that ``away`` times as far: twice the work. In the first part of the run what is in the
-    hole looks less sharply, so that it follows its surroundings and not the one thing that is most
-    like it. A position is hidden as strongly as it is repainted. The prompt is for what is to be
-    there then; the paper's is empty. It starts from the original, with an ``away`` of 9 and a
-    ``strength`` of .8; a hole that was filled before has nothing to be led away from.
+    The self-attention of the network's decoder is kept from the hole, so that it is filled with
+    what stands around it. With an ``away`` other than 1 it is also asked as it is, and the
+    prediction goes from that ``away`` times as far: twice the work. In the first part of the run
+    what is in the hole looks less sharply, so that it follows its surroundings and not the one
+    thing that is most like it. A position is hidden as strongly as it is repainted. The prompt is
+    for what is to be there then; the paper's is empty. The paper starts from the original, with an
+    ``away`` of 9 and a ``strength`` of .8; a hole that was filled before has little to be led away
+    from.
     """
 
     redirects = True

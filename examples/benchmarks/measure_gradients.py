@@ -2,9 +2,9 @@
 
     python examples/benchmarks/measure_gradients.py --count 40
 
-Held-out scenes by day are to be at sunset, from left to right more and more. The change at a column
-is how far its colours went from the scene's day to the renderer's sunset: their projection onto that
-line, 0 to 1. An even gradient ends in a straight line. Prints a Markdown table, which
+Held-out scenes by day are to be at sunset, from left to right more and more. The change at a
+column is how far its colours went from the scene's day to the renderer's sunset: their projection
+onto that line, 0 to 1. An even gradient ends in a straight line. Prints a Markdown table, which
 ``examples/strategies.md`` shows.
 """
 
@@ -24,9 +24,6 @@ FIRST_SEED = 1_070_000
 SIZE = 128
 BAND = 8
 """px, a cell of the latents: strengths differ between them and not within."""
-ENDS = (1.0, 0.85, 0.7, 0.5)
-HIGHEST = (0.6, 0.8, 1.0)
-"""Strengths at the right edge."""
 
 
 def scenes(count: int) -> list[tuple[np.ndarray, np.ndarray, str]]:
@@ -59,18 +56,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="scenes")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--strategy", default="differential")
+    parser.add_argument(
+        "--scheduler", help="a name of `softpaint edit --help`; the model's if not given"
+    )
+    parser.add_argument("--strengths", default="0.6,0.8,1", help="at the right edge, with commas")
+    parser.add_argument("--ends", default="1,0.85,0.7,0.5", help="where guidance ends, with commas")
     asked = parser.parse_args()
     engine = InpaintEngine.from_pretrained("pocket")
     line = (np.arange(SIZE // BAND) + 0.5) * BAND / SIZE
     ramp = np.tile((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE, (SIZE, 1))
     print("| strengths to | guidance ends | steepest rise | off a straight line | at the right |")
     print("|---:|---:|---:|---:|---:|")
-    for highest in HIGHEST:
-        for end in ENDS:
+    for highest in map(float, asked.strengths.split(",")):
+        for end in map(float, asked.ends.split(",")):
             given: dict[str, Any] = {
                 "strength_map": np.float32(highest) * ramp,
                 "strategy": asked.strategy,
                 "num_inference_steps": asked.steps,
+                "scheduler": asked.scheduler,
                 "guidance_end": end,
                 "progress": False,
             }

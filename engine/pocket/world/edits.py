@@ -138,9 +138,7 @@ def _dusk(size: int | tuple[int, int]) -> DemoEdit:
     truth = (day + (dusk.image - day.astype(np.float32)) * ramp[:, None]).round()
     prompt = "mountains at sunset"
     # where strengths are low only the last steps count, and guided ones leap to the other light
-    return DemoEdit(
-        "dusk", day, soft > 0.3, soft, prompt, truth.astype(np.uint8), guidance_end=0.7
-    )
+    return DemoEdit("dusk", day, soft > 0.3, soft, prompt, truth.astype(np.uint8), guidance_end=0.7)
 
 
 def _two_things(size: int | tuple[int, int]) -> DemoEdit:
