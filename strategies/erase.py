@@ -34,9 +34,9 @@ class Erase(HoldingAlone):
     prediction goes from that ``away`` times as far: twice the work. In the first part of the run
     what is in the hole looks less sharply, so that it follows its surroundings and not the one
     thing that is most like it. A position is hidden as strongly as it is repainted. The prompt is
-    for what is to be there then; the paper's is empty. The paper starts from the original, with an
-    ``away`` of 9 and a ``strength`` of .8; a hole that was filled before has little to be led away
-    from.
+    for what is to be there then, and a little of its guidance keeps other things out; the paper's
+    is empty. The paper starts from the original, with an ``away`` of 9 and a ``strength`` of .8; a
+    hole that was filled before has little to be led away from.
     """
 
     redirects = True
@@ -51,7 +51,7 @@ class Erase(HoldingAlone):
         default=0.2, metadata={"help": "share of the run in which it looks less sharply, 0 to 1"}
     )
     prompted: float = field(
-        default=0.0, metadata={"help": "how much of the edit's guidance it takes, from 0 to 1"}
+        default=0.3, metadata={"help": "how much of the edit's guidance it takes, from 0 to 1"}
     )
 
     def __post_init__(self) -> None:

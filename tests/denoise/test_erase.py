@@ -39,7 +39,7 @@ class TestAStrategyOfItsOwnRows:
     def test_led_nowhere_it_is_the_unguided_edit(self, engine):
         """Its rows in the call change nothing; other kernels, so up to rounding."""
         plain = edited(engine, "differential", guidance_scale=1.0).latents
-        assert torch.allclose(edited(engine, away=0).latents, plain, atol=5e-5)
+        assert torch.allclose(edited(engine, away=0, prompted=0).latents, plain, atol=5e-5)
 
     def test_it_costs_what_guidance_does(self, engine):
         assert edited(engine).model_calls == edited(engine, "differential").model_calls
