@@ -179,7 +179,7 @@ class Contest:
         for entry in self.entries:
             if entry.finished and not self._is_finished(entry):
                 self._judge(entry, 1.0, [job.chain[-1].latents for job in entry.jobs])
-        self._halve()
+        self._cut_down()
         self._call_back()
 
     def abort(self) -> None:
@@ -239,7 +239,7 @@ class Contest:
     def _is_finished(entry: Entry) -> bool:
         return bool(entry.judged) and entry.judged[-1].share == 1.0
 
-    def _halve(self) -> None:
+    def _cut_down(self) -> None:
         running = [entry for entry in self.entries if entry.running]
         while self._shares and running:
             share = self._shares[0]
