@@ -47,7 +47,8 @@ def changes(result: np.ndarray, day: np.ndarray, dusk: np.ndarray) -> np.ndarray
     done = result.astype(np.float64) - day
     shape = (SIZE, SIZE // BAND, BAND, 3)
     towards, done = towards.reshape(shape), done.reshape(shape)
-    return (towards * done).sum(axis=(0, 2, 3)) / (towards**2).sum(axis=(0, 2, 3))
+    gone: np.ndarray = (towards * done).sum(axis=(0, 2, 3)) / (towards**2).sum(axis=(0, 2, 3))
+    return gone
 
 
 def main() -> None:
