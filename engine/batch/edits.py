@@ -209,6 +209,7 @@ class Edits:
     def read(self, item: Item) -> Ready:
         """Read an item's files and check all that can be checked before the model's work."""
         from engine.edit.prepare import prepare
+        from engine.edit.unused import warn_of_unused
         from engine.picture.geometry import check_canvas
         from engine.picture.write import check_fits
 
@@ -221,6 +222,7 @@ class Edits:
             settings["seed"] = int(identity[:8], 16)
         request = self.engine.read(with_files(settings, sources))
         check_single(request)
+        warn_of_unused(request, settings, self.engine.backbone)
         prepared = prepare(self.engine.backbone, [request])[0]
         size = check_canvas(prepared.original.size, None)
         check_fits(Path(item.name), size)

@@ -22,6 +22,7 @@ from engine.batch.run import run_batch
 from engine.batch.store import LINES, Store
 from engine.batch.workers import Plan
 from engine.cli import run
+from engine.edit.unused import UnusedSettingWarning
 from engine.errors import InputError, OutputError
 
 STEPS = 2
@@ -234,6 +235,21 @@ def test_bad_use_is_told_before_a_model_is_loaded(
 def test_what_is_said_of_every_photo_is_shown_once(photos, tmp_path, capsys):
     assert run(["batch", str(photos), "-p", "x", "-o", str(tmp_path / "out"), "--steps", "1"]) == 1
     assert capsys.readouterr().err.count("draws next to nothing") == 1
+
+
+def test_a_setting_without_effect_is_told_of(files, tmp_path, pocket):
+    row = {"image": str(files.photo), "mask": str(files.mask), "prompt": "a red house"}
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text(json.dumps({**row, "num_inference_steps": 1, "enough": 0.5}))
+    with pytest.warns(UnusedSettingWarning, match="enough"):
+        run_batch(
+            items_of(manifest),
+            Plan(str(tmp_path / "out"), {}, {}, 4),
+            engine=lambda: pocket,
+            told=lambda _: None,
+            workers=1,
+            tries=1,
+        )
 
 
 def test_workers_that_are_killed_lose_nothing(photos, tmp_path, pocket):
