@@ -278,6 +278,8 @@ def test_candidates_are_shown_sorted_and_one_that_left_can_be_finished(page):
     page.evaluate("document.querySelector('#group-candidates').open = true")
     page.get_by_label("Candidates").fill("3")
     page.keyboard.press("Tab")
+    page.get_by_label("Enough").fill("0")  # those that stop stay where they are
+    page.keyboard.press("Tab")
     page.get_by_label("Inference steps").fill("4")
     page.keyboard.press("Tab")
     paint(page, [(300, 300)])
