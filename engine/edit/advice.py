@@ -120,7 +120,7 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     if missing[:1] == [ORDER[task][0]] and "fill" not in able:
         reasons.append(f"{missing[0]} is better at it, but needs a 9-channel network")
     lengths = [sum(stage.strength for stage in create_strategy(name).stages) for name in strategies]
-    enough = enough_for(request.judge, backbone.judge) if request.enough is None else request.enough
+    enough = enough_for(request.judge, backbone.judge, request.enough)
     runs = cost(starts, request.keep or 1)
     most = starts if enough else runs
     length = fmean(lengths)

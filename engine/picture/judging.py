@@ -96,12 +96,12 @@ def find_judge(judge: Any, own: str = "") -> Judge | None:
     return JUDGES.get(kind).load(argument) if kind else None
 
 
-def enough_for(judge: Any, own: str = "") -> float | None:
-    """From which score on that judge (as for :func:`find_judge`) has found what a text asks for;
-    None where it cannot say.
+def enough_for(judge: Any, own: str, asked: float | None) -> float | None:
+    """From which score on that judge (as for :func:`find_judge`) has found what a text asks for:
+    what is ``asked``, or what the judge says itself; None where neither does.
     """
-    if callable(judge):
-        return None
+    if asked is not None or callable(judge):
+        return asked
     kind, _, _ = name_of(judge, own).partition(":")
     return JUDGES.get(kind).enough if kind else None
 

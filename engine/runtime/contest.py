@@ -129,7 +129,7 @@ class Contest:
         self.cut = cut
         own = runtime.backbone.judge
         self.judge: Judge | None = find_judge(request.judge, own)
-        self.enough = enough_for(request.judge, own) if request.enough is None else request.enough
+        self.enough = enough_for(request.judge, own, request.enough)
         """What the judge says from which on nobody is called back; None: nobody is."""
         self.seconds = 0.0
         """That judging took."""

@@ -76,7 +76,7 @@ def candidates(engine: InpaintEngine, case: Case, place: int, asked: argparse.Na
     return {"task": case.task, "scene": case.scene, "candidates": rows, "judge_s": contest.seconds}
 
 
-ENOUGH = enough_for("pocket")
+ENOUGH = enough_for("pocket", "", None)
 
 
 def chosen(rows: Sequence[Any], enough: float | None = ENOUGH) -> tuple[int, float]:
