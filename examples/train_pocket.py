@@ -133,16 +133,22 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--lr",
         type=float,
-        help="peak learning rate of the UNet (1e-3 if not given) or the flow transformer (1.5e-3)",
+        help="peak learning rate [default: each stage's own, for small batches]",
     )
     parser.add_argument(
         "--batch",
         type=int,
         default=48,
-        help="samples in one step of the UNet or the flow transformer",
+        help="samples in one step; the decoder takes a third of it",
     )
     parser.add_argument(
         "--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that make batches ahead [default: none beside a CPU, beside a GPU as many "
+        "as there are cores, at most 12]",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
     parser.add_argument(
@@ -166,6 +172,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"two stages are named, {options.stage} and {options.named}: give one")
     options.named = None
     options.device = torch.device(options.device)
+    if options.workers is None:
+        options.workers = 0 if options.device.type == "cpu" else min(12, os.cpu_count() or 1)
     return options
 
 

@@ -13,9 +13,10 @@ import argparse
 import json
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from engine import InpaintEngine
+from engine import InpaintEngine, Region
 from engine.models.families.sdxl import BASE
 from engine.models.formats.assemble import read_config, tokenizer_for
 from engine.request.request import EditRequest
@@ -365,6 +366,34 @@ def shared(bench: Bench, size: int) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def regions(bench: Bench, size: int) -> Iterator[Row]:
+    """Three edits of one picture at once, apart and touching, against as many runs of their own."""
+    third = size // 3
+    for name, gap in (("apart", third // 2), ("touching", 0)):
+        maps = []
+        for index in range(3):
+            each = np.zeros((size, size), np.float32)
+            each[third : 2 * third, index * third : (index + 1) * third - gap] = 1
+            maps.append(each)
+        arguments = bench.arguments(size, prompt="a valley")
+        del arguments["mask"]
+        parts = [Region(each, PROMPT) for each in maps]
+
+        def together(parts: Sequence[Region] = parts, settings: Any = arguments) -> None:
+            bench.engine.clear_cache()
+            bench.engine.edit(**settings, regions=parts)
+
+        def alone(maps: Sequence[Any] = maps, settings: Any = arguments) -> None:
+            bench.engine.clear_cache()
+            for each in maps:
+                bench.engine.edit(**{**settings, "prompt": PROMPT}, strength_map=each)
+
+        yield Row(
+            f"3 regions, {name}", size, bench.seconds(together, 1), bench.seconds(alone, 1),
+            peak_gib=bench.peak(together), note="against runs of their own",
+        )  # fmt: skip
+
+
 def retune(bench: Bench, size: int) -> Iterator[Row]:
     """A session's render after the map changed where it was weak, against a full edit."""
     ramp = np.tile(np.linspace(0, 1, size, dtype=np.float32), (size, 1))
@@ -491,6 +520,7 @@ def forbidden_syncs() -> Iterator[None]:
 ROWS: Mapping[str, Callable[[Bench, int], Iterator[Row]]] = {
     "edit": edit,
     "shared": shared,
+    "regions": regions,
     "retune": retune,
     "few-step": few_step,
     "syncs": syncs,
@@ -501,6 +531,16 @@ ROWS: Mapping[str, Callable[[Bench, int], Iterator[Row]]] = {
 }
 """Those that change the modules for good (compiled, laid out anew) at both ends: ``edit`` leaves
 them as fast as the rows after it should find them, ``step`` is last."""
+
+
+def attempted(name: str, bench: Bench, size: int) -> Iterator[Row]:
+    """The rows of ``name``; where they end in an error, the last one tells it."""
+    try:
+        yield from ROWS[name](bench, size)
+    except Exception as error:  # noqa: BLE001 - the other rows are still worth having
+        traceback.print_exc()
+        told = next(iter(str(error).splitlines()), "")
+        yield Row(name, size, None, note=f"{type(error).__name__}: {told[:200]}")
 
 
 def machine(bench: Bench) -> str:
@@ -539,6 +579,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", default=",".join(ROWS), help="names with commas between")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", help="[default: float16 on a GPU, float32 on a CPU]")
+    parser.add_argument("--sizes", help="sides in px, commas between [default: 1024,512]")
+    parser.add_argument("--steps", type=int, help="of each edit [default: 30]")
+    parser.add_argument("--repeats", type=int, help="of each timing [default: 3]")
     parser.add_argument("--tiny", action="store_true", help="small networks, one small picture")
     parser.add_argument("--json", type=Path, help="write the rows with their details")
     parser.add_argument("--markdown", type=Path, help="write the table")
@@ -551,12 +594,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here; --tiny --device cpu only shows that the script works")
     dtype = getattr(torch, asked.dtype or ("float16" if device.type == "cuda" else "float32"))
-    bench = Bench(TINY if asked.tiny else FULL, device, dtype)
+    scale = TINY if asked.tiny else FULL
+    sizes = tuple(int(each) for each in asked.sizes.split(",")) if asked.sizes else scale.sizes
+    steps, repeats = asked.steps or scale.steps, asked.repeats or scale.repeats
+    bench = Bench(replace(scale, sizes=sizes, steps=steps, repeats=repeats), device, dtype)
     print(f"{machine(bench)}; networks built in {bench.built:.1f} s", file=sys.stderr)
     rows: list[Row] = []
     for name in wanted:
         for size in bench.scale.sizes:
-            for row in ROWS[name](bench, size):
+            for row in attempted(name, bench, size):
                 rows.append(row)
                 print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
     text = f"{machine(bench)}\n\n{table(rows)}\n"

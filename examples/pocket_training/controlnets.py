@@ -16,14 +16,17 @@ import torch
 from engine.pocket import world
 from examples.pocket_training.data import (
     SIZE,
+    Batches,
     ImageBatch,
     autocast,
     held_out_scenes,
+    loaded,
+    quick,
     quick_attention,
     scenes,
     sheet,
 )
-from examples.pocket_training.diffusion import Diffusion, TextToImage
+from examples.pocket_training.diffusion import Diffusion, TextToImage, worded
 from examples.pocket_training.run import Run, restore
 from examples.pocket_training.vae import finished_vae
 
@@ -73,6 +76,34 @@ def depths(options: argparse.Namespace, count: int) -> npt.NDArray[np.uint8]:
     return cached
 
 
+class ControlledLatents(Batches):
+    """Scenes with what steers them: ``latents`` (b 4 16 16), ``control`` (b 128 128 3, uint8) and
+    what :func:`worded` gives. One caption in five is empty: without a text, shapes have to come
+    from the control.
+    """
+
+    def __init__(self, options: argparse.Namespace, tokenizer: Any) -> None:
+        super().__init__(options)
+        self.tokenizer, self.annotator = tokenizer, options.annotator
+        self.latents = np.load(options.out / "latents.npy", mmap_mode="r")
+        count = min(len(self.latents), options.masks)
+        self.known = scenes(options) if self.annotator == "canny" else depths(options, count)
+        self.among = min(count, len(self.known))
+
+    def batch(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        """The next one."""
+        indices = np.sort(rng.integers(0, self.among, self.count))
+        captions = [
+            "" if rng.random() < 0.2 else world.training_caption(self.spec(int(index)), rng)
+            for index in indices
+        ]
+        return {
+            "latents": self.latents[indices].astype(np.float32),
+            "control": control_images(self.known[indices], self.annotator),
+            **worded(captions, self.tokenizer, rng),
+        }
+
+
 def stage_controlnet(options: argparse.Namespace) -> None:
     """Train the ControlNet of ``--annotator``, or one after the other."""
     for annotator in [options.annotator] if options.annotator else ANNOTATORS:
@@ -85,35 +116,25 @@ def _train_controlnet(options: argparse.Namespace) -> None:
     restore(base.models, options.out / "unet.pt", options.device)
     for module in base.models.values():
         module.requires_grad_(False)
-    latents = np.load(options.out / "latents.npy")
-    known = scenes(options) if options.annotator == "canny" else depths(options, len(latents))
+    batches = loaded(ControlledLatents(options, base.tokenizer), options)
     controlnet = new_controlnet(base.unet).to(options.device)
+    steer, predict = quick(controlnet, options), quick(base.unet, options)
     run = Run(
         f"controlnet_{options.annotator}",
         {"controlnet": controlnet},
         options,
-        lr=5e-4,
+        lr=options.lr or 5e-4,
         final=0.02,
         ema=0.998,
     )
-    rng, diffusion = np.random.default_rng(6000 + run.steps), Diffusion(options.device)
-    specs: dict[int, world.SceneSpec] = {}
-    for _ in run.reporting(420, lambda: _report_controlnet(base, controlnet, run, options)):
-        indices = rng.integers(0, len(latents), options.batch)
-        for index in map(int, indices):
-            specs.setdefault(index, world.sample_scene(index))
-        # without a text, shapes have to come from the control
-        captions = [
-            "" if rng.random() < 0.2 else world.training_caption(specs[int(index)], rng)
-            for index in indices
-        ]
-        images = control_images(known[indices], options.annotator)
-        clean = torch.from_numpy(latents[indices]).float().to(options.device)
-        control = torch.from_numpy(images).permute(0, 3, 1, 2).float().to(options.device) / 255
-        noisy, noise, timesteps = diffusion.noisy(clean)
+    diffusion = Diffusion(options.device)
+    steps = run.reporting(420, lambda: _report_controlnet(base, controlnet, run, options))
+    for _, batch in zip(steps, batches, strict=False):
+        control = batch["control"].permute(0, 3, 1, 2).float() / 255
+        noisy, noise, timesteps = diffusion.noisy(batch["latents"])
         with autocast(options), quick_attention(options):
-            embeddings, conditions = base.condition(captions, rng)
-            down, mid = controlnet(
+            embeddings, conditions = base.condition(batch)
+            down, mid = steer(
                 noisy,
                 timesteps,
                 embeddings,
@@ -121,7 +142,7 @@ def _train_controlnet(options: argparse.Namespace) -> None:
                 added_cond_kwargs=conditions,
                 return_dict=False,
             )
-            predicted = base.unet(
+            predicted = predict(
                 noisy,
                 timesteps,
                 embeddings,

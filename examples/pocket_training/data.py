@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from engine.pocket import world
 
@@ -156,9 +158,11 @@ class PhotoCrops:
         return np.ascontiguousarray(crop), self.names[index]
 
 
-def to_pixels(images: ImageBatch, device: torch.device) -> torch.Tensor:
+def to_pixels(images: ImageBatch | torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 b H W 3 to float b 3 H W in [-1, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+    if not isinstance(images, torch.Tensor):
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = images.to(device).permute(0, 3, 1, 2)
     return tensor.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
 
 
@@ -181,6 +185,53 @@ def psnr(a: ImageBatch, b: ImageBatch) -> float:
     """Mean over pictures of the peak signal-to-noise ratio, dB, over all pixels and channels."""
     error = ((a.astype(np.float64) - b.astype(np.float64)) ** 2).reshape(len(a), -1).mean(1)
     return float(np.mean(10 * np.log10(255.0**2 / np.maximum(error, 1e-10))))
+
+
+class Batches(IterableDataset[dict[str, npt.NDArray[Any]]]):
+    """Endless batches of ``--batch`` samples of a training, other ones each time it is started."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.count, self.seed = options.batch, int(time.time())
+        self.specs: dict[int, world.SceneSpec] = {}
+
+    def spec(self, index: int) -> world.SceneSpec:
+        """What training scene ``index`` shows."""
+        if index not in self.specs:
+            self.specs[index] = world.sample_scene(index)
+        return self.specs[index]
+
+    def batch(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        """The next one, arrays by name."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
+        while True:
+            yield self.batch(rng)
+
+
+def loaded(batches: Batches, options: argparse.Namespace) -> Iterator[dict[str, torch.Tensor]]:
+    """The batches on the device, made ahead by ``--workers`` processes: a GPU is quicker than one
+    that words captions.
+    """
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=options.workers,
+        pin_memory=options.device.type == "cuda",
+        collate_fn=torch.utils.data.default_convert,
+    )
+    for batch in loader:
+        yield {name: each.to(options.device, non_blocking=True) for name, each in batch.items()}
+
+
+def quick(module: nn.Module, options: argparse.Namespace) -> Any:
+    """What calls ``module``: compiled on a GPU, which waits for Python otherwise."""
+    if options.device.type != "cuda":
+        return module
+    module.to(memory_format=torch.channels_last)
+    return torch.compile(module)
 
 
 def autocast(options: argparse.Namespace) -> torch.autocast:

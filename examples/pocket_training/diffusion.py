@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from engine.pocket import world
-from examples.pocket_training.data import SIZE, ImageBatch, autocast, quick_attention, sheet
+from examples.pocket_training.data import (
+    SIZE,
+    Batches,
+    ImageBatch,
+    autocast,
+    loaded,
+    quick,
+    quick_attention,
+    sheet,
+)
 from examples.pocket_training.run import Run
 from examples.pocket_training.text import (
     PHOTO_CAPTIONS,
     encode_prompts,
     new_text_encoders,
     new_tokenizer,
+    token_ids,
     with_noise,
 )
 from examples.pocket_training.vae import finished_vae
@@ -119,74 +129,67 @@ class Diffusion:
         return (counted * self.weights[timesteps]).mean(), each.mean()
 
 
-class CaptionedLatents:
-    """Batches of cached latents with fresh captions: scenes, and one in ``1 / photo_share`` a
-    photograph.
+class CaptionedLatents(Batches):
+    """Cached latents with fresh captions: scenes, and one in ``1 / photo_share`` a photograph.
+
+    A batch is ``latents`` (b 4 16 16), ``things`` (how much of each cell things cover, b 1 16 16,
+    0 to 1) and what :func:`worded` gives.
     """
 
-    def __init__(self, options: argparse.Namespace, seed: int, photo_share: float = 0.06) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        tokenizer: Any,
+        *,
+        photo_share: float = 0.06,
+        empty: float = 0.05,
+    ) -> None:
+        super().__init__(options)
         self.path, self.drawn = options.out / "latents.npy", 0
         self.things = np.load(options.out / "things.npy")
         self.photo_latents = np.load(options.out / "photo_latents.npy")
         self.photo_names: list[str] = json.loads((options.out / "photo_names.json").read_text())
-        self.rng, self.photo_share, self.device = (
-            np.random.default_rng(seed),
-            photo_share,
-            options.device,
-        )
-        self.specs: dict[int, world.SceneSpec] = {}
+        self.tokenizer, self.photo_share, self.empty = tokenizer, photo_share, empty
 
-    def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Latents b 4 16 16, how much of each cell things cover (b 1 16 16, 0 to 1), captions."""
-        if self.drawn % 200 == 0:
-            self.latents = np.load(self.path)
+    def batch(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        """The next one."""
+        if self.drawn % 200 == 0:  # the stage that encodes scenes may have gone on
+            self.latents = np.load(self.path, mmap_mode="r")
         self.drawn += 1
-        rows, covered, captions = [], [], []
-        for _ in range(count):
-            if self.rng.random() < self.photo_share:
-                index = int(self.rng.integers(len(self.photo_latents)))
-                rows.append(self.photo_latents[index])
-                covered.append(np.zeros_like(self.things[0]))
-                captions.append(PHOTO_CAPTIONS[self.photo_names[index]])
-                continue
-            index = int(self.rng.integers(len(self.latents)))
-            rows.append(self.latents[index])
-            covered.append(self.things[index])
-            if index not in self.specs:
-                self.specs[index] = world.sample_scene(index)
-            captions.append(
-                with_noise(world.training_caption(self.specs[index], self.rng), self.rng)
-            )
-        return (
-            torch.from_numpy(np.stack(rows)).float().to(self.device),
-            torch.from_numpy(np.stack(covered)).float().div(255)[:, None].to(self.device),
-            captions,
-        )
+        rows = np.empty((self.count, *self.latents.shape[1:]), np.float32)
+        things = np.zeros((self.count, 1, *self.things.shape[1:]), np.float32)
+        captions = []
+        for i in range(self.count):
+            if rng.random() < self.photo_share:
+                index = int(rng.integers(len(self.photo_latents)))
+                rows[i] = self.photo_latents[index]
+                caption = PHOTO_CAPTIONS[self.photo_names[index]]
+            else:
+                index = int(rng.integers(len(self.latents)))
+                rows[i], things[i, 0] = self.latents[index], self.things[index] / 255
+                caption = with_noise(world.training_caption(self.spec(index), rng), rng)
+            captions.append("" if rng.random() < self.empty else caption)
+        return {"latents": rows, "things": things, **worded(captions, self.tokenizer, rng)}
 
 
-def sizes_for(count: int, rng: np.random.Generator) -> torch.Tensor:
-    """SDXL's time ids, b 6: original size, crop, target size.
+def worded(
+    captions: Sequence[str], tokenizer: Any, rng: np.random.Generator
+) -> dict[str, npt.NDArray[Any]]:
+    """What the UNet is told of a batch: ``ids``, the captions' tokens; ``kept``, 0 for the 6% whose
+    text is zeros (what pipelines with ``force_zeros_for_empty_prompt`` call unconditional), else 1;
+    and ``sizes``, SDXL's time ids, b 6: original size, crop, target size.
 
-    Seven of ten samples tell the truth (128 px, no crop), the others anything, so that the model is
-    not thrown by
-    the sizes that pipelines pass when it is used on larger canvases.
+    Seven of ten samples tell the true size (128 px, no crop), the others anything, so that the
+    model is not thrown by the sizes that pipelines pass when it is used on larger canvases.
     """
-    ids = np.tile(np.array([SIZE, SIZE, 0, 0, SIZE, SIZE]), (count, 1))
-    for row in ids:
+    count = len(captions)
+    kept = (rng.random(count) >= 0.06).astype(np.float32)
+    sizes = np.tile(np.array([SIZE, SIZE, 0, 0, SIZE, SIZE], np.float32), (count, 1))
+    for row in sizes:
         if rng.random() < 0.3:
             row[[0, 1, 4, 5]] = rng.integers(8, 129, 4) * 8
             row[[2, 3]] = rng.integers(0, 64, 2) * (rng.random() < 0.3)
-    return torch.from_numpy(ids).float()
-
-
-def drop_text(
-    embeddings: torch.Tensor, pooled: torch.Tensor, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Zero the text of 6% of the samples: what pipelines with ``force_zeros_for_empty_prompt`` call
-    unconditional.
-    """
-    keep = torch.from_numpy((rng.random(len(pooled)) >= 0.06).astype(np.float32)).to(pooled.device)
-    return embeddings * keep[:, None, None], pooled * keep[:, None]
+    return {"ids": token_ids(captions, tokenizer), "kept": kept, "sizes": sizes}
 
 
 class TextToImage:
@@ -209,16 +212,15 @@ class TextToImage:
         return {"unet": self.unet, "text_encoder": self.first, "text_encoder_2": self.second}
 
     def condition(
-        self, captions: Sequence[str], rng: np.random.Generator
+        self, told: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Embeddings and added conditions of a training batch: some texts dropped, sizes varied."""
-        device = self.unet.device
-        embeddings, pooled = encode_prompts(
-            captions, self.tokenizer, self.first, self.second, device
-        )
-        embeddings, pooled = drop_text(embeddings, pooled, rng)
-        sizes = sizes_for(len(captions), rng).to(device)
-        return embeddings, {"text_embeds": pooled, "time_ids": sizes}
+        """Embeddings and added conditions of what :func:`worded` gave."""
+        embeddings, pooled = encode_prompts(told["ids"], self.first, self.second)
+        kept = told["kept"]
+        return embeddings * kept[:, None, None], {
+            "text_embeds": pooled * kept[:, None],
+            "time_ids": told["sizes"],
+        }
 
     def pipeline(self, vae: Any) -> Any:
         """A diffusers pipeline around the modules, without copies."""
@@ -247,19 +249,16 @@ def stage_unet(options: argparse.Namespace) -> None:
     if options.keep_text:
         for encoder in (model.first, model.second):
             encoder.requires_grad_(False)
-    data = CaptionedLatents(options, seed=int(time.time()))
+    batches = loaded(CaptionedLatents(options, model.tokenizer), options)
+    diffusion, unet = Diffusion(options.device), quick(model.unet, options)
     run = Run("unet", model.models, options, lr=options.lr or 1e-3, final=0.01, ema=0.998)
-    diffusion, batch = Diffusion(options.device), options.batch
-    for _ in run.reporting(900, lambda: _report(model, run, options)):
-        latents, things, captions = data.batch(batch)
-        captions = ["" if data.rng.random() < 0.05 else caption for caption in captions]
-        noisy, noise, timesteps = diffusion.noisy(latents)
+    steps = run.reporting(900, lambda: _report(model, run, options))
+    for _, batch in zip(steps, batches, strict=False):
+        noisy, noise, timesteps = diffusion.noisy(batch["latents"])
         with autocast(options), quick_attention(options):
-            embeddings, conditions = model.condition(captions, data.rng)
-            predicted = model.unet(
-                noisy, timesteps, embeddings, added_cond_kwargs=conditions
-            ).sample
-        loss, plain = diffusion.loss(predicted, noise, timesteps, 1 + THINGS * things)
+            embeddings, conditions = model.condition(batch)
+            predicted = unet(noisy, timesteps, embeddings, added_cond_kwargs=conditions).sample
+        loss, plain = diffusion.loss(predicted, noise, timesteps, 1 + THINGS * batch["things"])
         run.step(loss, plain=plain)
 
 

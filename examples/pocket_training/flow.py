@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from engine.models.speed.joint_attention import (
     counted_attention,
 )
 from engine.pocket import model_folder
-from examples.pocket_training.data import SIZE, autocast
+from examples.pocket_training.data import SIZE, autocast, loaded
 from examples.pocket_training.diffusion import CaptionedLatents, report_samples
 from examples.pocket_training.run import Run, restore
 from examples.pocket_training.text import new_tokenizer
@@ -139,17 +137,10 @@ class FlowModel:
             self.forward = torch.compile(self.transformer.forward)
 
     @torch.no_grad()
-    def condition(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def condition(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As diffusers' SD3 pipelines do without a T5, embeddings (b 33 128) and pooled ones (b
-        128); the last token stands for the :data:`ZEROS` of the pipelines.
+        128) of tokens (b 32); the last one stands for the :data:`ZEROS` of the pipelines.
         """
-        ids = self.tokenizer(
-            list(captions),
-            padding="max_length",
-            max_length=TOKENS,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids.to(self.device)
         a, b = (each(ids, output_hidden_states=True) for each in (self.first, self.second))
         words = torch.cat([a.hidden_states[-2], b.hidden_states[-2]], -1)
         return (
@@ -220,19 +211,18 @@ def stage_flow(options: argparse.Namespace) -> None:
     """Train the transformer on cached latents."""
     model = FlowModel(options.device)
     model.compile()
-    data = CaptionedLatents(options, seed=int(time.time()), photo_share=0.03)
+    data = CaptionedLatents(options, model.tokenizer, photo_share=0.03, empty=DROPPED)
     lr = options.lr or 1.5e-3
     run = Run("flow", {"transformer": model.transformer}, options, lr=lr, final=0.01, ema=0.999)
     pipe = model.pipeline(shipped_vae().to(options.device))
-    for _ in run.reporting(1200, lambda: report_samples(pipe, run, options)):
-        latents, things, captions = data.batch(options.batch)
-        captions = ["" if data.rng.random() < DROPPED else caption for caption in captions]
-        words, pooled = model.condition(captions)
-        inputs, wanted, times = noisy(latents)
+    steps = run.reporting(1200, lambda: report_samples(pipe, run, options))
+    for _, batch in zip(steps, loaded(data, options), strict=False):
+        words, pooled = model.condition(batch["ids"])
+        inputs, wanted, times = noisy(batch["latents"])
         with autocast(options):
             predicted = model.predict(inputs, times, words, pooled)
         squared = (predicted.float() - wanted).square()
-        run.step((squared * (1 + THINGS * things)).mean(), plain=squared.mean())
+        run.step((squared * (1 + THINGS * batch["things"])).mean(), plain=squared.mean())
 
 
 def finished_flow(options: argparse.Namespace) -> FlowModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from engine.pocket import world
 from examples.pocket_training.data import (
     SIZE,
+    Batches,
     ImageBatch,
     autocast,
+    loaded,
+    quick,
     quick_attention,
     scenes,
     sheet,
 )
-from examples.pocket_training.diffusion import Diffusion, TextToImage, new_unet
+from examples.pocket_training.diffusion import Diffusion, TextToImage, new_unet, worded
 from examples.pocket_training.run import Run, restore
 from examples.pocket_training.text import with_noise
 from examples.pocket_training.vae import encode, finished_vae
@@ -83,39 +86,87 @@ def masked_pixels(images: ImageBatch, masks: npt.NDArray[np.bool_]) -> ImageBatc
     return holed
 
 
+def _masked_block(
+    pictures: ImageBatch, first: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], ImageBatch]:
+    """Masks of the training scenes from ``first`` on, their bits packed; which thing each is about
+    (-1 = none); the scenes with holes.
+    """
+    cv2.setNumThreads(1)
+    masks, abouts = np.zeros((len(pictures), SIZE, SIZE), bool), np.full(len(pictures), -1)
+    for i in range(len(pictures)):
+        scene = world.render(world.sample_scene(first + i), SIZE)
+        masks[i], about = random_mask(scene, np.random.default_rng([4, first + i]))
+        abouts[i] = -1 if about is None else about
+    return np.packbits(masks, axis=-1), abouts, masked_pixels(pictures, masks)
+
+
 def make_masks(options: argparse.Namespace) -> dict[str, npt.NDArray[Any]]:
     """Cache masks and the latents of masked scenes: ``inpaint.npz``."""
-    path = options.out / "inpaint.npz"
+    path, block = options.out / "inpaint.npz", 256
     if not path.exists():
-        vae, pictures, rng = finished_vae(options), scenes(options), np.random.default_rng(4)
-        count = min(options.masks, len(np.load(options.out / "latents.npy")))
-        masks = np.zeros((count, SIZE, SIZE), bool)
-        abouts = np.full(count, -1)
-        codes = []
-        for i in range(0, count, 32):
-            for j in range(i, min(i + 32, count)):
-                masks[j], about = random_mask(world.render(world.sample_scene(j), SIZE), rng)
-                abouts[j] = -1 if about is None else about
-            codes.append(
-                encode(
-                    vae,
-                    masked_pixels(pictures[i : i + 32][: count - i], masks[i : i + 32]),
-                    options,
-                )
-                .half()
-                .cpu()
-            )
-            if i % 3200 == 0:
-                print(f"{i} of {count} masked scenes", flush=True)
+        vae, pictures = finished_vae(options), scenes(options)
+        count = min(options.masks, len(np.load(options.out / "latents.npy", mmap_mode="r")))
+        firsts = range(0, count, block)
+        parts = (np.asarray(pictures[first : min(first + block, count)]) for first in firsts)
+        masks, abouts, codes = [], [], []
+        with ProcessPoolExecutor(options.threads) as pool:
+            for mask, about, holed in pool.map(_masked_block, parts, firsts):
+                masks.append(mask)
+                abouts.append(about)
+                codes += [
+                    encode(vae, holed[i : i + 64], options).half().cpu()
+                    for i in range(0, len(holed), 64)
+                ]
         with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npz", delete=False) as file:
             np.savez(
                 file,
-                masks=np.packbits(masks, axis=-1),
-                abouts=abouts,
+                masks=np.concatenate(masks),
+                abouts=np.concatenate(abouts),
                 codes=torch.cat(codes).numpy(),
             )
         Path(file.name).replace(path)
+        print(f"{count} masked scenes -> {path}", flush=True)
     return dict(np.load(path))
+
+
+class MaskedLatents(Batches):
+    """Scenes with holes: ``latents`` (b 4 16 16), ``mask`` (b 1 16 16, 1 = repaint), ``codes`` (the
+    latents of the scene with grey in the hole) and what :func:`worded` gives.
+    """
+
+    def __init__(self, options: argparse.Namespace, tokenizer: Any) -> None:
+        super().__init__(options)
+        self.tokenizer, self.data = tokenizer, make_masks(options)
+        self.latents = np.load(options.out / "latents.npy", mmap_mode="r")
+
+    def caption(self, index: int, rng: np.random.Generator) -> str:
+        """Of the scene, or, where the hole is about one thing, more often of that."""
+        spec, about = self.spec(index), int(self.data["abouts"][index])
+        if about >= 0 and rng.random() < 0.6:
+            if rng.random() >= 0.4:
+                return spec.objects[about].phrase
+            spec = dataclasses.replace(spec, objects=(spec.objects[about],))
+        return world.training_caption(spec, rng)
+
+    def batch(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        """The next one."""
+        indices = np.sort(rng.integers(0, len(self.data["codes"]), self.count))
+        pixels = np.unpackbits(self.data["masks"][indices], axis=-1)[:, None]
+        cells = pixels.reshape(self.count, 1, SIZE // 8, 8, SIZE // 8, 8)
+        # what pipelines do, or every cell that the hole touches
+        nearest = rng.random((self.count, 1, 1, 1)) < 0.7
+        mask = np.where(nearest, pixels[:, :, ::8, ::8], cells.max((3, 5)))
+        captions = [
+            "" if rng.random() < 0.05 else with_noise(self.caption(int(index), rng), rng)
+            for index in indices
+        ]
+        return {
+            "latents": self.latents[indices].astype(np.float32),
+            "mask": mask.astype(np.float32),
+            "codes": self.data["codes"][indices].astype(np.float32),
+            **worded(captions, self.tokenizer, rng),
+        }
 
 
 def widen(unet: Any, wide: Any) -> None:
@@ -134,47 +185,19 @@ def stage_inpaint9(options: argparse.Namespace) -> None:
     """
     base = TextToImage(options)
     restore(base.models, options.out / "unet.pt", options.device)
-    data = make_masks(options)
-    latents = np.load(options.out / "latents.npy")[: len(data["codes"])]
+    batches = loaded(MaskedLatents(options, base.tokenizer), options)
     unet = new_unet(9).to(options.device)
     widen(base.unet, unet)
-    run = Run("inpaint9", {"unet": unet}, options, lr=6e-4, final=0.01, ema=0.998)
-    rng, diffusion, batch = (
-        np.random.default_rng(5000 + run.steps),
-        Diffusion(options.device),
-        options.batch,
-    )
-    for _ in run.reporting(420, lambda: _report_inpainting(base, unet, run, options)):
-        indices = rng.integers(0, len(latents), batch)
-        pixel_masks = torch.from_numpy(
-            np.unpackbits(data["masks"][indices], axis=-1)[:, None]
-        ).float()
-        nearest = pixel_masks[:, :, ::8, ::8]
-        mask = torch.where(
-            torch.rand(batch, 1, 1, 1) < 0.7, nearest, F.max_pool2d(pixel_masks, 8)
-        ).to(options.device)
-        captions = []
-        for index in indices:
-            spec, about = world.sample_scene(int(index)), int(data["abouts"][index])
-            caption = world.training_caption(spec, rng)
-            if about >= 0 and rng.random() < 0.6:
-                caption = spec.objects[about].phrase
-                if rng.random() < 0.4:
-                    rest = dataclasses.replace(spec, objects=(spec.objects[about],))
-                    caption = world.training_caption(rest, rng)
-            captions.append("" if rng.random() < 0.05 else with_noise(caption, rng))
-        clean = torch.from_numpy(latents[indices]).float().to(options.device)
-        codes = torch.from_numpy(data["codes"][indices]).float().to(options.device)
-        noisy, noise, timesteps = diffusion.noisy(clean)
+    predict, diffusion = quick(unet, options), Diffusion(options.device)
+    run = Run("inpaint9", {"unet": unet}, options, lr=options.lr or 6e-4, final=0.01, ema=0.998)
+    steps = run.reporting(420, lambda: _report_inpainting(base, unet, run, options))
+    for _, batch in zip(steps, batches, strict=False):
+        noisy, noise, timesteps = diffusion.noisy(batch["latents"])
         with autocast(options), quick_attention(options):
             with torch.no_grad():
-                embeddings, conditions = base.condition(captions, rng)
-            predicted = unet(
-                torch.cat([noisy, mask, codes], 1),
-                timesteps,
-                embeddings,
-                added_cond_kwargs=conditions,
-            ).sample
+                embeddings, conditions = base.condition(batch)
+            inputs = torch.cat([noisy, batch["mask"], batch["codes"]], 1)
+            predicted = predict(inputs, timesteps, embeddings, added_cond_kwargs=conditions).sample
         loss, plain = diffusion.loss(predicted, noise, timesteps)
         run.step(loss, plain=plain)
 

@@ -155,7 +155,8 @@ class Run:
             model.load_state_dict(state["models"][key])
         if "optimizer" in state:  # unpacked weights have none
             self.optimizer.load_state_dict(state["optimizer"])
-        self.averaged = [state["averaged"][name] for name in self.names]
+        for average, name in zip(self.averaged, self.names, strict=True):
+            average.copy_(state["averaged"][name])
         self.steps, self.spent = state["steps"], state["spent"]
 
     def swap(self) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from engine.pocket import world
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PHOTO_CAPTIONS = {
     "astronaut": "a photograph of a woman",
@@ -93,19 +92,20 @@ def new_text_encoders(tokenizer: Any) -> tuple[Any, Any]:
     return CLIPTextModel(config), CLIPTextModelWithProjection(config)
 
 
+def token_ids(captions: Sequence[str], tokenizer: Any) -> npt.NDArray[np.int64]:
+    """As diffusers' pipelines pad and cut them: b n, of the tokenizer's own length."""
+    ids: npt.NDArray[np.int64] = tokenizer(
+        list(captions), padding="max_length", truncation=True, return_tensors="np"
+    ).input_ids.astype(np.int64)
+    return ids
+
+
 def encode_prompts(
-    captions: Sequence[str],
-    tokenizer: Any,
-    first: nn.Module,
-    second: nn.Module,
-    device: torch.device,
+    ids: torch.Tensor, first: nn.Module, second: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As diffusers' SDXL pipelines do: embeddings b 77 128 and the pooled b 64."""
-    ids = tokenizer(
-        list(captions), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-    ).input_ids
-    a = first(ids.to(device), output_hidden_states=True)
-    b = second(ids.to(device), output_hidden_states=True)
+    a = first(ids, output_hidden_states=True)
+    b = second(ids, output_hidden_states=True)
     return torch.cat([a.hidden_states[-2], b.hidden_states[-2]], -1), b.text_embeds
 
 

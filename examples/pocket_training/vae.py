@@ -11,16 +11,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from examples.pocket_training.data import (
     HELD_OUT_PHOTOGRAPHS,
     PHOTOGRAPHS,
     SIZE,
+    Batches,
     ImageBatch,
     PhotoCrops,
     autocast,
     held_out_scenes,
+    loaded,
     photographs,
     psnr,
     scenes,
@@ -232,10 +235,10 @@ def stage_latents(options: argparse.Namespace) -> None:
     done, started = sum(map(len, parts)), time.monotonic()
     count = min(options.latents, len(pictures))
     while done < count:
-        stop = min(done + 3000, count)
+        stop = min(done + 30_000, count)
         parts += [
-            encode(vae, pictures[i : min(i + 32, stop)], options).half().cpu().numpy()
-            for i in range(done, stop, 32)
+            encode(vae, pictures[i : min(i + 64, stop)], options).half().cpu().numpy()
+            for i in range(done, stop, 64)
         ]
         done = stop
         with tempfile.NamedTemporaryFile(dir=options.out, suffix=".npy", delete=False) as file:
@@ -262,29 +265,43 @@ def stage_decoder(options: argparse.Namespace) -> None:
     leaves it.
     """
     vae = finished_vae(options)
-    pictures, latents = scenes(options), np.load(options.out / "latents.npy")
-    photos, photo_latents = (
-        np.load(options.out / "photo_images.npy"),
-        np.load(options.out / "photo_latents.npy"),
-    )
     run = Run("decoder", {"vae": vae}, options, lr=7e-4, final=0.01, ema=0.998, weight_decay=1e-4)
-    rng = np.random.default_rng(2000 + run.steps)
-    for step in run.reporting(420, lambda: _report_vae(vae, run, options)):
-        cells, batch = (16, 4) if step % 4 == 3 else (8, 16)
+    steps = run.reporting(420, lambda: _report_vae(vae, run, options))
+    for _, batch in zip(steps, loaded(NoisyLatents(options), options), strict=False):
+        with autocast(options):
+            decoded = vae.decode(batch["latents"]).sample
+        loss, squared = picture_loss(decoded, to_pixels(batch["images"], options.device))
+        run.step(loss, mse=squared)
+
+
+class NoisyLatents(Batches):
+    """What the decoder learns from: ``latents`` with a little noise and their ``images`` (b h w 3,
+    uint8), one in four of photographs: a third of ``--batch`` crops of 64 px, and every fourth time
+    a quarter as many whole scenes.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        self.drawn = 0
+        self.scenes = scenes(options), np.load(options.out / "latents.npy", mmap_mode="r")
+        self.photos = tuple(
+            np.load(options.out / f"photo_{name}.npy") for name in ("images", "latents")
+        )
+
+    def batch(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        """The next one."""
+        self.drawn += 1
+        cells, batch = (16, self.count // 12) if self.drawn % 4 == 0 else (8, self.count // 3)
         side = cells * 8
         images = np.empty((batch, side, side, 3), np.uint8)
         codes = np.empty((batch, 4, cells, cells), np.float32)
         for i in range(batch):
             y, x = rng.integers(0, 17 - cells, 2)
-            source, codebook = (photos, photo_latents) if i < batch // 4 else (pictures, latents)
+            source, codebook = self.photos if i < batch // 4 else self.scenes
             index = int(rng.integers(len(codebook)))
             images[i] = source[index, 8 * y : 8 * y + side, 8 * x : 8 * x + side]
             codes[i] = codebook[index, :, y : y + cells, x : x + cells]
         codes += rng.standard_normal(codes.shape, np.float32) * rng.uniform(
             0, 0.08, (batch, 1, 1, 1)
         ).astype(np.float32)
-        pixels = to_pixels(images, options.device)
-        with autocast(options):
-            decoded = vae.decode(torch.from_numpy(codes).to(options.device)).sample
-        loss, squared = picture_loss(decoded, pixels)
-        run.step(loss, mse=squared)
+        return {"latents": codes, "images": images}
