@@ -11,6 +11,8 @@ from tests.kit.devices import CUDA, DEVICE, HALF, hard, on_device, pixels, psnr,
 from tests.kit.pocket_edits import EDITS
 
 pytestmark = on_device
+NO_LATENTS = ("expand", "islands", "regions", "auto")
+"""Edits that have none, or none of one size."""
 NAMES = pytest.mark.parametrize("name", EDITS)
 
 
@@ -46,7 +48,7 @@ def test_what_is_kept_is_the_photos_to_the_bit(made, name):
         assert np.array_equal(picture[kept], photo[kept])
 
 
-@pytest.mark.parametrize("name", [n for n in EDITS if "expand" not in n and "islands" not in n])
+@pytest.mark.parametrize("name", [n for n in EDITS if not any(each in n for each in NO_LATENTS)])
 def test_the_latents_are_finite(half, flows, name):
     model, settings = EDITS[name]
     engine = flows["half"] if model == "pocket-flow" else half

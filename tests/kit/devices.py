@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,14 @@ def exact_products() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
+@cache
+def _scene() -> Any:
+    return sample_edits()[0]
+
+
 def hard(**changes: Any) -> dict[str, Any]:
     """An edit of a scene of the pocket world by a mask."""
-    scene = sample_edits()[0]
+    scene = _scene()
     return {
         "image": Image.fromarray(np.asarray(scene.image)),
         "mask": np.asarray(scene.mask) > 0,
