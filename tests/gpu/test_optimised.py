@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from engine import InpaintEngine, SoftpaintError
+from engine import InpaintEngine, InputError, SoftpaintError
 from engine.models.speed.optimise import OPTIMISATIONS
 from tests.kit.devices import CUDA, DEVICE, HALF, cuda_only, hard, on_device, psnr, repainted
 from tests.kit.pocket_edits import EDITS
@@ -41,6 +41,10 @@ def optimised(request):
 @pytest.mark.parametrize("name", WORK)
 def test_an_optimised_model_paints_the_same(optimised, made, name):
     _, settings = EDITS[name]
+    if name == "erase" and not optimised.backbone.main.redirects:
+        with pytest.raises(InputError):  # fused and compiled layers are left as they are
+            optimised.edit(**settings)
+        return
     assert psnr(optimised.edit(**settings), made("cpu", name), repainted(settings)) > NEAR
 
 
