@@ -141,7 +141,7 @@ class OutputError(SoftpaintError):
 
 
 class MemoryLimitError(SoftpaintError):
-    """The device's memory does not suffice for a single picture's model call.
+    """The device's memory does not suffice for a single picture.
 
     Example:
         >>> try:
@@ -152,10 +152,10 @@ class MemoryLimitError(SoftpaintError):
         ...     engine.optimise("memory")
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, where: str) -> None:
         super().__init__(
-            f"out of memory in a model call of one picture ({width} x {height} latents). What "
-            "helps: a smaller picture, dtype float16, engine.optimise('memory')."
+            f"out of memory in {where}. What helps: a smaller picture, dtype float16, "
+            "engine.optimise('memory')."
         )
 
 

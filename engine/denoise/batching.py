@@ -29,6 +29,16 @@ CPU_CELLS = 12 * 16 * 16
 all of them later (``row_s`` of the row ``arrivals`` in ``examples/benchmarks/run.py``)."""
 
 
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What torch's errors say that are no ``torch.OutOfMemoryError``: of MPS, of CPUs, of CUDA's
+libraries."""
+
+
 class Batching:
     """Shared model calls.
 
@@ -127,9 +137,13 @@ class Batching:
         count, _, height, width = rows.sample.shape
         try:
             output = network.predict(rows.sample, rows.timesteps, rows.conditioning, rows.residuals)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if count == 1:
-                raise MemoryLimitError(height, width) from error
+                raise MemoryLimitError(
+                    f"a model call of one picture ({width} x {height} latents)"
+                ) from error
         else:
             self.calls += 1
             return output
@@ -141,3 +155,10 @@ class Batching:
         self.max_cells = cells if self.max_cells is None else min(self.max_cells, cells)
         halves = (slice(0, half), slice(half, count))
         return torch.cat([self._predict(network, rows.take(part)) for part in halves])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left, in whichever way a library says it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in NO_MEMORY)

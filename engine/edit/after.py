@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -81,19 +82,28 @@ def latents_of(chains: Sequence[Sequence[Job]]) -> torch.Tensor | None:
 
 
 def decoded(
-    shared: Shared, chains: Sequence[Sequence[Job]], clock: Clock, prefilled: str | None = None
+    shared: Shared,
+    chains: Sequence[Sequence[Job]],
+    clock: Clock,
+    prefilled: str | None = None,
+    pixels: Mapping[int, NDArray[np.uint8]] = MappingProxyType({}),
 ) -> list[Decoded]:
     """Every view of every picture, in order: one at a time, for memory's sake, and for the same
     bits whatever else is in the request.
+
+    ``pixels``: what is decoded already (H W 3), by the place of its chain.
     """
     parts = []
     with clock.phase("decode"), torch.no_grad():
-        for (_, _, view), chain in zip(_places(shared), chains, strict=True):
+        for place, ((_, _, view), chain) in enumerate(zip(places(shared), chains, strict=True)):
             strength_map = _repainted(shared, view, prefilled)
+            known = pixels.get(place)
+            if known is None:
+                known = shared.decoded(own_row(chain[-1].latents), view.region)
             parts.append(
                 Decoded(
                     view,
-                    shared.decoded(own_row(chain[-1].latents), view.region),
+                    known,
                     _round_trip(shared, view, strength_map),
                     strength_map,
                     _adapted_alpha(shared, view, chain),
@@ -106,7 +116,7 @@ def painted(shared: Shared, parts: Sequence[Decoded], clock: Clock) -> list[NDAr
     """Each picture (H W 3, as deep as the given one) with its regions pasted in."""
     finished: list[NDArray[Any]] = []
     with clock.phase("paste"):
-        for (output, number, view), part in zip(_places(shared), parts, strict=True):
+        for (output, number, view), part in zip(places(shared), parts, strict=True):
             if number == 0:
                 finished.append(empty_canvas(shared, view.source))
             pixels = _matched(shared, part)
@@ -115,7 +125,7 @@ def painted(shared: Shared, parts: Sequence[Decoded], clock: Clock) -> list[NDAr
     return finished
 
 
-def _places(shared: Shared) -> Iterator[tuple[int, int, View]]:
+def places(shared: Shared) -> Iterator[tuple[int, int, View]]:
     """Which of the pictures that are made, which of its regions, and its view, for every job."""
     for output in range(len(shared.seeds)):
         source = output // shared.request.num_images

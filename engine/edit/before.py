@@ -159,9 +159,11 @@ class PreparedEdit(Prepared):
     ) -> Callable[[], tuple[Any, torch.Tensor | None]]:
         return finishing(self.shared, chains, self.clock, self.prefilled)
 
-    def decoded(self, chains: Sequence[Sequence[Job]]) -> list[Decoded]:
-        """Its views as the model has made them."""
-        return decoded(self.shared, chains, self.clock, self.prefilled)
+    def decoded(
+        self, chains: Sequence[Sequence[Job]], pixels: Mapping[int, NDArray[np.uint8]]
+    ) -> list[Decoded]:
+        """Its views as the model has made them; ``pixels``: what is decoded already."""
+        return decoded(self.shared, chains, self.clock, self.prefilled, pixels)
 
     @property
     def can_be_seen(self) -> bool:

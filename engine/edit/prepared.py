@@ -40,6 +40,7 @@ class Prepared(ABC):
     """
 
     def __init__(self, backbone: Backbone, request: EditRequest) -> None:
+        backbone.check_devices()
         self.backbone = backbone
         self.request = request
         self.strategy = build_strategy(request.strategy, request.options)

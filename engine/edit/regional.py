@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import cv2
 import numpy as np
+import torch
 
-from engine.edit.after import delivered, empty_canvas, latents_of, painted
+from engine.edit.after import delivered, empty_canvas, latents_of, own_row, painted, places
 from engine.edit.before import PreparedEdit
 from engine.edit.chosen import chosen
 from engine.edit.common import coupled
@@ -18,18 +20,48 @@ from engine.edit.placing import Placed, grouped, placed_of
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import draw_seed
 from engine.edit.shared import Shared
+from engine.picture.masks import distance_to
 from engine.picture.pixels import depth, lay
 from engine.request.fields import SEEDS
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from PIL import Image
 
     from engine.denoise.job import Job
     from engine.edit.memory import Memory
+    from engine.edit.views import View
     from engine.models import Backbone
     from engine.request.request import EditRequest
+
+
+class Frame(NamedTuple):
+    """A finished job of one of the runs."""
+
+    part: PreparedEdit
+    place: int
+    """Among its part's jobs."""
+    view: View
+    row: torch.Tensor
+    """Its latents, 1 c h w."""
+
+
+def nearest(rows: Sequence[torch.Tensor], views: Sequence[View]) -> torch.Tensor:
+    """Of latents (1 c h w each), at each position those of the view whose map is nearest, or that
+    lies deepest inside its map.
+    """
+    _, _, height, width = rows[0].shape
+
+    def away(view: View) -> NDArray[np.float32]:
+        inside = view.strength_map > 0
+        signed = distance_to(inside) - distance_to(~inside).clip(max=1e4)
+        return np.asarray(cv2.resize(signed, (width, height), interpolation=cv2.INTER_AREA))
+
+    first = torch.from_numpy(np.argmin([away(view) for view in views], axis=0)).to(rows[0].device)
+    merged = rows[0]
+    for number, row in enumerate(rows[1:], start=1):
+        merged = row.where(first == number, merged)
+    return merged
 
 
 class PreparedRegions(Prepared):
@@ -106,7 +138,8 @@ class PreparedRegions(Prepared):
             for part, count in zip(self.parts, self._counts, strict=True)
         }
         latents = latents_of([chain for several in runs.values() for chain in several])
-        made = [(part, part.decoded(own)) for part, own in runs.items()]
+        pixels = self._together(runs)
+        made = [(part, part.decoded(own, pixels[part])) for part, own in runs.items()]
 
         def finish() -> tuple[Any, torch.Tensor | None]:
             canvases = [
@@ -120,6 +153,32 @@ class PreparedRegions(Prepared):
             return delivered(first, canvases, lambda _: self.strength_map), latents
 
         return finish
+
+    def _together(
+        self, runs: Mapping[PreparedEdit, Sequence[Sequence[Job]]]
+    ) -> dict[PreparedEdit, dict[int, NDArray[np.uint8]]]:
+        """What the runs that see the same frame of a picture have made of it, decoded at once: each
+        latent position is that of the run whose region is nearest. By the place of each run's jobs.
+        """
+        frames: dict[Hashable, list[Frame]] = {}
+        for part, chains in runs.items():
+            for place, ((output, _, view), chain) in enumerate(
+                zip(places(part.shared), chains, strict=True)
+            ):
+                row = own_row(chain[-1].latents)
+                frame = view.region.box, view.region.size, row.shape
+                key = id(part.backbone), output, *frame
+                frames.setdefault(key, []).append(Frame(part, place, view, row))
+        made: dict[PreparedEdit, dict[int, NDArray[np.uint8]]] = {part: {} for part in runs}
+        with self.clock.phase("decode"), torch.no_grad():
+            for several in frames.values():
+                if len(several) == 1:
+                    continue
+                merged = nearest([each.row for each in several], [each.view for each in several])
+                pixels = several[0].part.shared.decoded(merged, several[0].view.region)
+                for each in several:
+                    made[each.part][each.place] = pixels
+        return made
 
     def _settings(self, job: Job, model: str) -> dict[str, Any]:
         prefills = {part.prefilled for part in self.parts}

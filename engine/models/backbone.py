@@ -131,6 +131,24 @@ class Backbone:
         # diffusers' own property knows where offloaded models run; it walks all modules.
         return getattr(self.pipe, "_execution_device", where) if offloaded else where
 
+    def check_devices(self) -> None:
+        """Raise ``ModelError`` where the model's parts lie on several devices and nothing moves
+        them together when they are called, as offloading does.
+        """
+        names = ("vae", *(n for n in getattr(self.pipe, "components", {}) if "text_encoder" in n))
+        parts = {name: getattr(self.pipe, name, None) for name in names}
+        parts |= {self.family.denoiser: self.main.module}
+        others = (each for each in self.networks.values() if each is not self.main)
+        parts |= {KINDS[each.kind].what: each.module for each in others}
+        where = {name: _stays_on(part) for name, part in parts.items()}
+        places = {name: device for name, device in where.items() if device is not None}
+        if len(set(places.values())) > 1:
+            told = ", ".join(f"{name} on {device}" for name, device in places.items())
+            raise ModelError(
+                f"the model's parts are on several devices ({told}): move them to one, "
+                f"pipe.to({str(self.device)!r}), or let diffusers offload them."
+            )
+
     @property
     def dtype(self) -> torch.dtype:
         return dtype_of(self.main.module)
@@ -272,6 +290,16 @@ class Backbone:
             self._lent = own
         beside = tuple(model.fingerprint() for model, _ in self.others.values())
         return self.text.state(), self.codec.state(), own, *(e.state() for e in others), *beside
+
+
+def _stays_on(part: Any) -> torch.device | None:
+    """Where a module is; None for none, and for one that is moved when it is called."""
+    parameters = getattr(part, "parameters", None)
+    moved = any(hasattr(part, name) for name in ("_hf_hook", "_diffusers_hook", "hf_device_map"))
+    if parameters is None or moved:
+        return None
+    first = next(iter(parameters()), None)
+    return None if first is None else first.device
 
 
 def backbone_for(pipe: Any, inpaint_module: Any = None) -> Backbone:

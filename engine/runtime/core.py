@@ -23,9 +23,10 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine.denoise.batching import out_of_memory
 from engine.denoise.loop import Loop
 from engine.edit.prepare import prepare
-from engine.errors import CancelledError, InputError
+from engine.errors import CancelledError, InputError, MemoryLimitError
 from engine.request.field import Range, check_number
 from engine.request.request import EditRequest
 
@@ -130,7 +131,7 @@ class Ticket:
             try:
                 self.result = finish()
             except Exception as error:  # noqa: BLE001 - it is raised below
-                self.error, self.state = error, State.FAILED
+                self.error, self.state = _told(error), State.FAILED
                 _forget_frames(error)
         if self.error is not None:
             raise self.error
@@ -229,7 +230,12 @@ class Runtime:
                     f"a runtime takes EditRequests, not {type(given).__name__}: "
                     "engine.read(arguments) makes one."
                 )
-        several = prepare(self.backbone, requests, memory)
+        try:
+            several = prepare(self.backbone, requests, memory)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise _told(error) from error
+            raise
         return [Ticket(*each) for each in zip(requests, several, strict=True)]
 
     def queue(self, tickets: Iterable[Ticket]) -> None:
@@ -349,12 +355,21 @@ class Runtime:
 
     def _end(self, ticket: Ticket, error: Exception) -> None:
         """Take an unfinished ticket out of the loop."""
-        ticket.error = error
+        ticket.error = _told(error)
         ticket.state = State.ABORTED if isinstance(error, CancelledError) else State.FAILED
         for job in ticket.jobs:
             self._loop.abort(job)
         ticket.release()
         _forget_frames(error)
+
+
+def _told(error: Exception) -> Exception:
+    """``error`` as users are told it."""
+    if isinstance(error, MemoryLimitError) or not out_of_memory(error):
+        return error
+    told = MemoryLimitError("an edit, outside its denoising network (text, controls, VAE)")
+    told.__cause__ = error
+    return told
 
 
 def _forget_frames(error: BaseException | None) -> None:

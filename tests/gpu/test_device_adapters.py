@@ -173,7 +173,7 @@ class TestNetworksOfTheCaller:
         }
         made["single"].to(DEVICE)
         picture = hard()["image"]
-        mode = {"mode": "canny"} if kind == "union" else {}
+        mode: dict[str, Any] = {"mode": "canny"} if kind == "union" else {}
         results = [
             engines[name].edit(**hard(controls=Control(net, image=picture, scale=0.2, **mode)))
             for name, net in made.items()

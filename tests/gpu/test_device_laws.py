@@ -39,7 +39,8 @@ SEVERAL = {
 
 
 def latents(result) -> torch.Tensor:
-    return result.latents.float().cpu()
+    found: torch.Tensor = result.latents.float().cpu()
+    return found
 
 
 @pytest.fixture(scope="module")

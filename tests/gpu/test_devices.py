@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -135,11 +137,12 @@ def test_previews_are_pictures(single):
 @pytest.mark.parametrize("how", ["change", "words", "click"])
 def test_maps_are_the_cpus(pocket, single, how):
     scene = sample_edits()[0]
-    wanted = {
+    ways: dict[str, dict[str, Any]] = {
         "change": {"prompt": scene.prompt, "was": "a green meadow", "seed": 1},
         "words": {"prompt": scene.prompt, "words": (scene.prompt,), "seed": 1},
         "click": {"inside": [(64, 64)]},
-    }[how]
+    }
+    wanted = ways[how]
     one, other = (
         each.map_from(how, image=scene.image, refine=False, **wanted) for each in (pocket, single)
     )
@@ -172,7 +175,7 @@ def test_diffusers_own_pipeline_makes_the_same(single):
     from diffusers import StableDiffusionXLInpaintPipeline
 
     settings = hard(strategy="blend", compat="diffusers", output_type="np", guidance_scale=5.0)
-    pipe = StableDiffusionXLInpaintPipeline(**single.pipe.components)
+    pipe: Any = StableDiffusionXLInpaintPipeline(**single.pipe.components)
     pipe.set_progress_bar_config(disable=True)
     want = pipe(
         prompt=settings["prompt"],

@@ -91,7 +91,7 @@ def pixels(result: Any) -> np.ndarray:
 
 def apart(one: Any, other: Any) -> np.ndarray:
     """How many levels the pixels of two results are apart (n H W 3)."""
-    return np.abs(pixels(one) - pixels(other))
+    return np.asarray(np.abs(pixels(one) - pixels(other)))
 
 
 def psnr(one: Any, other: Any, where: np.ndarray) -> float:
@@ -106,4 +106,4 @@ def repainted(settings: dict[str, Any]) -> np.ndarray:
         return np.asarray(settings["mask"]) > 0
     if settings.get("strength_map") is not None:
         return np.asarray(settings["strength_map"]) > 0
-    return np.any([np.asarray(each["map"]) > 0 for each in settings["regions"]], axis=0)
+    return np.asarray(np.any([np.asarray(each["map"]) > 0 for each in settings["regions"]], axis=0))

@@ -157,3 +157,28 @@ def test_a_damaged_embedding_is_refused_when_it_is_read(tmp_path):
     save_file({"emb_params": torch.full((2, 16), torch.nan)}, path)
     with pytest.raises(ModelError, match="damaged: it holds NaN"):
         made().load_embedding(path)
+
+
+def test_an_embedding_of_several_vectors_goes_as_a_whole(engine, tmp_path):
+    """Also its second token: it can be loaded again, and its word is free."""
+    vectors = tiny_adapters.embeddings(engine.pipe)
+    assert max(map(len, vectors.values())) > 1
+    path = tmp_path / "glow.safetensors"
+    save_file(vectors, path)
+    before = engine.pipe.tokenizer.get_vocab()
+    engine.load_embedding(path, "glow")
+    first = text(engine, "a glow")
+    engine.unload_embedding("glow")
+    assert engine.pipe.tokenizer.get_vocab() == before
+    engine.load_embedding(path, "glow")
+    assert torch.equal(text(engine, "a glow"), first)
+
+
+def test_a_taken_second_token_is_told(engine, tmp_path):
+    vectors = tiny_adapters.embeddings(engine.pipe)
+    path, other = tmp_path / "glow.safetensors", tmp_path / "one.safetensors"
+    save_file(vectors, path)
+    save_file({name: each[:1] for name, each in vectors.items()}, other)
+    engine.load_embedding(other, "glow_1")
+    with pytest.raises(InputError, match="glow_1"):
+        engine.load_embedding(path, "glow")

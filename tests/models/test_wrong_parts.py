@@ -218,3 +218,12 @@ def test_a_negative_prompt_without_effect_is_told(flux):
     with pytest.warns(PromptWarning, match="clip_skip has no effect: Chroma reads all layers"):
         tiny.edited(chroma, clip_skip=1, num_inference_steps=1)
     assert np.isfinite(tiny.edited(chroma, **run, guidance_scale=4.0).latents).all()
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder_2", "unet"])
+def test_parts_on_several_devices_are_told(part):
+    """Before the model works; torch's own device without memory stands for a second one."""
+    model = InpaintEngine.from_pipe(TINY["sdxl"]())
+    getattr(model.pipe, part).to("meta")
+    with pytest.raises(ModelError, match=rf"several devices .*{part} on meta"):
+        tiny.edited(model)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import CancelledError, InputError
+from engine import CancelledError, InputError, MemoryLimitError
 from engine.denoise.strategy import Strategy
 from engine.request.request import EditRequest
 from engine.runtime.core import Runtime, State
@@ -158,6 +158,23 @@ class TestFailures:
         monkeypatch.setattr(runtime.backbone, "decode", lambda _: 1 / 0)
         assert runtime.step() == [ticket]
         assert isinstance(ticket.error, ZeroDivisionError)
+
+    @pytest.mark.parametrize("act", ["encode_prompt", "encode", "decode"])
+    def test_no_memory_beside_the_network(self, runtime, monkeypatch, act):
+        """As torch says it of a CPU; the next edit is none the worse."""
+
+        def fail(*_, **__):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.backbone, act, fail)
+            ticket = runtime.add(request(num_inference_steps=1))
+            assert runtime.step() == [ticket]
+        with pytest.raises(MemoryLimitError, match="out of memory in an edit, outside"):
+            ticket.outcome()
+        other = runtime.add(request(num_inference_steps=1))
+        assert runtime.step() == [other]
+        assert other.state is State.FINISHED
 
 
 class TestAbort:

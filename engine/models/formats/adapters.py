@@ -116,6 +116,8 @@ class Adapters:
         """By adapter name."""
         self.embeddings: dict[str, Embedding] = {}
         """By word."""
+        self._tokens: dict[str, list[str]] = {}
+        """Of each embedding, by word."""
         self.ip_adapters: list[str] = []
         """Their files."""
 
@@ -169,9 +171,10 @@ class Adapters:
             InputError: its word is taken.
         """
         path = find_file(embedding.place, (".safetensors", ".pt", ".bin"))
-        token = insert_embedding(self.pipe, path, embedding.token)
-        self.embeddings[token] = embedding
-        return token
+        tokens = insert_embedding(self.pipe, path, embedding.token)
+        self.embeddings[tokens[0]] = embedding
+        self._tokens[tokens[0]] = tokens
+        return tokens[0]
 
     def remove_embedding(self, token: str | None = None) -> None:
         """Take one out, or all. Raises ``InputError`` if there is none of that word."""
@@ -179,7 +182,7 @@ class Adapters:
             words = ", ".join(self.embeddings) or "none"
             raise InputError(f"there is no embedding {token!r}; loaded: {words}.")
         for each in [token] if token is not None else list(self.embeddings):
-            remove_embedding(self.pipe, each)
+            remove_embedding(self.pipe, self._tokens.pop(each))
             del self.embeddings[each]
 
     def set_ip_adapters(self, places: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +68,13 @@ def read_embedding(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     return vectors, token
 
 
-def insert_embedding(pipe: Any, path: Path, token: str | None) -> str:
-    """Teach a pipeline's tokenizers and text encoders the embedding in a file; its word.
+def insert_embedding(pipe: Any, path: Path, token: str | None) -> list[str]:
+    """Teach a pipeline's tokenizers and text encoders the embedding in a file; its tokens, one for
+    each vector. The first is its word, the others are that with ``_1``, ``_2`` and so on.
 
     Raises:
         ModelError: it cannot be read, or is for text encoders of other widths.
-        InputError: the word has spaces, or is taken.
+        InputError: the word has spaces, or it or another token is taken.
     """
     vectors, named = read_embedding(path)
     word = token or named or path.stem
@@ -83,8 +84,12 @@ def insert_embedding(pipe: Any, path: Path, token: str | None) -> str:
     chosen = _chosen(vectors, encoders, path)
     if getattr(pipe, "tokenizer_2", None) is not None and pipe.tokenizer is pipe.tokenizer_2:
         pipe.tokenizer_2 = copy.deepcopy(pipe.tokenizer)
-    if taken := [n for n in chosen if word in getattr(pipe, f"tokenizer{n}").get_vocab()]:
-        raise InputError(f"tokenizer{taken[0]} knows the word {word!r} already; give FILE:TOKEN.")
+    tokens = [word, *(f"{word}_{i}" for i in range(1, max(map(len, chosen.values()))))]
+    for number in chosen:
+        if taken := known_of(tokens, getattr(pipe, f"tokenizer{number}")):
+            raise InputError(
+                f"tokenizer{number} knows the word {taken[0]!r} already; give FILE:TOKEN."
+            )
     for number, values in chosen.items():
         pipe.load_textual_inversion(
             values,
@@ -98,7 +103,13 @@ def insert_embedding(pipe: Any, path: Path, token: str | None) -> str:
             SoftpaintWarning(f"{path} holds nothing for {other}, which reads {word!r} as letters"),
             stacklevel=2,
         )
-    return word
+    return tokens
+
+
+def known_of(tokens: Sequence[str], tokenizer: Any) -> list[str]:
+    """Those of the tokens that a tokenizer has."""
+    vocabulary = tokenizer.get_vocab()
+    return [each for each in tokens if each in vocabulary]
 
 
 def _chosen(
@@ -120,11 +131,11 @@ def _chosen(
     return fit
 
 
-def remove_embedding(pipe: Any, word: str) -> None:
-    """Make a pipeline's tokenizers and text encoders forget a word."""
+def remove_embedding(pipe: Any, tokens: Sequence[str]) -> None:
+    """Make a pipeline's tokenizers and text encoders forget an embedding's tokens."""
     for number in ENCODERS:
         tokenizer = getattr(pipe, f"tokenizer{number}", None)
-        if tokenizer is not None and word in tokenizer.get_vocab():
+        if tokenizer is not None and (known := known_of(tokens, tokenizer)):
             pipe.unload_textual_inversion(
-                word, tokenizer=tokenizer, text_encoder=getattr(pipe, f"text_encoder{number}")
+                known, tokenizer=tokenizer, text_encoder=getattr(pipe, f"text_encoder{number}")
             )
