@@ -170,7 +170,9 @@ class PreparedEdit(Prepared):
         return self.shared.inputs.pictures is not None
 
     def sight(self, clean: Sequence[torch.Tensor]) -> Sight:
-        return sight(self.shared, [own_row(latents) for latents in clean])
+        shares = () if self.coupling is None else self.coupling.shares
+        texts = [share.prompt for share in shares] or [self.request.text]
+        return sight(self.shared, [own_row(latents) for latents in clean], texts)
 
     # Jobs --------------------------------------------------------------------------------------
 

@@ -48,6 +48,10 @@ class Sight:
     """Of its regions."""
     picture: NDArray[np.uint8]
     """All of it, H W 3, at most :data:`SIDE` px a side."""
+    original: NDArray[np.uint8]
+    """What it is made of, likewise."""
+    asked: Sequence[tuple[NDArray[np.uint8], str]]
+    """What is to be judged by its text: a picture as large, and what it is to show."""
 
     def preview(self) -> Image.Image:
         return Image.fromarray(self.picture)
@@ -69,15 +73,17 @@ class Frame:
     """left, top, right, bottom on the picture's own canvas, in px."""
 
 
-def sight(shared: Shared, clean: Sequence[torch.Tensor]) -> Sight:
+def sight(shared: Shared, clean: Sequence[torch.Tensor], texts: Sequence[str]) -> Sight:
     """What the first picture of a request is heading for.
 
     Args:
         shared: the request's.
         clean: clean latents (1 c h w) of each of its views, at any scale.
+        texts: what it is to show.
     """
     scale = min(1.0, SIDE / max(shared.inputs.size))
-    canvas = shared.remember(("canvas", scale), lambda: _canvas(shared, scale)).copy()
+    original = shared.remember(("canvas", scale), lambda: _canvas(shared, scale))
+    canvas = original.copy()
     looks = []
     for view, latents in zip(shared.inputs.views_of(0), clean, strict=True):
         grid = tuple(latents.shape[-2:])
@@ -89,7 +95,19 @@ def sight(shared: Shared, clean: Sequence[torch.Tensor]) -> Sight:
         shown = region.shape[1::-1]
         inside = resize_map(look.strength_map, shown, hard=True) > 0
         region[inside] = _resized(look.result, shown)[inside]
-    return Sight(looks, canvas)
+    return Sight(looks, canvas, original, [(canvas, text) for text in texts])
+
+
+def together(sights: Sequence[Sight]) -> Sight:
+    """What several edits of one picture are heading for together. Each is judged alone by its own
+    text: a thing that another has painted is none of its.
+    """
+    canvas = sights[0].picture.copy()
+    for each in sights[1:]:
+        changed = (each.picture != each.original).any(axis=2)
+        canvas[changed] = each.picture[changed]
+    looks = [look for each in sights for look in each.looks]
+    return Sight(looks, canvas, sights[0].original, [pair for s in sights for pair in s.asked])
 
 
 def _canvas(shared: Shared, scale: float) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from engine.edit.before import PreparedEdit
 from engine.edit.chosen import chosen
 from engine.edit.common import coupled
 from engine.edit.inputs import load_pictures
+from engine.edit.look import together
 from engine.edit.placing import Placed, grouped, placed_of
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import draw_seed
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from engine.denoise.job import Job
+    from engine.edit.look import Sight
     from engine.edit.memory import Memory
     from engine.edit.views import View
     from engine.models import Backbone
@@ -120,7 +122,18 @@ class PreparedRegions(Prepared):
     def regions(self) -> list[list[int]]:
         return [box for part in self.parts for box in part.regions]
 
+    @property
+    def can_be_seen(self) -> bool:
+        return all(part.can_be_seen for part in self.parts)
+
+    def sight(self, clean: Sequence[torch.Tensor]) -> Sight:
+        queue = iter(clean)
+        counts = zip(self.parts, self._counts, strict=True)
+        return together([part.sight([next(queue) for _ in range(n)]) for part, n in counts])
+
     def start(self) -> list[Job]:
+        for part in self.parts:
+            part.judged = self.judged
         started = [part.start() for part in self.parts]
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]

@@ -150,8 +150,7 @@ class Scores:
 
 def score(
     looks: Sequence[Look],
-    picture: Pixels,
-    prompt: str,
+    asked: Sequence[tuple[Pixels, str]],
     judge: Judge | None,
     *,
     finished: bool = True,
@@ -160,8 +159,7 @@ def score(
 
     Args:
         looks: its regions.
-        picture: all of it, which ``judge`` is shown.
-        prompt: what it is to show.
+        asked: what ``judge`` is shown, and what that is to show: of several the mean counts.
         judge: who tells whether it does.
         finished: it is no prediction on the way.
 
@@ -175,8 +173,11 @@ def score(
             [colour_ring(k.result, k.original, k.strength_map > 0) for k in looks], areas
         ),
         "drift": _mean([_drift(look) for look in looks], areas),
-        "prompt": math.nan if judge is None else _said(judge(picture, prompt)),
+        "prompt": math.nan,
     }
+    if judge is not None:
+        said = [_said(judge(picture, prompt)) for picture, prompt in asked]
+        found["prompt"] = _mean(said, [1.0] * len(said))
     return Scores(weighed(found, finished=finished), **found)
 
 

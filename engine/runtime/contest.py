@@ -286,9 +286,7 @@ class Contest:
     def _judge(self, entry: Entry, share: float, clean: Sequence[Any]) -> None:
         began = perf_counter()
         seen = entry.prepared.sight(clean)
-        found: Scores = score(
-            seen.looks, seen.picture, self.request.text, self.judge, finished=share == 1
-        )
+        found: Scores = score(seen.looks, seen.asked, self.judge, finished=share == 1)
         entry.judged.append(Judged(share, found.told(), seen.preview()))
         self.seconds += perf_counter() - began
 

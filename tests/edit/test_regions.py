@@ -158,6 +158,51 @@ def test_where_regions_overlap_the_deeper_one_is_decoded():
     assert (merged[..., 5:] == 1).all()
 
 
+# --- chosen --------------------------------------------------------------------------------------
+
+
+class Listening:
+    """A judge that keeps what it is asked, and likes what is bright."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, picture, prompt):
+        self.asked.append((picture, prompt))
+        return float(picture.mean()) / 255
+
+
+@pytest.mark.parametrize("second", [RIGHT, box(12, 0, 64, 64)])
+def test_candidates_are_judged_region_by_region(engine, photo, second):
+    """Apart, each by its prompt in a picture that shows no other's; coupled, all in one picture."""
+    judge, regions = Listening(), [Region(LEFT, "a barn"), Region(second, "a tent")]
+    result = edited(engine, photo, regions, candidates=3, judge=judge)
+    runs = result.parts[0].settings["runs"]
+    assert {prompt for _, prompt in judge.asked} == {"a barn", "a tent"}
+    maps = {"a barn": LEFT, "a tent": second}
+    if len(runs) == 1:
+        maps = dict.fromkeys(maps, np.maximum(LEFT, second))
+    for picture, prompt in judge.asked:
+        kept = maps[prompt] == 0
+        assert np.array_equal(picture[kept], photo[kept])
+        assert not np.array_equal(picture, photo)
+
+
+def test_the_best_candidate_is_its_own_edit(engine, photo):
+    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent", strategy="blend")]
+    result = edited(engine, photo, regions, candidates=3, strategy="differential", judge="none")
+    best = max((each for each in result.candidates if not each.left_at), key=lambda c: c.score)
+    assert result.seeds == [best.seed]
+    own = edited(engine, photo, regions, strategy="differential", seed=best.seed)
+    assert np.abs(pixels(result) - pixels(own)).max() <= 2.01 / 255
+
+
+def test_several_strategies_are_tried_for_what_names_none(engine, photo):
+    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent", strategy="blend")]
+    result = edited(engine, photo, regions, strategy="differential,inpaint9", judge="none")
+    assert {each.strategy for each in result.candidates} == {"differential", "inpaint9"}
+
+
 @pytest.mark.parametrize(
     ("one", "two", "runs"),
     [
@@ -346,14 +391,16 @@ def test_a_shared_run_retuned_is_fresh(engine, photo, coupling):
     assert np.array_equal(pixels(again), pixels(fresh))
 
 
-def test_repeated_from_its_record(files, capsys):
-    """On the command line, with a region's settings, by its files."""
+@pytest.mark.parametrize("choice", [[], ["--candidates", "3"]])
+def test_repeated_from_its_record(files, capsys, choice):
+    """On the command line, with a region's settings, by its files; a candidate by itself."""
     right = files.folder / "right.png"
     Image.fromarray(np.where(np.arange(72)[None] > 44, 255, 0).repeat(56, 0).astype(np.uint8)).save(
         right
     )
     out, again = files.folder / "out.png", files.folder / "again.png"
     command = ["edit", str(files.photo), "--steps", "2", "--seed", "7", "-q", "-o", str(out)]
+    command += choice
     regions = ["--region-edit", f"{files.mask}::a red barn", "--region-edit"]
     assert run([*command, *regions, f"{right}::a boat::strength=0.8"]) == 0
     assert run(["edit", "--from", str(out), "-q", "-o", str(again)]) == 0
@@ -391,7 +438,7 @@ def test_repeated_from_its_record(files, capsys):
         ([Region(LEFT, lora="a"), Region(WIDE)], {}, "differ in lora"),
         ([Region(LEFT, lora="a")], {}, "no LoRA 'a'; loaded: none"),
         ([Region(LEFT)] * 9, {}, "at most 8"),
-        ([Region(LEFT)], {"candidates": 4}, "candidates"),
+        ([Region(LEFT)], {"strategy": "auto"}, "strategy='auto'"),
         ([Region(LEFT)], {"expand": (8, 0, 0, 0)}, "expand"),
         ([Region(LEFT)], {"generator": torch.Generator()}, "generator"),
     ],

@@ -421,7 +421,7 @@ def grey():
 
 def test_an_unseen_edit_is_best_and_each_fault_costs(grey):
     original, mask = grey
-    best = score([look(original, original, mask)], original, "", None)
+    best = score([look(original, original, mask)], [], None)
     assert (best.total, best.seam, best.colour, best.drift) == (1.0, 0.0, 0.0, 0.0)
     assert math.isnan(best.prompt)
     edged = original.copy()
@@ -429,16 +429,16 @@ def test_an_unseen_edit_is_best_and_each_fault_costs(grey):
     drifted = original.copy()
     drifted[:8] = 100
     for result, decoded in ((edged, None), (original, drifted)):
-        assert score([look(result, original, mask, decoded)], result, "", None).total < 1
+        assert score([look(result, original, mask, decoded)], [], None).total < 1
 
 
 def test_what_the_judge_says_counts(grey):
     original, mask = grey
     seen = [look(original, original, mask)]
-    yes, no = (score(seen, original, "", lambda *_, said=said: said) for said in (1.0, 0.0))
+    yes, no = (score(seen, [(original, "")], lambda *_, said=said: said) for said in (1.0, 0.0))
     assert yes.total == 1
     assert no.total < 0.6
-    unsure = score(seen, original, "", lambda *_: math.nan)
+    unsure = score(seen, [(original, "")], lambda *_: math.nan)
     assert unsure.total == 1
     assert isinstance(unsure, Scores)
     assert "prompt" not in unsure.told()
@@ -446,7 +446,7 @@ def test_what_the_judge_says_counts(grey):
 
 def test_a_picture_repainted_wholly_is_judged_by_its_prompt_alone(grey):
     original, mask = grey
-    found = score([look(original, original, np.ones_like(mask))], original, "", lambda *_: 0.7)
+    found = score([look(original, original, np.ones_like(mask))], [(original, "")], lambda *_: 0.7)
     assert found.total == pytest.approx(0.7)
 
 

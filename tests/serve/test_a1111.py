@@ -240,6 +240,25 @@ def test_masks_are_read_as_everywhere(client, scene, mask):
     assert np.array_equal(turned, made(sent(upright), sent(hole), **small))
 
 
+def test_a_side_that_is_not_given_is_theirs(client, scene, mask):
+    """Masked parts are drawn at width x height, and A1111 takes 512 for either."""
+    body = {
+        "init_images": [base64.b64encode(scene.picture).decode()],
+        "mask": base64.b64encode(png(mask)).decode(),
+        "steps": 1,
+        "seed": 3,
+    }
+
+    def made(**changes):
+        answer = client.post("/sdapi/v1/img2img", json={**body, **changes}).json()
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))))
+
+    wide = made(width=128)
+    assert np.array_equal(wide, made(width=128, height=512))
+    assert np.array_equal(wide, made(height=128))
+    assert not np.array_equal(wide, made(width=128, height=128))
+
+
 def test_how_another_frame_is_filled(client, scene, mask):
     body = {
         "init_images": [base64.b64encode(scene.picture).decode()],

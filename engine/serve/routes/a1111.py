@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _ZOOM = 16.0
 """The most that a cut-out may be enlarged."""
+_DRAWN = (512, 512)
+"""What A1111 takes for a width or a height that is not given."""
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
@@ -126,9 +128,9 @@ def _job(body: dict[str, Any], service: Service) -> Job:
     arguments |= {"region": "mask" if full else "full"}
     if full:
         arguments["padding"] = _number(body, "inpaint_full_res_padding", 0, 0, 16384, whole=True)
-        if body.get("width") is not None and body.get("height") is not None:
+        if body.get("width") is not None or body.get("height") is not None:
             # the size at which A1111 draws what is masked, and enlarges small things to
-            width, height = _target(body, size, service)
+            width, height = _target(body, _DRAWN, service)
             arguments |= {"native_size": round(math.sqrt(width * height)), "zoom": _ZOOM}
     for name, own in (("steps", "num_inference_steps"), ("cfg_scale", "guidance_scale")):
         if body.get(name) is None and own in service.engine.backbone.defaults:
