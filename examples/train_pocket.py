@@ -34,6 +34,9 @@ To go on with the shipped UNet or flow transformer, the parts beside it left as 
     python examples/train_pocket.py unet --again --keep-text --lr 6e-4 --minutes 100
     python examples/train_pocket.py flow --again --lr 1e-3 --batch 96 --minutes 75
 
+On a GPU the networks are compiled and batches are made ahead by ``--workers`` processes: give it
+large ones (``--batch 512``) and a rate for them (``--lr 1.2e-3``). No GPU has run this yet.
+
 The stages themselves are in ``examples/pocket_training``.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from controls import split_controls
-from engine.edit.strategies import build_strategy, named_in
+from engine.edit.strategies import named_in
 from engine.errors import SoftpaintWarning, setting, told
 from engine.picture.judging import name_of
 from engine.request.field import fields_of
@@ -49,14 +49,6 @@ def _unused(request: EditRequest, backbone: Backbone) -> Iterator[tuple[str, str
     if request.guess_mode and not _is_steered(request):
         way = told(python="controls", command="--control")
         yield "guess_mode", f"it says how {way} act, and there are none"
-    if request.task != "auto" and not (request.advised or _starts_by_task(request)):
-        yield (
-            "task",
-            (
-                "it is for the strategy auto and for what a 4-channel network's run starts from; "
-                "this one starts from its own"
-            ),
-        )
     if not request.advised:
         yield "prefer", f"it is what {setting('strategy', 'auto')} spends steps on"
     if request.compat:
@@ -90,22 +82,6 @@ def _takes_eta(request: EditRequest, backbone: Backbone) -> bool:
         return True
     scheduler = fresh_scheduler(request.scheduler, backbone.pipe.scheduler)
     return "eta" in inspect.signature(scheduler.step).parameters
-
-
-def _starts_by_task(request: EditRequest) -> bool:
-    """Whether the task decides what a run, or one of a region's, may start from."""
-    if request.regions is not None:
-        return True
-    shorter = request.task == "recolour" and request.strength == 1
-    for name in named_in(request.strategy):
-        strategy = build_strategy(name, request.options, partial=True)
-        first = strategy.stages[0].strategy
-        chosen = (
-            request.prefill == "auto" and strategy.prefill == "auto" and request.latents is None
-        )
-        if first.network == "base" and (chosen or (shorter and first.start == "original")):
-            return True
-    return False
 
 
 def _is_steered(request: EditRequest) -> bool:

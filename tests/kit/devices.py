@@ -25,7 +25,6 @@ HALF = None if CUDA else "float16"
 """What is half precision there: on CUDA nothing has to be said."""
 
 on_device = [
-    pytest.mark.skipif(CUDA and not torch.cuda.is_available(), reason="there is no CUDA device"),
     # Few steps are quick, and the maps are finer than they can tell.
     pytest.mark.filterwarnings("ignore::strategies.differential.FewStepsWarning"),
 ]
