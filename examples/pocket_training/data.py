@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -187,7 +188,7 @@ def psnr(a: ImageBatch, b: ImageBatch) -> float:
     return float(np.mean(10 * np.log10(255.0**2 / np.maximum(error, 1e-10))))
 
 
-class Batches(IterableDataset[dict[str, npt.NDArray[Any]]]):
+class Batches(IterableDataset[dict[str, npt.NDArray[Any]]], ABC):
     """Endless batches of ``--batch`` samples of a training, other ones each time it is started."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -200,9 +201,9 @@ class Batches(IterableDataset[dict[str, npt.NDArray[Any]]]):
             self.specs[index] = world.sample_scene(index)
         return self.specs[index]
 
+    @abstractmethod
     def batch(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
         """The next one, arrays by name."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         worker = get_worker_info()
