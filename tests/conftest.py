@@ -13,6 +13,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# The suite is about CPUs; tests/gpu is asked for by naming its device.
+if not os.environ.get("SOFTPAINT_TEST_DEVICE", "").startswith("cuda"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Without the compiled files each command that a test starts compiles torch and diffusers anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -1,10 +1,12 @@
 """Several starts of which the best are kept, asked of the server."""
 
+import base64
+
 import numpy as np
 import pytest
 
 from engine.runtime.contest import Contest
-from tests.kit.serving import SETTINGS, edited, ended, form, pixels
+from tests.kit.serving import SETTINGS, edited, ended, form, pixels, png
 
 CHOICE = {"candidates": 4, "keep": 2, "num_inference_steps": 5}
 
@@ -96,3 +98,23 @@ def test_several_strategies_are_tried_by_name(client, scene):
     asked = form(strategy="blend,differential", num_inference_steps=1)
     job = client.post("/api/jobs", files=scene.files, data=asked).json()["id"]
     assert len(ended(client, job)["candidates"]) == 2
+
+
+def test_regions_are_chosen_too(client, scene):
+    """Their maps come as base64 in the settings; the picture is there already."""
+    halves = []
+    for columns in (slice(8, 48), slice(72, 120)):
+        half = np.zeros((128, 128), np.uint8)
+        half[40:100, columns] = 255
+        halves.append(base64.b64encode(png(half)).decode())
+    regions = [
+        {"map": half, "prompt": f"a {colour} tent"}
+        for half, colour in zip(halves, ("red", "blue"), strict=True)
+    ]
+    asked = form(regions=regions, candidates=3, num_inference_steps=5)
+    files = {"picture": scene.files["picture"]}
+    job = client.post("/api/jobs", files=files, data=asked).json()["id"]
+    told = ended(client, job)
+    assert told["state"] == "finished"
+    assert len(told["candidates"]) == 3
+    assert all("prompt" in each["scores"] for each in told["candidates"])
