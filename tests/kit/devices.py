@@ -1,7 +1,7 @@
 """The device that ``tests/gpu`` is for, and how near to each other pictures of two devices are.
 
-``SOFTPAINT_TEST_DEVICE`` names it: ``cuda``, or ``cpu``, with which the same tests show that they are
-right themselves, but for those of memory, waits and offload.
+``SOFTPAINT_TEST_DEVICE`` names it: ``cuda``, or ``cpu``, with which the same tests show that they
+are right themselves, but for those of memory, waits and offload.
 """
 
 from __future__ import annotations
