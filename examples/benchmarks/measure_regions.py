@@ -2,6 +2,7 @@
 
     python examples/benchmarks/measure_regions.py figures --count 200 --json rows.json
     python examples/benchmarks/measure_regions.py figures --count 200 --guidance-end 0.4
+    python examples/benchmarks/measure_regions.py figures --count 40 --candidates 4
     python examples/benchmarks/measure_regions.py sheet --things 5 -o sheet.png
 
 Each scene gets two to five things in one call. A region's prompt counts as found where the pocket
@@ -109,6 +110,7 @@ def together(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> 
         regions=[Region(m, p) for m, p in zip(scene.masks, scene.prompts, strict=True)],
         coupling=asked.coupling,
         guidance_end=asked.guidance_end,
+        candidates=asked.candidates,
         **settings(scene, asked),
     )
 
@@ -250,6 +252,9 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="regions that do not touch")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategy", default="inpaint9")
+    parser.add_argument(
+        "--candidates", type=int, help="of the one call; the best is kept"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", help="of the scenes of a sheet, with commas between")
     parser.add_argument("--coupling", default="auto")
