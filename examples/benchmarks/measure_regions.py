@@ -252,9 +252,7 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="regions that do not touch")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategy", default="inpaint9")
-    parser.add_argument(
-        "--candidates", type=int, help="of the one call; the best is kept"
-    )
+    parser.add_argument("--candidates", type=int, help="of the one call; the best is kept")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", help="of the scenes of a sheet, with commas between")
     parser.add_argument("--coupling", default="auto")
