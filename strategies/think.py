@@ -56,10 +56,10 @@ class Think(HoldingAlone):
     )
 
     prompt_weight: float | None = field(
-        default=1.0,
+        default=None,
         metadata={
             "help": "guidance of what is known, in the inner steps; 1 is the prompt unguided, "
-            "below 0 away from it, none the edit's own"
+            "below 0 away from it; None is the edit's own"
         },
     )
 
