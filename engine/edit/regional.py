@@ -48,18 +48,18 @@ class Frame(NamedTuple):
     """Its latents, 1 c h w."""
 
 
-def nearest(rows: Sequence[torch.Tensor], views: Sequence[View]) -> torch.Tensor:
-    """Of latents (1 c h w each), at each position those of the view whose map is nearest, or that
-    lies deepest inside its map.
+def nearest(rows: Sequence[torch.Tensor], maps: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+    """Of latents (1 c h w each), at each position those whose map (H W) is nearest, or inside whose
+    map it lies deepest.
     """
     _, _, height, width = rows[0].shape
 
-    def away(view: View) -> NDArray[np.float32]:
-        inside = view.strength_map > 0
+    def away(strength_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        inside = strength_map > 0
         signed = distance_to(inside) - distance_to(~inside).clip(max=1e4)
         return np.asarray(cv2.resize(signed, (width, height), interpolation=cv2.INTER_AREA))
 
-    first = torch.from_numpy(np.argmin([away(view) for view in views], axis=0)).to(rows[0].device)
+    first = torch.from_numpy(np.argmin([away(each) for each in maps], axis=0)).to(rows[0].device)
     merged = rows[0]
     for number, row in enumerate(rows[1:], start=1):
         merged = row.where(first == number, merged)
@@ -187,7 +187,8 @@ class PreparedRegions(Prepared):
             for several in frames.values():
                 if len(several) == 1:
                     continue
-                merged = nearest([each.row for each in several], [each.view for each in several])
+                maps = [each.view.strength_map for each in several]
+                merged = nearest([each.row for each in several], maps)
                 pixels = several[0].part.shared.decoded(merged, several[0].view.region)
                 for each in several:
                     made[each.part][each.place] = pixels

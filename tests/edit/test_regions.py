@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,8 +151,7 @@ def test_runs_of_one_frame_are_decoded_at_once(engine, photo, monkeypatch):
 def test_where_regions_overlap_the_deeper_one_is_decoded():
     rows = [torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 8, 8)]
     maps = [box(0, 0, 40, 64), box(32, 0, 64, 64)]
-    views = [SimpleNamespace(strength_map=each) for each in maps]
-    merged = nearest(rows, views)
+    merged = nearest(rows, maps)
     assert (merged[..., :4] == 0).all()  # 32 to 36 is deeper inside the left one: a tie at 36
     assert (merged[..., 5:] == 1).all()
 
