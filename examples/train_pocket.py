@@ -22,15 +22,12 @@ against a number of steps::
 ``--stage vae`` says the same as ``vae``. Any torch device works (``--device cuda``); the defaults
 are for two CPU cores and an afternoon.
 
-To add a network to the shipped family, start from the shipped weights instead of from nothing::
+To go on with a shipped network, the parts beside it left as they are, unpack them all first::
 
     python examples/train_pocket.py unpack                       # checkpoints from --model-dir
     python examples/train_pocket.py render
     python examples/train_pocket.py latents
-    python examples/train_pocket.py inpaint9 --minutes 60
-
-To go on with the shipped UNet or flow transformer, the parts beside it left as they are::
-
+    python examples/train_pocket.py controlnet --annotator canny --again --lr 3e-4 --minutes 60
     python examples/train_pocket.py unet --again --keep-text --lr 6e-4 --minutes 100
     python examples/train_pocket.py flow --again --lr 1e-3 --batch 96 --minutes 75
 

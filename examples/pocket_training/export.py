@@ -32,10 +32,13 @@ from examples.pocket_training.vae import finished_vae, vae_psnr
 
 
 def stage_unpack(options: argparse.Namespace) -> None:
-    """Write the exported weights as the checkpoints ``autoencoder.pt`` and ``unet.pt``, from which
-    the later stages start, ``gan.pt`` and ``flow.pt``.
-    """
-    from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+    """Write the exported weights as the checkpoints of their stages, which go on from them."""
+    from diffusers import (
+        AutoencoderKL,
+        ControlNetModel,
+        SD3Transformer2DModel,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     from engine.pocket.gan import load_gan
@@ -58,6 +61,15 @@ def stage_unpack(options: argparse.Namespace) -> None:
         options.model_dir / "flow" / "transformer", torch_dtype=torch.float32
     )
     save_checkpoint(_start({"transformer": flow}), options.out / "flow.pt")
+    wide: Any = UNet2DConditionModel.from_pretrained(
+        options.model_dir / "unet_inpaint", torch_dtype=torch.float32
+    )
+    save_checkpoint(_start({"unet": wide}), options.out / "inpaint9.pt")
+    for name in (f"controlnet_{annotator}" for annotator in ANNOTATORS):
+        controlnet: Any = ControlNetModel.from_pretrained(
+            options.model_dir / name, torch_dtype=torch.float32
+        )
+        save_checkpoint(_start({"controlnet": controlnet}), options.out / f"{name}.pt")
     print(f"{options.model_dir} unpacked to {options.out}")
 
 

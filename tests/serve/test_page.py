@@ -361,6 +361,32 @@ def test_axe_finds_no_serious_fault(page, theme):
         page.keyboard.press("Escape")
 
 
+def test_nothing_moves_where_motion_is_reduced(page):
+    """No short transitions either: of every property and element, as `transition-duration` alone
+    makes them, they carried each colour of another theme from parent to child frame by frame, and
+    a pulse of .01 ms flickers.
+    """
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    moving = """theme => {
+      const bar = document.querySelector(".progress");
+      const list = bar.className;
+      bar.hidden = false;
+      bar.classList.add("waiting");
+      document.documentElement.dataset.theme = theme;
+      const soft = getComputedStyle(document.documentElement).getPropertyValue("--soft");
+      const probe = document.createElement("i");
+      probe.style.color = soft;
+      document.body.append(probe);
+      const label = getComputedStyle(document.querySelector(".slider label")).color;
+      const found = [document.getAnimations().length, label === getComputedStyle(probe).color];
+      probe.remove();
+      bar.className = list;
+      return found;
+    }"""
+    for theme in ("dark", "light"):
+        assert page.evaluate(moving, theme) == [0, True], theme
+
+
 def test_a_browser_that_keeps_nothing_is_good_enough(browser, served):
     with visit(browser, served[0], kept=False) as page:
         open_picture(page, picture())
