@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.denoise.guidance import ClassifierFree
+from engine.denoise.evaluation import Inner
+from engine.denoise.guidance import weighed
 from engine.errors import InputError
 from strategies.alone import HoldingAlone
 
@@ -39,27 +40,36 @@ class Think(HoldingAlone):
 
     A blend tells the network what is known only by putting it there; what is repainted may have
     been decided by then. Here it is moved until it fits: ``n`` evaluations more at pure noise, in
-    proportion less as noise falls, none in the last step.
+    proportion less as noise falls, none in the last step. They sample what the model knows, and so
+    are not guided: guidance sharpens the distribution that they would have to keep to, and an
+    evaluation without it costs half as much.
 
     The condition is what the strategy's other parts hold at the step, each position as strongly as
     it is held, so that it composes with soft maps; alone it holds as ``differential`` does.
     """
 
-    n: int = field(default=5, metadata={"help": "inner steps at pure noise, 1 to 50"})
+    n: int = field(default=10, metadata={"help": "inner steps at pure noise, 1 to 50"})
 
     lam: float = field(
         default=5.0, metadata={"help": "how firmly the inner steps hold what is known; from 0"}
     )
 
     step_size: float = field(
-        default=0.05, metadata={"help": "size of an inner step, above 0, at most 1"}
+        default=0.2, metadata={"help": "size of an inner step, above 0, at most 1"}
+    )
+
+    guidance: float | None = field(
+        default=1.0,
+        metadata={
+            "help": "guidance of the inner steps; 1 is the prompt unguided, None the edit's own"
+        },
     )
 
     prompt_weight: float | None = field(
         default=None,
         metadata={
-            "help": "guidance of what is known, in the inner steps; 1 is the prompt unguided, "
-            "below 0 away from it; None is the edit's own"
+            "help": "guidance of what is known, in the inner steps; below 0 away from the prompt; "
+            "None is theirs"
         },
     )
 
@@ -69,10 +79,11 @@ class Think(HoldingAlone):
         for name, low, high, closed in (
             ("lam", 0, 1000, True),
             ("step_size", 0, 1, False),
+            ("guidance", 0, 100, True),
             ("prompt_weight", -100, 100, True),
         ):
             value = getattr(self, name)
-            if value is None and name == "prompt_weight":
+            if value is None and name in {"guidance", "prompt_weight"}:
                 continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not low <= value <= high or (value == low and not closed):
@@ -118,7 +129,9 @@ class Think(HoldingAlone):
         for _ in range(count):
             if drift is not None:
                 z = _relaxed(z, size / 2, pull, drift, draw().float())
-            evaluation = yield (z * total).to(latents.dtype)
+            # what is known by another weight needs both branches
+            weight = self.guidance if self.prompt_weight in {None, self.guidance} else None
+            evaluation = yield Inner((z * total).to(latents.dtype), weight)
             target = self._target(state, evaluation, held)
             found = (math.sqrt(share) * target - z) / (1 - share) + pull * z
             if drift is None:
@@ -133,10 +146,11 @@ class Think(HoldingAlone):
         """The clean latents that the drift leads to: predicted where free, where held beyond the
         original, away from what is predicted there.
         """
-        denoised = evaluation.denoised().float()
-        guidance, other = evaluation.guidance, denoised
-        if self.prompt_weight is not None and isinstance(guidance, ClassifierFree):
-            other = evaluation.denoised(guidance.weighing(self.prompt_weight)).float()
+        guidance = evaluation.guidance
+        denoised = evaluation.denoised(weighed(guidance, self.guidance)).float()
+        other = denoised
+        if self.prompt_weight is not None:
+            other = evaluation.denoised(weighed(guidance, self.prompt_weight)).float()
         known = (1 + self.lam) * state.init_latents.float() - self.lam * other
         return denoised + held * (known - denoised)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Evaluation:
     predictions: Mapping[str, torch.Tensor]
     """b c h w for each branch, by its name."""
     guidance: Combination
-    """The step's own."""
+    """The step's own, or of the weight that an inner iteration asked for."""
 
     def prediction(self, guidance: Combination | None = None) -> torch.Tensor:
         """The branches combined (b c h w), by the step's guidance or by another of its branches."""
@@ -36,7 +36,16 @@ class Evaluation:
         return self.schedule.to_denoised(self.prediction(guidance), self.latents, self.step)
 
 
-Refinement: TypeAlias = "Generator[torch.Tensor, Evaluation, torch.Tensor]"
+class Inner(NamedTuple):
+    """What an inner iteration wants to know: ``latents`` (b c h w) and how they are guided."""
+
+    latents: torch.Tensor
+    weight: float | None = None
+    """Instead of the guidance scale; at 1 the unconditional branch is not computed. None is the
+    step's own guidance."""
+
+
+Refinement: TypeAlias = "Generator[torch.Tensor | Inner, Evaluation, torch.Tensor]"
 """Inner iterations at one level, before the solver's own evaluation: yields latents (b c h w) to be
-evaluated and is sent their :class:`Evaluation`, any number of times, and returns the latents that
-the solver's step starts from."""
+evaluated, or an :class:`Inner`, and is sent their :class:`Evaluation`, any number of times, and
+returns the latents that the solver's step starts from."""

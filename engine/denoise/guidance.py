@@ -81,6 +81,15 @@ class ClassifierFree:
         return replace(self, scale=weight)
 
 
+def weighed(guidance: Combination, weight: float | None) -> Combination:
+    """The same of another weight, at 1 without the unconditional branch; as it is where ``weight``
+    is None, and where it is no classifier-free guidance.
+    """
+    if weight is None or not isinstance(guidance, ClassifierFree):
+        return guidance
+    return Unguided() if weight == 1 else guidance.weighing(weight)
+
+
 @dataclass(frozen=True, slots=True)
 class Guidance:
     """Classifier-free guidance of a run, optionally rescaled and in a part of it only.

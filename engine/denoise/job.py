@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from engine.denoise.evaluation import Evaluation, Refinement
+from engine.denoise.evaluation import Evaluation, Inner, Refinement
+from engine.denoise.guidance import weighed
 from engine.denoise.question import (
     Answer,
     Question,
@@ -110,6 +111,8 @@ class Job:
     """The step of ``index`` has begun: its ``before_step`` is done."""
     _refinement: Refinement | None = field(default=None, init=False)
     """The inner iterations of this step that are still going on."""
+    _weight: float | None = field(default=None, init=False)
+    """Of the guidance that the inner iteration asks for; None is the step's own."""
     _blocks: dict[tuple[str, ...], tuple[Block, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -132,13 +135,14 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Rows of the next question."""
+        """Rows of the next question, at most."""
         return len(self.guidance_at(self.step).branches) * self.latents.shape[0]
 
     @property
     def batch_key(self) -> Hashable:
         """Jobs with equal keys can share a model call."""
-        keys = frozenset(block.conditioning.key() for block in self._blocks_of(self.step))
+        blocks = self._blocks_of(self.guidance_at(self.step))
+        keys = frozenset(block.conditioning.key() for block in blocks)
         return id(self.network), tuple(self.latents.shape[1:]), self.latents.dtype, keys
 
     def question(self) -> Question:
@@ -152,7 +156,7 @@ class Job:
         widened = self.strategy.model_input(self.state, scaled, step)
         timestep = self.schedule.device_timesteps[self.index]
         parts = []
-        for block in self._blocks_of(step):
+        for block in self._blocks_of(self._asked_at(step)):
             copies = len(block.names)
             timesteps = timestep.expand(copies * self.latents.shape[0])
             residuals: Residuals = {}
@@ -184,10 +188,10 @@ class Job:
 
     def _evaluation(self, outputs: Sequence[torch.Tensor]) -> Evaluation:
         step = self.step
+        guidance = self._asked_at(step)
         predictions: dict[str, torch.Tensor] = {}
-        for block, output in zip(self._blocks_of(step), outputs, strict=True):
+        for block, output in zip(self._blocks_of(guidance), outputs, strict=True):
             predictions |= zip(block.names, output.chunk(len(block.names)), strict=True)
-        guidance = self.guidance_at(step)
         return Evaluation(self.schedule, step, self.latents, predictions, guidance)
 
     # A step ------------------------------------------------------------------------------------
@@ -203,10 +207,13 @@ class Job:
         """Let the inner iterations go on until they want another evaluation, or are over."""
         try:
             # Until its first evaluation a generator takes nothing but None.
-            self.latents = next(refinement) if evaluation is None else refinement.send(evaluation)
-            self._refinement = refinement
+            asked = next(refinement) if evaluation is None else refinement.send(evaluation)
         except StopIteration as end:
-            self.latents, self._refinement = end.value, None
+            self.latents, self._weight, self._refinement = end.value, None, None
+        else:
+            inner = asked if isinstance(asked, Inner) else Inner(asked)
+            self.latents, self._weight = inner
+            self._refinement = refinement
 
     def _draw(self) -> torch.Tensor:
         return draw_like(self.latents, self.generator)
@@ -250,9 +257,13 @@ class Job:
         """How ``step`` is guided."""
         return self.guidance.at(step.position / self.schedule.num_steps)
 
-    def _blocks_of(self, step: Step) -> tuple[Block, ...]:
-        """The step's branches, those that can share a call joined; the same objects every time."""
-        names = self.guidance_at(step).branches
+    def _asked_at(self, step: Step) -> Combination:
+        """How what is evaluated next is guided."""
+        return weighed(self.guidance_at(step), self._weight)
+
+    def _blocks_of(self, guidance: Combination) -> tuple[Block, ...]:
+        """Its branches, those that can share a call joined; the same objects every time."""
+        names = guidance.branches
         if names not in self._blocks:
             alike: dict[Hashable, list[str]] = {}
             for name in names:

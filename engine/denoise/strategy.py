@@ -119,9 +119,10 @@ class Part:
         self, state: Any, latents: torch.Tensor, step: Step, draw: Callable[[], torch.Tensor]
     ) -> Refinement | None:
         """Inner iterations at ``step.level``, between :meth:`before_step` and the solver's own
-        evaluation: a generator that yields latents to be evaluated, is sent their
+        evaluation: a generator that yields latents to be evaluated (or an
+        :class:`~engine.denoise.evaluation.Inner`, with a guidance of their own), is sent their
         :class:`~engine.denoise.evaluation.Evaluation`, and returns the latents to go on from. None
-        is no iteration. Each costs as much as a solver's step.
+        is no iteration. Each costs as much as a solver's step, half of it where it is unguided.
 
         ``draw`` gives noise like ``latents`` from the job's generator. How often it is called must
         not depend on values of latents: steps that are left out draw as much.
