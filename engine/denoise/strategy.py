@@ -99,6 +99,13 @@ class Part:
         """
         return branches, guidance
 
+    @property
+    def effort(self) -> float:
+        """What a run with this part costs beside one without, about: 1 but for those that
+        :meth:`refine`.
+        """
+        return 1.0
+
     def before_step(self, state: Any, latents: torch.Tensor, step: Step) -> torch.Tensor:
         """Rewrite the latents before the model sees them, at ``step.level``."""
         return latents
@@ -250,6 +257,11 @@ class Strategy:
     @property
     def refines(self) -> bool:
         return any(refines(part) for part in self.parts)
+
+    @property
+    def effort(self) -> float:
+        """What a run costs beside one without inner iterations, about."""
+        return 1 + sum(part.effort - 1 for part in self.parts)
 
     def prepare(self, context: StrategyContext) -> Sequence[Any]:
         """Each part's state; those that hold something come first, as the others may go by it."""

@@ -70,7 +70,7 @@ class Advice:
     strategies: tuple[str, ...]
     candidates: int
     runs: float
-    """What it costs: steps over those of one full run."""
+    """What it costs: model calls over those of one full run."""
     most: float
     """The same where the judge does not find what is asked for, and all starts are finished."""
     reasons: tuple[str, ...]
@@ -119,7 +119,10 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     reasons += [_known_of(task, name) for name in strategies]
     if missing[:1] == [ORDER[task][0]] and "fill" not in able:
         reasons.append(f"{missing[0]} is better at it, but needs a 9-channel network")
-    lengths = [sum(stage.strength for stage in create_strategy(name).stages) for name in strategies]
+    lengths = [
+        sum(stage.strength * stage.strategy.effort for stage in create_strategy(name).stages)
+        for name in strategies
+    ]
     enough = enough_for(request.judge, backbone.judge, request.enough)
     runs = cost(starts, request.keep or 1)
     most = starts if enough else runs

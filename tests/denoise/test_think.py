@@ -31,6 +31,19 @@ def edited(engine, strategy, **changes):
     )
 
 
+def rows_of_calls(engine, monkeypatch) -> list[int]:
+    """How many rows each call of the network has, from now on."""
+    network, rows = type(engine.backbone.main), []
+    predict = network.predict
+
+    def counted(self, sample, *given):
+        rows.append(len(sample))
+        return predict(self, sample, *given)
+
+    monkeypatch.setattr(network, "predict", counted)
+    return rows
+
+
 @pytest.mark.filterwarnings("ignore::strategies.differential.FewStepsWarning")
 class TestUnderSoftMaps:
     def test_alone_it_holds_as_differential_does(self, engine):
@@ -85,14 +98,7 @@ class TestUnderSoftMaps:
 
     def test_unguided_inner_steps_leave_the_unconditional_branch_out(self, engine, monkeypatch):
         outer = edited(engine, "differential", guidance_scale=5.0).model_calls
-        network, rows = type(engine.backbone.main), []
-        predict = network.predict
-
-        def counted(self, sample, *given):
-            rows.append(len(sample))
-            return predict(self, sample, *given)
-
-        monkeypatch.setattr(network, "predict", counted)
+        rows = rows_of_calls(engine, monkeypatch)
         unguided = edited(engine, "think", guidance_scale=5.0)
         assert sum(rows) == unguided.model_calls + outer
         rows.clear()
@@ -100,6 +106,19 @@ class TestUnderSoftMaps:
         both = edited(engine, "think", guidance_scale=5.0, prompt_weight=1 + 1e-9)
         assert sum(rows) == 2 * both.model_calls == 2 * unguided.model_calls
         torch.testing.assert_close(unguided.latents, both.latents, rtol=0, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("options", [{}, {"n": 5, "guidance": None}])
+    @pytest.mark.parametrize("steps", [12, 30])
+    def test_its_effort_is_told(self, engine, monkeypatch, options, steps):
+        rows = rows_of_calls(engine, monkeypatch)
+        told = {"strength_map": np.ones_like(SOFT), "num_inference_steps": steps}
+        spent = []
+        for strategy, own in (("differential", {}), ("think", options)):
+            rows.clear()
+            tiny.edited(engine, strategy=strategy, guidance_scale=5.0, **told, **own)
+            spent.append(sum(rows))
+        effort = Think(**options).effort
+        assert spent[1] / spent[0] == pytest.approx(effort, rel=0.1)  # whole steps, no fractions
 
     def test_unguided_beside_guided_in_one_loop_is_as_alone(self, engine):
         told = [{"guidance": 1.0}, {"guidance": None}, {"n": 3}]

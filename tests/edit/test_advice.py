@@ -76,6 +76,7 @@ class TestWhatIsDone:
         told = tiny.engine(inpaint=False).advise(image=FLAT, mask=HARD, prompt="a red house")
         assert told.strategies == ("think",)
         assert "inpaint9 is better at it" in told.reasons[-1]
+        assert told.runs / told.candidates > 1  # inner steps are counted
 
     def test_every_task_names_strategies_that_there_are(self):
         assert set(ORDER) == {"remove", "add", "replace", "recolour", "restyle", "extend"}
