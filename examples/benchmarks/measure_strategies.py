@@ -126,7 +126,9 @@ SOFT = 6.0
 """Sigma in px of the soft maps: the masks, blurred outwards."""
 
 
-def think(engine: InpaintEngine, *, steps: int, count: int) -> None:
+def think(
+    engine: InpaintEngine, *, steps: int, count: int, seeds: int, tasks: Sequence[str]
+) -> None:
     """What Langevin steps are worth beside ``differential``: with as many solver's steps, and with
     as many model calls. On the masks, and on maps that fall off around them.
     """
@@ -134,7 +136,9 @@ def think(engine: InpaintEngine, *, steps: int, count: int) -> None:
     print("| task | map | | model calls | colour inside | PSNR inside | prompt found |")
     print("|---|---|---|---:|---:|---:|---:|")
     for task, purpose in TASKS.items():
-        cases = suite.cases(task, count)
+        if task not in tasks:
+            continue
+        cases = suite.cases(task, count) * seeds
         for kind in ("mask", "soft map"):
             maps = [each.strength_map for each in cases]
             if kind != "mask":
@@ -269,6 +273,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strategies", help="names with commas between")
     parser.add_argument("-o", "--output", type=Path, default=Path("strategies.png"))
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), help="think's; all by default")
+    parser.add_argument("--seeds", type=int, default=1, help="edits of each of think's scenes")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     engine = InpaintEngine.from_pretrained(options.model, device="cpu")
@@ -276,7 +282,13 @@ def main() -> None:
     if options.part == "strength":
         strength(engine, steps=options.steps, count=options.count)
     elif options.part == "think":
-        think(engine, steps=options.steps, count=options.count)
+        think(
+            engine,
+            steps=options.steps,
+            count=options.count,
+            seeds=options.seeds,
+            tasks=options.tasks or list(TASKS),
+        )
     elif options.part == "removal":
         removal(engine, steps=options.steps, count=options.count)
     else:
