@@ -95,6 +95,7 @@ class Think(HoldingAlone):
 
     @property
     def effort(self) -> float:
+        """Of a run that is guided itself, as by default."""
         unguided = self.guidance == 1 and self.prompt_weight in {None, 1}
         return 1 + NOISY * self.n * (0.5 if unguided else 1)
 
