@@ -93,11 +93,9 @@ class Think(HoldingAlone):
                 bound = f"from {low}" if closed else f"above {low}"
                 raise InputError(f"{name} must be a number {bound} to {high}, not {value!r}.")
 
-    @property
-    def effort(self) -> float:
-        """Of a run that is guided itself, as by default."""
+    def effort(self, *, guided: bool) -> float:
         unguided = self.guidance == 1 and self.prompt_weight in {None, 1}
-        return 1 + NOISY * self.n * (0.5 if unguided else 1)
+        return 1 + NOISY * self.n * (0.5 if guided and unguided else 1)
 
     def prepare(self, context: StrategyContext) -> Condition:
         own = self.own_hold(context)

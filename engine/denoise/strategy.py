@@ -99,10 +99,9 @@ class Part:
         """
         return branches, guidance
 
-    @property
-    def effort(self) -> float:
+    def effort(self, *, guided: bool) -> float:
         """What a run with this part costs beside one without, about: 1 but for those that
-        :meth:`refine`.
+        :meth:`refine`. ``guided``: a step of the run has an unconditional row too.
         """
         return 1.0
 
@@ -258,10 +257,9 @@ class Strategy:
     def refines(self) -> bool:
         return any(refines(part) for part in self.parts)
 
-    @property
-    def effort(self) -> float:
+    def effort(self, *, guided: bool) -> float:
         """What a run costs beside one without inner iterations, about."""
-        return 1 + sum(part.effort - 1 for part in self.parts)
+        return 1 + sum(part.effort(guided=guided) - 1 for part in self.parts)
 
     def prepare(self, context: StrategyContext) -> Sequence[Any]:
         """Each part's state; those that hold something come first, as the others may go by it."""

@@ -119,8 +119,12 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     reasons += [_known_of(task, name) for name in strategies]
     if missing[:1] == [ORDER[task][0]] and "fill" not in able:
         reasons.append(f"{missing[0]} is better at it, but needs a 9-channel network")
+    guided = backbone.family.guidance(request.guidance_scale).active
     lengths = [
-        sum(stage.strength * stage.strategy.effort for stage in create_strategy(name).stages)
+        sum(
+            stage.strength * stage.strategy.effort(guided=guided)
+            for stage in create_strategy(name).stages
+        )
         for name in strategies
     ]
     enough = enough_for(request.judge, backbone.judge, request.enough)

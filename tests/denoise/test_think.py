@@ -109,15 +109,16 @@ class TestUnderSoftMaps:
 
     @pytest.mark.parametrize("options", [{}, {"n": 5, "guidance": None}])
     @pytest.mark.parametrize("steps", [12, 30])
-    def test_its_effort_is_told(self, engine, monkeypatch, options, steps):
+    @pytest.mark.parametrize("scale", [5.0, 1.0])
+    def test_its_effort_is_told(self, engine, monkeypatch, options, steps, scale):
         rows = rows_of_calls(engine, monkeypatch)
         told = {"strength_map": np.ones_like(SOFT), "num_inference_steps": steps}
         spent = []
         for strategy, own in (("differential", {}), ("think", options)):
             rows.clear()
-            tiny.edited(engine, strategy=strategy, guidance_scale=5.0, **told, **own)
+            tiny.edited(engine, strategy=strategy, guidance_scale=scale, **told, **own)
             spent.append(sum(rows))
-        effort = Think(**options).effort
+        effort = Think(**options).effort(guided=scale > 1)
         assert spent[1] / spent[0] == pytest.approx(effort, rel=0.1)  # whole steps, no fractions
 
     def test_unguided_beside_guided_in_one_loop_is_as_alone(self, engine):
