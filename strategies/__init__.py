@@ -79,7 +79,7 @@ register(
         name="think",
         description="samples what is repainted given what is held, by Langevin steps; for things "
         "that must fit their surroundings, alone or as think+differential, think+blend",
-        cost="3 to 4 model calls a step",
+        cost="7 times the model calls, most of them unguided: 4 times the time",
         paper="Zheng et al. 2025, LanPaint",
         build=Think,
     )
