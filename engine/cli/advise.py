@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engine.cli.app import app, say
 from engine.cli.checks import opened
+from engine.cli.command import PanelCommand
 from engine.cli.files import Files
 from engine.cli.options import Asked, editing, load, needed
-from engine.cli.panels import PanelCommand
 from engine.errors import InputError
 
 

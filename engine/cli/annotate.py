@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.command import Command
 from engine.cli.files import Files, save
 from engine.cli.options import Output, Quiet, needed
 from engine.errors import InputError, UnknownNameError
 
 
-@app.command()
+@app.command(cls=Command)
 def annotate(
     photo: Annotated[
         Path | None, typer.Argument(metavar="PHOTO", help="The picture to read.")

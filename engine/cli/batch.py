@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from engine.cli.app import EXIT_FAILED, app, note, say
 from engine.cli.checks import announce_models
+from engine.cli.command import Command, PanelCommand
 from engine.cli.files import STREAM, Files
 from engine.cli.options import Asked, editing, load, needed
-from engine.cli.panels import PanelCommand
 from engine.errors import InputError
 from engine.request.field import Group
 
@@ -156,7 +156,7 @@ def batch(
         raise typer.Exit(EXIT_FAILED)
 
 
-@batches.command()
+@batches.command(cls=Command)
 def status(folder: Folder) -> None:
     """Say how far a batch has come, and what failed.
 
@@ -174,7 +174,7 @@ def status(folder: Folder) -> None:
         say(f"{line['item']}: {line['error']}")
 
 
-@batches.command()
+@batches.command(cls=Command)
 def verify(folder: Folder) -> None:
     """Check every picture's bytes, and that each is there once.
 
@@ -192,7 +192,7 @@ def verify(folder: Folder) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-@batches.command()
+@batches.command(cls=Command)
 def retry(folder: Folder) -> None:
     """Let what failed be tried again, by the same `softpaint batch` as before.
 
@@ -208,7 +208,7 @@ def retry(folder: Folder) -> None:
     say(f"{count} will be tried again; start the batch as before")
 
 
-@batches.command()
+@batches.command(cls=Command)
 def export(
     folder: Folder,
     output: Annotated[

@@ -10,9 +10,9 @@ import typer
 
 from engine.cli.app import app, note, say
 from engine.cli.checks import check, opened
+from engine.cli.command import PanelCommand
 from engine.cli.files import STREAM, Files, save
 from engine.cli.options import Asked, editing, load, names_in
-from engine.cli.panels import PanelCommand
 from engine.errors import InputError
 
 if TYPE_CHECKING:

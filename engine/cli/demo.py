@@ -10,12 +10,13 @@ import typer
 
 from engine.cli.app import app, say
 from engine.cli.checks import announce_models
+from engine.cli.command import Command
 from engine.cli.files import Files
 from engine.cli.options import Quiet, load, loading
 from engine.errors import InputError
 
 
-@app.command()
+@app.command(cls=Command)
 @loading
 def demo(
     *,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.app import EXIT_FAILED, app, say
+from engine.cli.command import Command
 from engine.cli.options import Device, Dtype  # noqa: TC001 - typer reads them when it runs
 from engine.errors import SoftpaintError
 
@@ -34,7 +35,7 @@ PATIENCE = 3.0
 """Seconds in which the hub has to answer."""
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     *,
     device: Device = None,

@@ -11,9 +11,9 @@ import typer
 
 from engine.cli.app import app, note
 from engine.cli.checks import check, opened
+from engine.cli.command import PanelCommand
 from engine.cli.files import STREAM, Files, save
 from engine.cli.options import Asked, editing, load
-from engine.cli.panels import PanelCommand
 from engine.errors import InputError, OutputError, SoftpaintWarning
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import typer
 
 from engine.cli.app import app, note, say
 from engine.cli.checks import announce_models
+from engine.cli.command import Command
 from engine.cli.files import STREAM, Files
 from engine.cli.options import (
     Quiet,
@@ -31,7 +32,7 @@ _PRINTED = (
 )
 
 
-@app.command()
+@app.command(cls=Command)
 @loading
 def evaluate(
     *,

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from engine.cli.app import app, say
+from engine.cli.command import Command
 from engine.cli.files import Files
 
 
-@app.command()
+@app.command(cls=Command)
 def strategies() -> None:
     """Explain each strategy, with its options.
 
@@ -31,7 +32,7 @@ def strategies() -> None:
             say(f"{'':<13}   --option {option}={default}  {help_text}")
 
 
-@app.command()
+@app.command(cls=Command)
 def models() -> None:
     """List the embedded model and how to give others.
 
@@ -44,7 +45,7 @@ def models() -> None:
     say(describe_models())
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     png: Annotated[
         Path,

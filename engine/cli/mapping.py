@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.command import Command
 from engine.cli.files import STREAM, Files, save
 from engine.cli.options import Device, Model, Output, Quiet, given, load, needed
 from engine.errors import InputError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from engine.picture.source import Source
 
 
-@app.command(name="map")
+@app.command(name="map", cls=Command)
 def map_(
     source: Annotated[
         Path | None, typer.Argument(metavar="MAP", help="A mask or strength map to begin with.")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.command import Command
 from engine.cli.options import MODEL, given, load, loading
 from engine.errors import InputError
 
@@ -32,7 +33,7 @@ IpAdapter = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 @loading
 def studio(
     *,
@@ -61,7 +62,7 @@ def studio(
     serve(engine, sock, host=host, browser=not no_open, say=_say)
 
 
-@app.command()
+@app.command(cls=Command)
 @loading
 def serve(
     *,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from engine.cli.app import note, say
+from engine.cli.command import Command, PanelCommand
 from engine.cli.options import LOAD, Quiet, given, load, needed
-from engine.cli.panels import PanelCommand
 from engine.cli.tune import tunes
 from engine.errors import InputError, UnknownNameError
 from engine.tune.recipe import COLOUR, COLOUR_ONLY, CONTENT_ONLY
@@ -324,7 +324,7 @@ def _shown(recipe: Recipe, *, quiet: bool) -> Iterator[Callable[[Progress], None
         yield lambda each: bar.update(task, completed=each.step, description=str(each))
 
 
-@tunes.command()
+@tunes.command(cls=Command)
 @teaching(*COLOUR_ONLY, *CONTENT_ONLY)
 def memory(
     *,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.app import app, note, say
+from engine.cli.command import Command
 from engine.cli.options import Device, Quiet  # noqa: TC001 - typer reads them
 
 tunes = typer.Typer(
@@ -34,7 +35,7 @@ FROM = "A folder, a hub id, or a .safetensors file, whole or the UNet alone."
 Base = Annotated[str, typer.Option(help="The 4-channel model that both were trained from.")]
 
 
-@conversions.command()
+@conversions.command(cls=Command)
 def widen(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=FROM)], *, output: Output
 ) -> None:
@@ -50,7 +51,7 @@ def widen(
     say(f"{output}: {2 * network.latents + 1} channels, the new ones are zeros")
 
 
-@conversions.command()
+@conversions.command(cls=Command)
 def add_difference(
     custom: Annotated[str, typer.Argument(metavar="CUSTOM", help=FROM)],
     *,
@@ -74,7 +75,7 @@ def add_difference(
     say(f"{output}: {inpaint} that paints like {custom}")
 
 
-@conversions.command()
+@conversions.command(cls=Command)
 def extract_lora(
     tuned: Annotated[str, typer.Argument(metavar="TUNED", help=FROM)],
     *,

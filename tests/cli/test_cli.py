@@ -491,6 +491,11 @@ BAD_USE = {
     "show a text": ("show text.png", "text.png"),
     "unknown command": ("paint photo.png", "No such command 'paint'"),
     "unknown flag": (EDIT + "--tint red", "No such option: --tint"),
+    "an option for another's value": (
+        EDIT + "--negative-prompt --steps 4",
+        "--negative-prompt needs a value, and --steps is another option; --negative-prompt=--steps",
+    ),
+    "one of a batch": ("batch photos --masks -p x -o out", "--masks needs a value, and -p is"),
     "compare unknown": (
         "compare photo.png --mask mask.png --prompt x -o out.png --strategies blend,blnd",
         "Did you mean 'blend'",
