@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from engine import InpaintEngine
-from engine.cli import run
+from engine.cli import app, run
+from engine.cli.command import Command
 from engine.picture.metadata import read_metadata
 from strategies import list_strategies
 
@@ -510,6 +512,15 @@ BAD_USE = {
 def test_bad_use_is_one_line_and_exit_code_2(case, files, capsys, monkeypatch):
     arguments, message = BAD_USE[case]
     _check_failure(arguments.split(), message, 2, files, capsys, monkeypatch)
+
+
+def test_every_command_takes_no_option_for_a_value():
+    groups, found = [get_command(app)], []
+    while groups:
+        for each in groups.pop().commands.values():
+            (groups if hasattr(each, "commands") else found).append(each)
+    assert len(found) > 20
+    assert [each.name for each in found if not isinstance(each, Command)] == []
 
 
 FAILURES = {
