@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from engine import InpaintEngine
@@ -515,12 +516,16 @@ def test_bad_use_is_one_line_and_exit_code_2(case, files, capsys, monkeypatch):
 
 
 def test_every_command_takes_no_option_for_a_value():
-    groups, found = [get_command(app)], []
-    while groups:
-        for each in groups.pop().commands.values():
-            (groups if hasattr(each, "commands") else found).append(each)
+    waiting: list[object] = [get_command(app)]
+    found = []
+    while waiting:
+        command = waiting.pop()
+        if isinstance(command, TyperGroup):
+            waiting += command.commands.values()
+        else:
+            found.append(command)
     assert len(found) > 20
-    assert [each.name for each in found if not isinstance(each, Command)] == []
+    assert [each for each in found if not isinstance(each, Command)] == []
 
 
 FAILURES = {
