@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +113,21 @@ def _padded(own: Conditioning, joined: Sequence[Conditioning]) -> dict[str, torc
         tensors[mask] = torch.zeros(rows, longest, dtype=torch.bool, device=text.device)
         tensors[mask][:, :length] = own.tensors.get(mask, torch.tensor(data=True))
     return tensors
+
+
+Residuals: TypeAlias = Mapping[str, Any]
+"""What controls add to a network, by names that both agree on (the UNet's argument names): tensors,
+or tuples of tensors, with a row for each image."""
+
+
+def take_residuals(residuals: Residuals, rows: slice) -> Residuals:
+    """Some of the rows."""
+
+    def own(value: Any) -> Any:
+        several = isinstance(value, list | tuple)
+        return tuple(level[rows] for level in value) if several else value[rows]
+
+    return {name: own(value) for name, value in residuals.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from engine.denoise.guidance import weighed
 from engine.denoise.question import (
     Answer,
     Question,
-    Residuals,
     Rows,
     add_residuals,
 )
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from engine.denoise.strategy import Strategy
     from engine.models import Network
     from engine.solvers.schedule import Schedule
-    from engine.types import Step
+    from engine.types import Residuals, Step
 
 Observer = Callable[[Snapshot], Any]
 

@@ -5,18 +5,17 @@ This is the only file of the loop that looks into residuals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from engine.types import take_residuals
+
 if TYPE_CHECKING:
     from engine.models import Network
-    from engine.types import Conditioning
-
-Residuals: TypeAlias = Mapping[str, Any]
-"""What controls add, by the UNet's argument names: tensors, or tuples of tensors, with B rows."""
+    from engine.types import Conditioning, Residuals
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,16 +83,6 @@ def join_residuals(residuals_of_jobs: Sequence[Residuals], rows: Sequence[int]) 
         else:
             joined[name] = tuple(torch.cat(levels) for levels in zip(*blocks, strict=True))
     return joined
-
-
-def take_residuals(residuals: Residuals, rows: slice) -> Residuals:
-    """Some rows of a call's residuals."""
-    return {
-        name: value[rows]
-        if isinstance(value, torch.Tensor)
-        else tuple(level[rows] for level in value)
-        for name, value in residuals.items()
-    }
 
 
 def _zeros(example: Any, rows: int) -> Any:

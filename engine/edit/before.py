@@ -290,7 +290,12 @@ class PreparedEdit(Prepared):
             return branches_of(*own), guidance if own[1] is not None else Unguided()
         others = [
             self.shared.conditioning(
-                network, guidance.scale, size, (share.prompt, share.negative_prompt), shown
+                network,
+                guidance.scale,
+                size,
+                (share.prompt, share.negative_prompt),
+                shown,
+                model=share.model,
             )
             for share in self.coupling.shares
         ]

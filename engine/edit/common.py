@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 
 
 def coupled(
-    group: Sequence[Placed], request: EditRequest, backbone: Backbone
+    group: Sequence[Placed], request: EditRequest, models: Sequence[Backbone]
 ) -> tuple[EditRequest, Coupling]:
     """The request of a run that several regions share, and which prompt acts where in it.
 
     A region's strength below the strongest makes its map that much weaker.
+
+    Args:
+        group: the regions.
+        request: the edit's.
+        models: that the group's own prompt and each region's are read by, see
+            :func:`engine.edit.chosen.models_of`.
+
+    Raises:
+        InputError: ``coupling="attention"`` where one call cannot follow all of them.
     """
     rest = next((each.map for each in group if each.region is None), None)
     own = [(each.region, each.map) for each in group if each.region is not None]
@@ -52,15 +61,19 @@ def coupled(
             request.text if region.prompt is None else region.prompt,
             request.negative_text if region.negative_prompt is None else region.negative_prompt,
             region.seed,
+            model,
         )
-        for region, strength_map in own
+        for (region, strength_map), model in zip(own, models[1:], strict=True)
     )
-    able = couples(backbone)
+    same_loras = all(model is models[0] for model in models)
+    able = couples(models[0]) and same_loras
     if request.coupling == "attention" and not able:
-        raise InputError(
-            "coupling='attention': this model's network cannot follow several prompts in one call; "
-            "'latents' mixes its predictions."
+        why = (
+            "this model's network cannot follow several prompts in one call"
+            if same_loras
+            else "one call has one set of LoRAs, and regions that touch have others"
         )
+        raise InputError(f"coupling='attention': {why}; 'latents' mixes predictions.")
     return common, Coupling(shares, rest, attention=able and request.coupling != "latents")
 
 

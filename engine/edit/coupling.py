@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from engine.denoise.guidance import Guider
     from engine.edit.views import View
+    from engine.models import Backbone
     from engine.picture.geometry import Size
     from engine.types import Conditioning
 
@@ -36,8 +37,10 @@ class Share:
     """H W in [0, 1], of the picture."""
     prompt: str
     negative_prompt: str | None
-    seed: int | None = None
+    seed: int | None
     """Of its noise; None is the edit's."""
+    model: Backbone
+    """What reads its prompts: the run's model, with LoRAs of the region's own if it names some."""
 
 
 @dataclass(frozen=True, eq=False)

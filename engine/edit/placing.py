@@ -178,7 +178,7 @@ def _check_group(group: Sequence[Placed]) -> None:
         )
     first = group[0]
     for other in group[1:]:
-        for name in ("strategy", "options", "lora"):
+        for name in ("strategy", "options"):
             one, two = (own_of(each, name) for each in (first, other))
             if not alike(one, two):
                 raise InputError(

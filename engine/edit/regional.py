@@ -13,7 +13,7 @@ import torch
 
 from engine.edit.after import delivered, empty_canvas, latents_of, own_row, painted, places
 from engine.edit.before import PreparedEdit
-from engine.edit.chosen import chosen
+from engine.edit.chosen import models_of
 from engine.edit.common import coupled
 from engine.edit.inputs import load_pictures
 from engine.edit.look import together
@@ -101,14 +101,13 @@ class PreparedRegions(Prepared):
         """Jobs of each part."""
 
     def _part(self, group: Sequence[Placed], request: EditRequest, memory: Memory) -> PreparedEdit:
-        alone, last = group[0], group[-1]
-        told = None if last.region is None else last.region.lora
-        model = chosen(self.backbone, told, str(last))
+        models = models_of(group, self.backbone)
         if len(group) == 1:
+            alone = group[0]
             own = replace(request, strength_map=alone.map, **alone.settings(request))
-            return PreparedEdit(Shared(model, own, memory), own)
-        common, coupling = coupled(group, request, self.backbone)
-        return PreparedEdit(Shared(model, common, memory), common, coupling=coupling)
+            return PreparedEdit(Shared(models[0], own, memory), own)
+        common, coupling = coupled(group, request, models)
+        return PreparedEdit(Shared(models[0], common, memory), common, coupling=coupling)
 
     @property
     def original(self) -> Image.Image:
@@ -180,7 +179,7 @@ class PreparedRegions(Prepared):
             ):
                 row = own_row(chain[-1].latents)
                 frame = view.region.box, view.region.size, row.shape
-                key = id(part.backbone), output, *frame
+                key = id(part.backbone.codec), output, *frame
                 frames.setdefault(key, []).append(Frame(part, place, view, row))
         made: dict[PreparedEdit, dict[int, NDArray[np.uint8]]] = {part: {} for part in runs}
         with self.clock.phase("decode"), torch.no_grad():

@@ -99,6 +99,7 @@ class Shared:
         size: Size,
         texts: tuple[str, str | None] | None = None,
         shown: View | None = None,
+        model: Backbone | None = None,
     ) -> tuple[Conditioning, Conditioning | None]:
         """The text for jobs (1 row each), with and without the prompt.
 
@@ -108,15 +109,18 @@ class Shared:
             size: of the job's canvas.
             texts: prompt and negative prompt in place of the request's.
             shown: the view that is read with the texts, where the model reads pictures.
+            model: that reads them; None is the run's.
         """
         embedded = scale if network.embeds_guidance else None
+        reader = model or self.backbone
         return self.remember(
-            ("text", size, embedded, texts, shown),
-            lambda: self._conditioning(network, embedded, size, texts, shown),
+            ("text", size, embedded, texts, shown, reader),
+            lambda: self._conditioning(reader, network, embedded, size, texts, shown),
         )
 
     def _conditioning(
         self,
+        reader: Backbone,
         network: Network,
         embedded: float | None,
         size: Size,
@@ -125,12 +129,11 @@ class Shared:
     ) -> tuple[Conditioning, Conditioning | None]:
         request = self.request
         reading = reading_of(request)
-        if shown is not None and self.backbone.text.reads_pictures:
+        if shown is not None and reader.text.reads_pictures:
             reading = replace(reading, shown=Shown.of(shown.pixels))
-        cond, uncond = self.backbone.encode_prompt(
+        cond, uncond = reader.encode_prompt(
             *(texts or (request.text, request.negative_text)),
-            guided=embedded is None
-            and self.backbone.family.guidance(request.guidance_scale).active,
+            guided=embedded is None and reader.family.guidance(request.guidance_scale).active,
             size=size,
             reading=replace(reading, embeds=None) if texts else reading,
         )

@@ -15,6 +15,7 @@ from engine.models.previews import Previewer
 from engine.models.state import contents, dtype_of
 from engine.models.text import PLAIN, Prompt, Reading
 from engine.models.unheard import warnings_of
+from engine.models.weighed import Choices
 
 if TYPE_CHECKING:
     import os
@@ -69,8 +70,8 @@ class Backbone:
         self._lent: Hashable = None
         """The main network's state that the others have borrowed from."""
         self.previewer = Previewer(self)
-        self.chosen: dict[Hashable, Any] = {}
-        """The same model with some of its LoRAs, by their weights: see ``edit/chosen.py``."""
+        self.choices = Choices()
+        """The sets of its LoRAs that rows of its calls have asked for: see ``edit/chosen.py``."""
 
     @property
     def main(self) -> Network:

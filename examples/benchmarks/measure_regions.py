@@ -3,6 +3,7 @@
     python examples/benchmarks/measure_regions.py figures --count 200 --json rows.json
     python examples/benchmarks/measure_regions.py figures --count 200 --guidance-end 0.4
     python examples/benchmarks/measure_regions.py figures --count 40 --candidates 4
+    python examples/benchmarks/measure_regions.py figures --count 40 --things 4 --apart --loras
     python examples/benchmarks/measure_regions.py sheet --things 5 -o sheet.png
 
 Each scene gets two to five things in one call. A region's prompt counts as found where the pocket
@@ -107,12 +108,41 @@ def together(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> 
     return engine.edit(
         image=scene.image,
         prompt=scene.base,
-        regions=[Region(m, p) for m, p in zip(scene.masks, scene.prompts, strict=True)],
+        regions=regions_of(scene, asked),
         coupling=asked.coupling,
         guidance_end=asked.guidance_end,
         candidates=asked.candidates,
         **settings(scene, asked),
     )
+
+
+def regions_of(scene: Scene, asked: argparse.Namespace) -> list[Region]:
+    """The scene's regions, each with a LoRA of its own if that is ``asked``."""
+    pairs = zip(scene.masks, scene.prompts, strict=True)
+    names = [f"own{number}" if asked.loras else None for number in range(len(scene.masks))]
+    return [Region(*pair, lora=name) for pair, name in zip(pairs, names, strict=True)]
+
+
+def each_alone(scene: Scene, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """What an edit of each region by itself is told: a plain one, where it has no LoRA."""
+    regions = regions_of(scene, asked)
+    if asked.loras:
+        return [{"regions": [each], "prompt": scene.base} for each in regions]
+    return [{"strength_map": each.map, "prompt": each.prompt} for each in regions]
+
+
+def load_loras(engine: InpaintEngine, count: int) -> None:
+    """LoRAs of all attentions that cost what they cost and change nothing (peft begins so)."""
+    from peft import LoraConfig
+
+    from engine.models.lora import adding_adapters
+
+    layers = LoraConfig(r=8, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    for network in engine.backbone.networks.values():
+        for number in range(count):
+            with adding_adapters():
+                network.module.add_adapter(layers, f"own{number}")
+        network.module.disable_adapters()
 
 
 def settings(scene: Scene, asked: argparse.Namespace) -> dict[str, Any]:
@@ -135,12 +165,8 @@ def measured(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> 
     engine.backbone.forget()
     began = clock()
     own = [
-        np.asarray(
-            engine.edit(
-                image=scene.image, prompt=prompt, strength_map=mask, **settings(scene, asked)
-            ).images[0]
-        )
-        for mask, prompt in zip(scene.masks, scene.prompts, strict=True)
+        np.asarray(engine.edit(image=scene.image, **told, **settings(scene, asked)).images[0])
+        for told in each_alone(scene, asked)
     ]
     own_s = clock() - began
     alone = [
@@ -254,6 +280,7 @@ def main() -> None:
     parser.add_argument("--strategy", default="inpaint9")
     parser.add_argument("--candidates", type=int, help="of the one call; the best is kept")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--loras", action="store_true", help="each region with one of its own")
     parser.add_argument("--seeds", help="of the scenes of a sheet, with commas between")
     parser.add_argument("--coupling", default="auto")
     parser.add_argument("--guidance-end", type=float, default=1.0, help="of the one call")
@@ -262,6 +289,8 @@ def main() -> None:
     asked = parser.parse_args()
     asked.count = asked.count or (3 if asked.what == "sheet" else 20)
     engine = InpaintEngine.from_pretrained(device=asked.device)
+    if asked.loras:
+        load_loras(engine, 5)
     if asked.what == "sheet":
         save_image(sheet(engine, asked), asked.output)
         return

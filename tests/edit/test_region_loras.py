@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from engine import InpaintEngine, Region
 from engine.cli.app import run
+from engine.errors import InputError
 from engine.request.record import EditRecord
 from tests.kit import tiny, tiny_adapters
 
@@ -34,13 +36,13 @@ def photo():
     return np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def half(left: int):
+def columns(left: int, right: int):
     strength_map = np.zeros((SIZE, SIZE), np.float32)
-    strength_map[:, left : left + 24] = 1
+    strength_map[:, left:right] = 1
     return strength_map
 
 
-LEFT, RIGHT = half(0), half(40)
+LEFT, RIGHT, WIDE = columns(0, 24), columns(40, 64), columns(16, 64)
 
 
 def edited(engine, photo, *regions, **changes):
@@ -52,27 +54,123 @@ def edited(engine, photo, *regions, **changes):
 def test_a_region_has_its_own_and_the_others_have_none(engine, file, photo, strategy):
     """Each as in an edit of the model that is so loaded; the text encoders' part counts too."""
     told = {"strategy": strategy}
-    plain = edited(engine, photo, Region(LEFT, "a barn"), **told).images[0]
+    plain = edited(engine, photo, Region(LEFT, "a barn"), **told)
     engine.load_lora(file, 0.7)
     try:
-        loaded = edited(engine, photo, Region(RIGHT, "a tent"), **told).images[0]
+        loaded = edited(engine, photo, Region(RIGHT, "a tent"), **told)
         engine.load_lora(file, 0, name="style")
         before = engine.backbone.fingerprint()
         styled = Region(RIGHT, "a tent", lora="style:0.7")
         result = edited(engine, photo, Region(LEFT, "a barn"), styled, **told)
         assert engine.backbone.fingerprint() == before
-        none = edited(engine, photo, Region(LEFT, "a barn", lora="style:0"), **told).images[0]
-        empty = edited(engine, photo, Region(LEFT, "a barn", lora=[]), **told).images[0]
+        none = edited(engine, photo, Region(LEFT, "a barn", lora="style:0"), **told)
+        empty = edited(engine, photo, Region(LEFT, "a barn", lora=[]), **told)
     finally:
         engine.unload_lora()
-    left, right = LEFT > 0, RIGHT > 0
-    assert np.array_equal(none, plain)
-    assert np.array_equal(empty, plain)
-    assert np.abs(loaded[right] - photo[right] / np.float32(255)).max() > 0.05
-    # Rows that share a call, and rows that do not: the last bits.
-    assert np.abs(result.images[0][left] - plain[left]).max() <= 2.01 / 255
-    assert np.abs(result.images[0][right] - loaded[right]).max() <= 2.01 / 255
+    assert np.array_equal(none.images[0], plain.images[0])
+    assert np.array_equal(empty.images[0], plain.images[0])
+    assert (loaded.latents - plain.latents).abs().max() > 0.05
+    assert torch.equal(result.latents[0], plain.latents[0])
+    # It has the rows of a call for itself, but not the kernels of a plain edit: the last bits.
+    assert torch.allclose(result.latents[1], loaded.latents[0], atol=1e-4)
     assert [each.get("lora") for each in result.settings["region_edits"]] == [None, ["style:0.7"]]
+
+
+@pytest.mark.parametrize("strategy", ["differential", "inpaint9"])
+def test_regions_of_several_choices_share_their_calls(engine, file, photo, strategy, monkeypatch):
+    """In a call each region's rows have its own: as in runs by themselves, up to the last bits."""
+    regions = [Region(LEFT, "a barn", lora="style:0.7"), Region(RIGHT, "a tent", lora="style:-0.4")]
+    told = {"strategy": strategy}
+    network = engine.backbone.networks["inpaint" if strategy == "inpaint9" else "base"]
+    forward, rows = network.module.forward, []
+
+    def counting(sample, *others, **named):
+        rows.append(len(sample))
+        return forward(sample, *others, **named)
+
+    engine.load_lora(file, 0)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(network.module, "forward", counting)
+            together = edited(engine, photo, *regions, **told)
+        alone = [edited(engine, photo, region, **told) for region in regions]
+    finally:
+        engine.unload_lora()
+    assert together.settings["runs"] == [[1], [2]]
+    assert rows == [4] * STEPS
+    for row, each in zip(together.latents, alone, strict=True):
+        assert torch.allclose(row, each.latents[0], atol=1e-4)
+
+
+# --- regions that touch --------------------------------------------------------------------------
+
+
+def test_choices_that_come_to_the_same_are_one_edit(engine, file, photo):
+    """Regions that touch and say the same, with LoRAs that say so in other words: an edit of their
+    union by the model that is so loaded.
+    """
+    union = np.maximum(LEFT, WIDE)
+    engine.load_lora(file, 0.7)
+    try:
+        plain = edited(engine, photo, Region(union, "a barn"))
+        engine.load_lora(file, 0, name="style")
+        engine.load_lora(file, 0, name="other")
+        regions = [
+            Region(LEFT, "a barn", lora="style:0.7"),
+            Region(WIDE, "a barn", lora=["other:0", "style:0.7"]),
+        ]
+        joint = edited(engine, photo, *regions, prompt="a barn")
+    finally:
+        engine.unload_lora()
+    assert joint.settings["runs"] == [[1, 2]]
+    assert torch.allclose(joint.latents, plain.latents, atol=1e-4)
+
+
+@pytest.mark.parametrize("base", [False, True])
+def test_a_choice_acts_where_its_region_is(engine, file, photo, base):
+    """A LoRA in one of two regions that touch changes the picture more there than in the other;
+    what the edit's own map adds to them has what the model has by itself.
+    """
+    second = RIGHT if base else columns(24, 64)
+    settings = {"num_inference_steps": 2, "colour": "none", "coupling": "latents"}
+    settings |= {"strength_map": np.full((SIZE, SIZE), 0.5, np.float32)} if base else {}
+    engine.load_lora(file, 0, name="style")
+    try:
+        none, left, right = (
+            edited(
+                engine,
+                photo,
+                Region(LEFT, "a barn", lora=one),
+                Region(second, "a barn", lora=two),
+                **settings,
+            )
+            for one, two in ((None, None), ("style:2", None), ([], "style:2"))
+        )
+    finally:
+        engine.unload_lora()
+    runs = [[0, 1, 2]] if base else [[1, 2]]
+    assert none.settings["runs"] == left.settings["runs"] == right.settings["runs"] == runs
+    for changed, here, there in ((left, LEFT, RIGHT), (right, RIGHT, LEFT)):
+        change = np.abs(changed.images[0] - none.images[0]).mean(axis=-1)
+        assert change[here > 0].mean() > 2 * change[there > 0].mean()
+
+
+def test_one_call_has_one_set_for_several_prompts(engine, file, photo):
+    engine.load_lora(file, 0, name="style")
+    try:
+        with pytest.raises(InputError, match=r"one set of LoRAs.*'latents'"):
+            edited(
+                engine,
+                photo,
+                Region(LEFT, "a barn", lora="style"),
+                Region(WIDE, "a tent"),
+                coupling="attention",
+            )
+    finally:
+        engine.unload_lora()
+
+
+# --- and the rest --------------------------------------------------------------------------------
 
 
 def test_it_matters_and_what_is_active_otherwise_does_not(engine, file, photo):

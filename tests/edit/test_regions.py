@@ -433,7 +433,6 @@ def test_repeated_from_its_record(files, capsys, choice):
         ([{"map": LEFT, "strength": 2}], {}, "region 1: strength must be"),
         (["map.png"], {}, "region 1 must be"),
         ([Region(LEFT, strategy="blend"), Region(WIDE)], {}, "differ in strategy"),
-        ([Region(LEFT, lora="a"), Region(WIDE)], {}, "differ in lora"),
         ([Region(LEFT, lora="a")], {}, "no LoRA 'a'; loaded: none"),
         ([Region(LEFT)] * 9, {}, "at most 8"),
         ([Region(LEFT)], {"strategy": "auto"}, "strategy='auto'"),

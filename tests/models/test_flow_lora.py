@@ -59,28 +59,46 @@ def test_a_file_at_a_weight_and_out_again(model):
 
 
 def test_a_region_has_its_own(model):
-    """Of two regions of one picture, as if the whole edit had it: in calls of its own."""
+    """Of two regions of one picture, as if the whole edit had it, whether or not another region's
+    rows share the call; where they touch, each has its own at its positions.
+    """
     engine = InpaintEngine.from_pipe(model.pipe)
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     left, right = np.zeros((2, 64, 64), np.float32)
     left[:, :16], right[:, 48:] = 1, 1
+    rest, every = 1 - left, np.ones_like(left)
 
-    def latents(*regions):
+    def latents(*regions, steps=2):
+        """After so many of two steps."""
         settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0, "seed": 3}
-        return engine.edit(
-            image=photo, regions=list(regions), prompt="a", region="full", **settings
-        ).latents
+        seen: list[Any] = []
+        engine.edit(
+            image=photo,
+            regions=list(regions),
+            prompt="a",
+            region="full",
+            callback=seen.append,
+            **settings,
+        )
+        return torch.cat([shot.latents for shot in seen if shot.index == steps - 1])
 
-    plain = latents(Region(left), Region(right))
+    plain, bare = latents(Region(left), Region(right)), latents(Region(every), steps=1)
     name = engine.load_lora(f"{model.file}:0.5")
-    whole = latents(Region(left), Region(right))
+    whole, full = latents(Region(left), Region(right)), latents(Region(every), steps=1)
     engine.load_lora(model.file, 0.0, name=name)
     one = latents(Region(left), Region(right, lora=f"{name}:0.5"))
+    both = latents(Region(left, lora=[]), Region(right, lora=f"{name}:0.5"))
+    touching = latents(Region(left, lora=f"{name}:0.5"), Region(rest), steps=1)
     engine.unload_lora()
     near = 2e-5  # rows of other calls
     assert (one[0] - plain[0]).abs().max() < near
     assert (one[1] - whole[1]).abs().max() < near
+    assert (both[0] - plain[0]).abs().max() < near
+    assert (both[1] - whole[1]).abs().max() < near
     assert (whole[1] - plain[1]).abs().max() > 10 * near
+    here = torch.from_numpy(left[::8, ::8] > 0)
+    assert (touching - full.where(here, bare)).abs().max() < near
+    assert (full - bare).abs().max() > 10 * near
 
 
 def test_one_of_another_family_is_refused(model, tmp_path):

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.models.network import Network
+from engine.types import take_residuals
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -148,7 +149,7 @@ class OneByOne(Network):
                     sample[row].clone(),
                     timesteps[row].clone(),
                     _own(conditioning.take(row)),
-                    {name: _row(value, row) for name, value in residuals.items()},
+                    {n: _copied(each) for n, each in take_residuals(residuals, row).items()},
                 )
                 for row in rows
             ]
@@ -156,12 +157,10 @@ class OneByOne(Network):
 
 
 def _own(conditioning: Conditioning) -> Conditioning:
-    copies = {name: tensor.clone() for name, tensor in conditioning.tensors.items()}
-    return conditioning.adding(copies)
+    return conditioning.adding({n: tensor.clone() for n, tensor in conditioning.tensors.items()})
 
 
-def _row(residual: Any, row: slice) -> Any:
-    """A row of a residual: of a tensor (B ...) or of each of several."""
+def _copied(residual: Any) -> Any:
     if isinstance(residual, tuple):
-        return tuple(level[row].clone() for level in residual)
-    return residual[row].clone()
+        return tuple(level.clone() for level in residual)
+    return residual.clone()
