@@ -7,8 +7,8 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from engine.edit.advice import Advice, advise
 from engine.edit.map_sources import Redrawn, Wanted, find_map
+from engine.edit.regional_advice import advised
 from engine.edit.strategies import build_each
 from engine.edit.unused import warn_of_unused
 from engine.errors import InputError, SoftpaintError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.denoise.strategy import AnyStrategy
+    from engine.edit.advice import Advice
 
 
 class InpaintEngine(LoadedModel):
@@ -90,8 +91,8 @@ class InpaintEngine(LoadedModel):
         return replace(joined, request=request)
 
     def advise(self, **arguments: Any) -> Advice:
-        """What ``strategy="auto"`` would do with an edit, why, and what it costs. Nothing is
-        computed with the model.
+        """What ``strategy="auto"`` would do with an edit, why, and what it costs; of regions with
+        each that names no strategy. Nothing is computed with the model.
 
         Args:
             **arguments: as for :meth:`edit`; of several prompts the first counts.
@@ -100,7 +101,7 @@ class InpaintEngine(LoadedModel):
             InputError: bad input.
         """
         request = EditRequest.read({"prompt": "", **arguments}, self.pipe, self.backbone.defaults)
-        return advise(request.split()[0], self.backbone)
+        return advised(request.split()[0], self.backbone)
 
     def map_from(self, how: str, *, image: Any, **wanted: Any) -> NDArray[np.float32]:
         """A strength map from less than a mask, to be looked at and changed before it is used.

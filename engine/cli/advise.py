@@ -7,7 +7,6 @@ from engine.cli.checks import opened
 from engine.cli.command import PanelCommand
 from engine.cli.files import Files
 from engine.cli.options import Asked, editing, load, needed
-from engine.errors import InputError
 
 
 @app.command(cls=PanelCommand)
@@ -22,10 +21,10 @@ def advise(asked: Asked) -> None:
       softpaint advise photo.png --mask mask.png
       softpaint advise photo.png --mask mask.png --prompt "a red house" --prefer quality
       softpaint advise photo.png --expand 128,0,128,0
+      softpaint advise photo.png --region-edit car.png:: --region-edit hill.png::"a red barn"
     """
     needed(asked.photo, "PHOTO")
-    if not asked.region and "expand" not in asked.settings:
-        raise InputError("give --mask, --strength-map or --expand: what is to be repainted?")
+    asked.need_region()
     asked = opened(asked, Files(), edits=False)
     engine = load(asked.load, quiet=asked.quiet)
     told = engine.advise(image=asked.photo, **asked.region, **asked.settings)

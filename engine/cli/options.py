@@ -205,12 +205,16 @@ class Asked:
         if self.settings.get("regions"):
             self.settings.setdefault("prompt", "")  # of what lies between them
         needed(self.settings.get("prompt"), "--prompt")
+        self.need_region()
+        return photo, needed(self.output, "--output")
+
+    def need_region(self) -> None:
+        """Raise ``InputError`` where nothing says what is repainted."""
         if not self.region and not {"expand", "regions"} & set(self.settings):
             raise InputError(
                 "give --mask, --strength-map, --region-edit or --expand: which part of the picture "
                 "is repainted?"
             )
-        return photo, needed(self.output, "--output")
 
 
 def editing(command: Callable[..., None]) -> Callable[..., None]:

@@ -97,8 +97,13 @@ class Advice:
         ]
 
 
-def advise(request: EditRequest, backbone: Backbone) -> Advice:
-    """What is to be done with an edit of one prompt, whatever strategy it names.
+def advise(request: EditRequest, backbone: Backbone, *, most: int | None = None) -> Advice:
+    """What is to be done with an edit of one prompt and no regions, whatever strategy it names.
+
+    Args:
+        request: the edit.
+        backbone: the model.
+        most: at most so many strategies.
 
     Raises:
         InputError: the picture or the map cannot be used, or latents were given.
@@ -114,7 +119,7 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
     able = [name for name in ORDER[task] if _runs_on(name, backbone)]
     missing = [name for name in ORDER[task] if name not in able]
     count, starts = STARTS[request.prefer]
-    strategies = tuple(able[:count])
+    strategies = tuple(able[: min(count, most or count)])
     starts = max(request.candidates or starts, len(strategies), request.keep or 1)
     reasons += [_known_of(task, name) for name in strategies]
     if missing[:1] == [ORDER[task][0]] and "fill" not in able:
@@ -128,10 +133,14 @@ def advise(request: EditRequest, backbone: Backbone) -> Advice:
         for name in strategies
     ]
     enough = enough_for(request.judge, backbone.judge, request.enough)
-    runs = cost(starts, request.keep or 1)
-    most = starts if enough else runs
-    length = fmean(lengths)
-    return Advice(task, strategies, starts, runs * length, most * length, tuple(reasons))
+    runs, length = cost(starts, request.keep or 1), fmean(lengths)
+    all_runs = starts if enough else runs
+    return Advice(task, strategies, starts, runs * length, all_runs * length, tuple(reasons))
+
+
+def asks_for_nothing(prompt: str) -> bool:
+    """Whether a prompt asks for something to go, and for nothing new."""
+    return bool(_GOING.search(prompt))
 
 
 def guess_task(
@@ -144,7 +153,7 @@ def guess_task(
     """
     if request.expand is not None:
         return "extend", "the canvas grows"
-    if _GOING.search(request.text):
+    if asks_for_nothing(request.text):
         return "remove", "the prompt asks for nothing new"
     if request.strength < 1 or not is_hard(strength_map):
         return "restyle", "strengths below 1 keep something of the picture"

@@ -53,7 +53,7 @@ def coupled(
         strength=strongest,
         controls=_controls(own, request),
         ip_adapter_image=_references(own, request),
-        **{name: settings[name] for name in ("strategy", "options") if name in settings},
+        **{name: settings[name] for name in ("strategy", "options", "task") if name in settings},
     )
     shares = tuple(
         Share(

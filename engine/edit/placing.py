@@ -178,7 +178,7 @@ def _check_group(group: Sequence[Placed]) -> None:
         )
     first = group[0]
     for other in group[1:]:
-        for name in ("strategy", "options"):
+        for name in ("strategy", "options", "task"):
             one, two = (own_of(each, name) for each in (first, other))
             if not alike(one, two):
                 raise InputError(
@@ -227,7 +227,7 @@ def _gathered(
 
 def _plain(group: Sequence[Placed]) -> bool:
     """Nothing but maps and prompts tells the regions of a group from the edit."""
-    others = ("strategy", "strength", "seed", "controls", "reference", "lora")
+    others = ("strategy", "task", "strength", "seed", "controls", "reference", "lora")
     return all(
         each.region is None or all(getattr(each.region, name) is None for name in others)
         for each in group

@@ -47,6 +47,10 @@ _REGIONS = Json(
                 "seed": {"type": "integer"},
                 "controls": {"type": "array", "items": {"type": "string"}},
                 "reference": _REFERENCE,
+                "lora": {
+                    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+                },
+                "task": {"type": "string"},
             },
         },
     }

@@ -15,7 +15,7 @@ MOST: Final = 32
 """Regions of one edit."""
 
 SETTINGS: Final = (
-    *("prompt", "negative_prompt", "strategy", "options", "strength", "seed"),
+    *("prompt", "negative_prompt", "strategy", "options", "task", "strength", "seed"),
     "lora",
 )
 """What a region may set in the edit's place, beside its map, controls and reference."""
@@ -39,6 +39,7 @@ class Region:
         lora: the LoRAs that it is made with, of those that are loaded, in place of the edit's:
             ``"NAME[:WEIGHT]"`` (a file's name without its ending) or a list of such; an empty list
             is none. What is for a region alone is loaded with weight 0.
+        task: what its edit is for, as the edit's ``task`` says it.
 
     Raises:
         InputError: a value that is not accepted; the message says what is.
@@ -63,6 +64,7 @@ class Region:
     controls: Any = None
     reference: Any = None
     lora: Any = None
+    task: str | None = None
 
     def __post_init__(self) -> None:
         if self.lora is not None:
@@ -75,7 +77,7 @@ class Region:
             if value is not None and not isinstance(value, str):
                 raise InputError(f"a region's {name} must be a string, not {value!r}.")
             check_text(name, value)
-        for name in ("strength", "seed"):
+        for name in ("strength", "seed", "task"):
             if getattr(self, name) is not None:
                 known[name].check(getattr(self, name))
                 object.__setattr__(self, name, known[name].plain(getattr(self, name)))
@@ -84,7 +86,10 @@ class Region:
         if not isinstance(self.options, Mapping):
             raise InputError("a region's options must be a mapping.")
         if isinstance(self.strategy, str) and (self.strategy == "auto" or "," in self.strategy):
-            raise InputError("a region has one strategy: candidates are of whole edits.")
+            raise InputError(
+                "a region has one strategy; several, and auto, are of whole edits, for all regions "
+                "that name none."
+            )
 
     def given(self) -> dict[str, Any]:
         """Its own settings, by the edit's names: those of :data:`SETTINGS` that it has."""

@@ -345,7 +345,6 @@ class EditRequest(Fields):
         if self.regions is None:
             return
         excluded = {
-            "strategy='auto' (name one, or several)": self.advised,
             "expand= (expand first, then edit regions of the result)": self.expand is not None,
             "generator= (seed= says where they begin)": self.generator is not None,
             "latents=": self.latents is not None,

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from engine.edit.advice import advise
 from engine.edit.halving import SHARES, going_on
+from engine.edit.regional_advice import advised
 from engine.edit.seeds import draw_seed
 from engine.edit.strategies import build_each, named_in
 from engine.errors import CancelledError, InputError
@@ -318,7 +318,7 @@ def begun(runtime: Runtime, request: EditRequest, *, queued: bool = True) -> Con
         ModelError: the judge's network is missing.
     """
     if request.advised:
-        request = advise(request, runtime.backbone).applied(request)
+        request = advised(request, runtime.backbone).applied(request)
     if request.chooses:
         return Contest(runtime, request, queued=queued)
     (ticket,) = runtime.prepare([request])

@@ -347,8 +347,11 @@ def _controls(value: Any) -> list[Any]:
     return taken
 
 
-_REGION = ("prompt", "negative_prompt", "strategy", "options", "strength", "seed", "controls")
-"""What a region may say beside its map and its reference."""
+_REGION = (
+    *("prompt", "negative_prompt", "strategy", "options", "task", "strength", "seed"),
+    "controls",
+)
+"""What a region may say beside its map, its reference and its LoRAs."""
 
 
 def _regions(value: Any, limits: Limits, adapters: Sequence[str]) -> list[Any]:
@@ -358,8 +361,8 @@ def _regions(value: Any, limits: Limits, adapters: Sequence[str]) -> list[Any]:
     for number, each in enumerate(several, start=1):
         if not isinstance(each, Mapping) or "map" not in each:
             raise InputError(f"region {number} must be an object with a map.")
-        if unknown := set(each) - {"map", "reference", *_REGION}:
-            known = ", ".join(("map", *_REGION, "reference"))
+        if unknown := set(each) - {"map", "reference", "lora", *_REGION}:
+            known = ", ".join(("map", *_REGION, "reference", "lora"))
             raise InputError(f"region {number}: {min(unknown)!r} is none of {known}.")
         try:
             own = _region(each, limits, adapters)
@@ -379,6 +382,8 @@ def _region(told: Mapping[str, Any], limits: Limits, adapters: Sequence[str]) ->
     }
     if told.get("reference") is not None:
         own["reference"] = reference(told["reference"], adapters, partial(_sent, limits=limits))
+    if told.get("lora") is not None:  # by name, of those that are loaded: no file is opened
+        own["lora"] = told["lora"]
     return own
 
 

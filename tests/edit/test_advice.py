@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from engine import InpaintEngine, InputError, UnknownNameError
+from engine import InpaintEngine, InputError, Region, UnknownNameError
 from engine.cli import run
 from engine.edit.advice import MEASURED, ORDER, guess_task
 from engine.edit.halving import cost
@@ -134,6 +136,78 @@ class TestWhatIsDone:
             edited(engine, **changes)
 
 
+SCENE: dict[str, Any] = {
+    "image": np.tile(THING, (1, 3, 1)),
+    "num_inference_steps": 3,
+    "seed": 3,
+    "progress": False,
+}
+
+
+class TestRegions:
+    """Each run by itself: a thing that goes, something new, and what has a strategy."""
+
+    @staticmethod
+    def column(number):
+        strength_map = np.zeros((64, 192), np.float32)
+        strength_map[16:48, 64 * number + 16 : 64 * number + 48] = 1
+        return strength_map
+
+    def regions(self):
+        return [
+            Region(self.column(0), "a red house"),
+            Region(self.column(1), ""),
+            Region(self.column(2), "a boat", strategy="blend"),
+        ]
+
+    def test_each_gets_what_is_best_for_it(self, engine):
+        told = engine.advise(image=SCENE["image"], regions=self.regions(), prefer="balance")
+        (one, first), (two, second) = told.each
+        assert (one, first.task, first.strategies) == ((1,), "replace", ("inpaint9",))
+        assert (two, second.task, second.strategies) == ((2,), "remove", ("remove",))
+        assert (told.named, told.candidates) == (((3,),), 4)
+        assert told.runs == pytest.approx(first.runs + second.runs)
+        lines = told.lines()
+        assert lines[0] == "region 1: replace"
+        assert "region 2: remove" in lines
+        assert lines[-1] == "region 3: as named"
+
+    def test_the_edit_is_as_with_these_names(self, engine):
+        auto, named = (
+            engine.edit(**SCENE, regions=regions, output_type="np", **changes)
+            for regions, changes in (
+                (self.regions(), {"strategy": "auto", "prefer": "speed"}),
+                (
+                    [
+                        Region(self.column(0), "a red house", strategy="inpaint9", task="replace"),
+                        Region(self.column(1), "", strategy="remove", task="remove"),
+                        Region(self.column(2), "a boat", strategy="blend"),
+                    ],
+                    {},
+                ),
+            )
+        )
+        assert auto.settings["runs"] == [[1], [2], [3]]
+        assert np.array_equal(auto.images[0], named.images[0])
+
+    def test_candidates_and_the_edits_own_map(self, engine):
+        """What touches the edit's own map is made as that is."""
+        own = np.zeros((64, 192), np.float32)
+        own[:, :100] = 0.5
+        result = engine.edit(
+            **SCENE,
+            regions=self.regions()[:2],
+            strength_map=own,
+            prompt="a field",
+            strategy="auto",
+            judge="none",
+        )
+        assert len(result.candidates) == 4
+        assert {each.strategy for each in result.candidates} == {"differential"}
+        assert result.parts[0].settings["task"] == "restyle"
+        assert result.parts[0].settings["runs"] == [[0, 1, 2]]
+
+
 class TestPrefill:
     @pytest.mark.parametrize("task", ["add", "replace", "recolour", "restyle"])
     def test_what_changes_something_starts_from_it(self, task):
@@ -191,6 +265,12 @@ class TestCommand:
         assert run(["advise"]) == 2
         assert run(["advise", str(files.photo)]) == 2
         assert "--mask" in capsys.readouterr().err
+
+    def test_it_says_it_of_regions(self, files, capsys):
+        asked = ["advise", str(files.photo), "--region-edit", f"{files.mask}::a boat::task=add"]
+        with tiny.loaded():
+            assert run(asked) == 0
+        assert capsys.readouterr().out.startswith("region 1: add\nstrategy  inpaint9, 4 starts")
 
     def test_an_edit_says_it_too_and_ranks_its_candidates(self, files, capsys):
         output = files.folder / "out.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -435,7 +436,10 @@ def test_repeated_from_its_record(files, capsys, choice):
         ([Region(LEFT, strategy="blend"), Region(WIDE)], {}, "differ in strategy"),
         ([Region(LEFT, lora="a")], {}, "no LoRA 'a'; loaded: none"),
         ([Region(LEFT)] * 9, {}, "at most 8"),
-        ([Region(LEFT)], {"strategy": "auto"}, "strategy='auto'"),
+        ([Region(LEFT, strategy="blend")], {"strategy": "auto"}, "nothing to be advised"),
+        ([Region(LEFT, task="add"), Region(WIDE)], {}, "differ in task"),
+        ([{"map": LEFT, "task": "paint"}], {}, "region 1: unknown task 'paint'"),
+        ([{"map": LEFT, "strategy": "auto"}], {}, "for all regions"),
         ([Region(LEFT)], {"expand": (8, 0, 0, 0)}, "expand"),
         ([Region(LEFT)], {"generator": torch.Generator()}, "generator"),
     ],
@@ -475,9 +479,14 @@ def test_schema_and_service_take_regions(files):
     import base64
 
     told = {"map": base64.b64encode(files.mask.read_bytes()).decode(), "prompt": "a boat"}
-    (taken,) = wire.settings({"regions": [told]}, Limits())["regions"]
+    asked = {**told, "task": "add", "lora": "style:0.5"}
+    (taken,) = wire.settings({"regions": [asked]}, Limits())["regions"]
     assert (taken["prompt"], taken["map"].data) == ("a boat", files.mask.read_bytes())
-    for bad in ({"map": "/etc/passwd"}, {**told, "lora": 3}, {**told, "controls": ["x.pt"]}):
+    assert (taken["task"], taken["lora"]) == ("add", "style:0.5")
+    assert set(taken) <= set(schema["anyOf"][0]["items"]["properties"])
+    changes: list[dict[str, Any]] = [{"map": "/etc/passwd"}, {"lora": 3}]
+    changes += [{"controls": ["x.pt"]}, {"task": "paint"}]
+    for bad in ({**told, **change} for change in changes):
         with pytest.raises(InputError):
             wire.settings({"regions": [bad]}, Limits())
 
