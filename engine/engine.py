@@ -16,7 +16,7 @@ from engine.loaded import LoadedModel
 from engine.request.request import EditRequest
 from engine.request.result import Comparison, EditResult, Outcomes
 from engine.request.signature import takes
-from engine.runtime.contest import begun
+from engine.runtime.begin import begun
 from engine.runtime.core import Runtime
 from engine.runtime.progress import Running, run
 from engine.runtime.session import SESSION_BYTES, Session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from engine.denoise.resume import alike
-from engine.edit.inputs import load_base
+from engine.edit.inputs import load_base, load_pictures
 from engine.errors import InputError
 from engine.picture.crop import Cutter
 from engine.picture.map_files import check_strength, load_strength_map
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
     from engine.models import Backbone
+    from engine.picture.read import Picture
     from engine.request.regions import Region
     from engine.request.request import EditRequest
 
@@ -73,6 +74,45 @@ class Placed:
         if self.region.reference is not None:
             own["ip_adapter_image"] = self.region.reference
         return own
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """An edit of regions before anything is made: its picture, and what shares a run."""
+
+    pictures: Sequence[Picture]
+    groups: Sequence[Sequence[Placed]]
+    """The runs, in an order that is the same whatever order regions are given in."""
+
+    @classmethod
+    def of(cls, request: EditRequest, backbone: Backbone) -> Layout:
+        """Read the picture and the maps.
+
+        Raises:
+            InputError: one cannot be used, or regions touch that cannot share a run.
+        """
+        pictures = load_pictures(request.image)
+        placed = placed_of(request, pictures)
+        layout = cls(pictures, [placed])
+        return replace(layout, groups=grouped(placed, layout.unplaced(request), backbone))
+
+    def unplaced(self, request: EditRequest) -> EditRequest:
+        """``request`` without its regions and maps: what a run's own settings are put into."""
+        return replace(
+            request,
+            image=self.pictures,
+            regions=None,
+            mask=None,
+            strength_map=np.ones_like(self.groups[0][0].map),
+            invert=False,
+            grow_mask=0.0,
+            take="map",
+        )
+
+
+def numbers_of(group: Sequence[Placed]) -> tuple[int, ...]:
+    """The numbers of a run's regions: from 1, and 0 for the edit's own map."""
+    return tuple(each.number for each in group)
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -13,13 +13,17 @@ from engine.edit.relay import PreparedRelay, is_relay
 from engine.errors import InputError, setting
 
 if TYPE_CHECKING:
+    from engine.edit.placing import Layout
     from engine.edit.prepared import Prepared
     from engine.models import Backbone
     from engine.request.request import EditRequest
 
 
 def prepare(
-    backbone: Backbone, requests: Sequence[EditRequest], memory: Memory | None = None
+    backbone: Backbone,
+    requests: Sequence[EditRequest],
+    memory: Memory | None = None,
+    layout: Layout | None = None,
 ) -> Sequence[Prepared]:
     """Read and check requests that differ in strategy, options, controls and seed only.
 
@@ -27,6 +31,8 @@ def prepare(
         backbone: the model.
         requests: at least one. What they have in common is read and encoded once.
         memory: what they take over from earlier edits; None is nothing.
+        layout: of edits of regions, where it is known: only these runs are made, as a part of the
+            edit.
 
     Raises:
         InputError: bad input in one of them; no network was called.
@@ -38,7 +44,7 @@ def prepare(
         )
     if any(request.regions is not None for request in requests):
         own = memory or Memory()
-        return [_of_regions(backbone, request, own) for request in requests]
+        return [_of_regions(backbone, request, own, layout) for request in requests]
     if any(map(is_relay, requests)):
         if len(requests) > 1:
             raise InputError("stages of several models are no candidates of a comparison.")
@@ -50,7 +56,11 @@ def prepare(
     return [PreparedLikeDiffusers(backbone, requests[0])]
 
 
-def _of_regions(backbone: Backbone, request: EditRequest, memory: Memory) -> Prepared:
+def _of_regions(
+    backbone: Backbone, request: EditRequest, memory: Memory, layout: Layout | None
+) -> Prepared:
     if request.regions is None:
         return prepare_edits(backbone, [request], memory)[0]
-    return PreparedRegions(backbone, request, memory)
+    prepared = PreparedRegions(backbone, request, memory, layout)
+    prepared.is_part = layout is not None
+    return prepared

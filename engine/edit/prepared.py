@@ -71,6 +71,8 @@ class Prepared(ABC):
     """What its holes are filled with before the first step."""
     judged: bool = False
     """Its jobs keep their clean predictions, for :meth:`sight`."""
+    is_part: bool = False
+    """Somebody else makes pictures of its jobs, with those of others."""
 
     @property
     @abstractmethod

@@ -15,9 +15,8 @@ from engine.edit.after import delivered, empty_canvas, latents_of, own_row, pain
 from engine.edit.before import PreparedEdit
 from engine.edit.chosen import models_of
 from engine.edit.common import coupled
-from engine.edit.inputs import load_pictures
 from engine.edit.look import together
-from engine.edit.placing import Placed, grouped, placed_of
+from engine.edit.placing import Layout, Placed, numbers_of
 from engine.edit.prepared import Prepared
 from engine.edit.seeds import draw_seed
 from engine.edit.shared import Shared
@@ -69,30 +68,31 @@ def nearest(rows: Sequence[torch.Tensor], maps: Sequence[NDArray[np.float32]]) -
 class PreparedRegions(Prepared):
     """An edit of regions: a :class:`PreparedEdit` for each run.
 
+    Args:
+        backbone: the model.
+        request: the edit.
+        memory: what its runs take over from earlier edits.
+        layout: its picture and its runs, or those of its runs that are made.
+
     Raises:
         InputError: a map that is empty or of another size, regions that touch and cannot share a
             run, or what any edit refuses.
     """
 
-    def __init__(self, backbone: Backbone, request: EditRequest, memory: Memory) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        request: EditRequest,
+        memory: Memory,
+        layout: Layout | None = None,
+    ) -> None:
         super().__init__(backbone, request)
-        pictures = load_pictures(request.image)
-        placed = placed_of(request, pictures)
+        layout = layout or Layout.of(request, backbone)
         seed = draw_seed() if request.seed is None else request.seed
-        plain = replace(
-            request,
-            image=pictures,
-            regions=None,
-            mask=None,
-            strength_map=np.ones_like(placed[0].map),
-            invert=False,
-            grow_mask=0.0,
-            take="map",
-            seed=seed,
-        )
-        count = len(pictures) * request.num_images
+        plain = replace(layout.unplaced(request), seed=seed)
+        count = len(layout.pictures) * request.num_images
         self.seeds = [(seed + i) % SEEDS for i in range(count)]
-        self.groups = grouped(placed, plain, backbone)
+        self.groups = layout.groups
         self.parts = [self._part(group, plain, memory) for group in self.groups]
         for part in self.parts:
             part.clock = self.clock
@@ -136,6 +136,20 @@ class PreparedRegions(Prepared):
         started = [part.start() for part in self.parts]
         self._counts = [len(jobs) for jobs in started]
         return [job for jobs in started for job in jobs]
+
+    def jobs_of(self, jobs: Sequence[Job]) -> dict[tuple[int, ...], Sequence[Job]]:
+        """The jobs of :meth:`start` by the numbers of the regions whose run they are."""
+        queue = iter(jobs)
+        return {
+            numbers_of(group): [next(queue) for _ in range(count)]
+            for group, count in zip(self.groups, self._counts, strict=True)
+        }
+
+    def take(self, jobs: Mapping[tuple[int, ...], Sequence[Job]]) -> list[Job]:
+        """In place of :meth:`start`: finished jobs of the same runs, from elsewhere."""
+        own = [jobs[numbers_of(group)] for group in self.groups]
+        self._counts = [len(several) for several in own]
+        return [job for several in own for job in several]
 
     def finishing(
         self, chains: Sequence[Sequence[Job]]
@@ -200,5 +214,5 @@ class PreparedRegions(Prepared):
             **super()._settings(job, model),
             "prefilled": prefills.pop() if len(prefills) == 1 else None,
             "region_edits": [each.describe() for each in regions],
-            "runs": [[each.number for each in group] for group in self.groups],
+            "runs": [list(numbers_of(group)) for group in self.groups],
         }

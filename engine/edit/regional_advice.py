@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.edit.advice import Advice, advise, asks_for_nothing
-from engine.edit.inputs import load_pictures
-from engine.edit.placing import grouped, placed_of
+from engine.edit.placing import Layout, numbers_of
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,22 +90,12 @@ def advise_regions(request: EditRequest, backbone: Backbone) -> RegionalAdvice:
         InputError: the picture or a map cannot be used, regions touch that cannot share a run, or
             each names a strategy.
     """
-    pictures = load_pictures(request.image)
-    placed = placed_of(request, pictures)
-    plain = replace(
-        request,
-        image=pictures,
-        regions=None,
-        mask=None,
-        strength_map=np.ones_like(placed[0].map),
-        invert=False,
-        grow_mask=0.0,
-        take="map",
-    )
+    layout = Layout.of(request, backbone)
+    plain = layout.unplaced(request)
     each, named = [], []
-    for group in grouped(placed, plain, backbone):
-        numbers = tuple(each.number for each in group)
-        if any(each.region is not None and each.region.strategy is not None for each in group):
+    for group in layout.groups:
+        numbers = numbers_of(group)
+        if any(one.region is not None and one.region.strategy is not None for one in group):
             named.append(numbers)
         else:
             each.append((numbers, advise(_as_one(group, plain), backbone, most=1)))

@@ -47,6 +47,8 @@ class Candidate:
     model_calls: int
     error: Exception | None = None
     """What ended it, if it failed."""
+    regions: tuple[int, ...] = ()
+    """The regions that it is of, by their numbers (0 is the edit's own map); none: of the whole."""
 
     @property
     def score(self) -> float:
@@ -106,12 +108,15 @@ class EditResult:
         from engine.picture.sheet import text_table
 
         terms = list(dict.fromkeys(k for c in self.candidates for j in c.judged for k in j.scores))
-        lines = [["candidate", "seed", "strategy", "judged at", *terms]]
-        for each in sorted(self.candidates, key=lambda c: (c.left_at or 1.0, c.score))[::-1]:
+        of = ["regions"] if any(each.regions for each in self.candidates) else []
+        lines = [["candidate", *of, "seed", "strategy", "judged at", *terms]]
+        best_first = sorted(self.candidates, key=lambda c: (c.left_at or 1.0, c.score))[::-1]
+        for each in sorted(best_first, key=lambda c: c.regions):
             share = f"{each.judged[-1].share:.0%}" if each.judged else "failed"
             scores = each.judged[-1].scores if each.judged else {}
             told = [f"{scores[name]:.3f}" if name in scores else "" for name in terms]
-            lines.append([str(each.number), str(each.seed), each.strategy, share, *told])
+            own = [", ".join(map(str, each.regions))] if of else []
+            lines.append([str(each.number), *own, str(each.seed), each.strategy, share, *told])
         return text_table(lines)
 
     def __repr__(self) -> str:

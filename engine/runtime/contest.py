@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from engine.edit.halving import SHARES, going_on
-from engine.edit.regional_advice import advised
+from engine.edit.placing import numbers_of
 from engine.edit.seeds import draw_seed
 from engine.edit.strategies import build_each, named_in
 from engine.errors import CancelledError, InputError
@@ -27,6 +27,7 @@ from engine.runtime.core import State
 
 if TYPE_CHECKING:
     from engine.denoise.job import Job
+    from engine.edit.placing import Layout
     from engine.edit.prepared import Prepared
     from engine.picture.judging import Judge, Scores
     from engine.request.request import EditRequest
@@ -110,6 +111,8 @@ class Contest:
         cut: how many go on, of how many that run and are to be kept.
         queued: queue their tickets now; else that is left to the caller, see
             :meth:`~engine.runtime.core.Runtime.prepare`.
+        layout: the runs of an edit of regions that it is about; the caller makes the picture.
+        first: the first candidate's number.
 
     Raises:
         InputError: bad input; nothing was queued.
@@ -124,6 +127,8 @@ class Contest:
         shares: Sequence[float] = SHARES,
         cut: Callable[[int, int], int] = going_on,
         queued: bool = True,
+        layout: Layout | None = None,
+        first: int = 0,
     ) -> None:
         self.runtime, self.request = runtime, request
         self.cut = cut
@@ -138,9 +143,12 @@ class Contest:
             replace(each, callback=self._callback(number))
             for number, each in enumerate(contenders(request))
         ]
-        tickets = runtime.prepare(several)
+        tickets = runtime.prepare(several, layout=layout)
+        groups = () if layout is None else layout.groups
+        self.regions = tuple(number for group in groups for number in numbers_of(group))
+        """Those that it is about, by their numbers; none: the whole edit."""
         self.entries = []
-        for number, (each, ticket) in enumerate(zip(several, tickets, strict=True)):
+        for number, (each, ticket) in enumerate(zip(several, tickets, strict=True), start=first):
             assert ticket.prepared is not None  # noqa: S101 - it has not left
             ticket.prepared.judged = True
             self.entries.append(Entry(number, each, ticket, ticket.prepared))
@@ -151,6 +159,12 @@ class Contest:
     @property
     def tickets(self) -> list[Ticket]:
         return [entry.ticket for entry in self.entries]
+
+    @property
+    def best(self) -> list[Entry]:
+        """Of those that are finished the ``keep`` best, the best first."""
+        finished = [entry for entry in self.entries if entry.finished]
+        return sorted(finished, key=lambda entry: -entry.score)[: self.request.keep or 1]
 
     @property
     def left(self) -> bool:
@@ -198,21 +212,12 @@ class Contest:
             raise error
         if not self.left:
             raise RuntimeError("this edit's candidates are running: step its runtime")
-        finished = [entry for entry in self.entries if entry.finished]
-        best = sorted(finished, key=lambda entry: -entry.score)[: self.request.keep or 1]
-        parts = tuple(self._part(entry) for entry in best)
-        joined = EditResult.joined(parts)
-        timings = {**joined.timings, "judge": self.seconds}
-        several = [entry.prepared for entry in self.entries]
-        timings["total"] = max(each.clock.read()["total"] for each in several)
-        return replace(
-            joined,
-            parts=parts,
-            candidates=tuple(entry.told() for entry in self.entries),
-            timings=timings,
-            model_calls=sum(entry.calls for entry in self.entries),
-            request=self.request,
-        )
+        parts = tuple(self._part(entry) for entry in self.best)
+        return chosen_of(parts, [self], self.request)
+
+    def told(self) -> list[Candidate]:
+        """Everybody, for the result."""
+        return [replace(entry.told(), regions=self.regions) for entry in self.entries]
 
     # --------------------------------------------------------------------------------------------
 
@@ -269,8 +274,7 @@ class Contest:
         if not waiting or any(entry.running for entry in self.entries):
             return
         keep = self.request.keep or 1
-        best = sorted((e for e in self.entries if e.finished), key=lambda e: -e.score)[:keep]
-        missing = keep - sum(self._is_good_enough(entry) for entry in best)
+        missing = keep - sum(self._is_good_enough(entry) for entry in self.best)
         order = sorted(waiting, key=lambda entry: -entry.score)
         for entry in order[:missing]:
             entry.left_at = None
@@ -306,25 +310,24 @@ class Contest:
         )
 
 
-def begun(runtime: Runtime, request: EditRequest, *, queued: bool = True) -> Contest | Ticket:
-    """What runs in a runtime for an edit of one prompt: by what is advised, where its strategy is
-    ``auto``, and several of which the best is kept, where it says so.
-
-    Args:
-        queued: as for :class:`Contest`.
-
-    Raises:
-        InputError: bad input; nothing was queued.
-        ModelError: the judge's network is missing.
-    """
-    if request.advised:
-        request = advised(request, runtime.backbone).applied(request)
-    if request.chooses:
-        return Contest(runtime, request, queued=queued)
-    (ticket,) = runtime.prepare([request])
-    if queued:
-        runtime.queue([ticket])
-    return ticket
+def chosen_of(
+    parts: Sequence[EditResult], contests: Sequence[Contest], request: EditRequest
+) -> EditResult:
+    """The result of an edit whose best pictures are ``parts``, with all that were tried."""
+    joined = EditResult.joined(parts)
+    entries = [entry for contest in contests for entry in contest.entries]
+    clocks = [entry.prepared.clock.read() for entry in entries]
+    timings = {**joined.timings, "judge": sum(contest.seconds for contest in contests)}
+    for phase in ("denoise", "total"):
+        timings[phase] = max(clock.get(phase, 0.0) for clock in clocks)
+    return replace(
+        joined,
+        parts=tuple(parts),
+        candidates=tuple(each for contest in contests for each in contest.told()),
+        timings=timings,
+        model_calls=sum(entry.calls for entry in entries),
+        request=request,
+    )
 
 
 def _clean(job: Job) -> Any:

@@ -33,6 +33,7 @@ from engine.request.request import EditRequest
 if TYPE_CHECKING:
     from engine.denoise.job import Job
     from engine.edit.memory import Memory
+    from engine.edit.placing import Layout
     from engine.edit.prepared import Prepared
     from engine.models import Backbone
     from engine.request.result import EditResult
@@ -215,10 +216,19 @@ class Runtime:
         return tickets
 
     def prepare(
-        self, requests: Sequence[EditRequest], memory: Memory | None = None
+        self,
+        requests: Sequence[EditRequest],
+        memory: Memory | None = None,
+        layout: Layout | None = None,
     ) -> list[Ticket]:
         """Tickets as :meth:`add_variants` makes them, which :meth:`queue` takes in later: for who
         has a queue of his own.
+
+        Args:
+            requests: the edits.
+            memory: what they take over from earlier edits; None is nothing.
+            layout: the runs that are made of edits of regions; then they leave without a result,
+                for who makes one of the jobs of several tickets. None is all.
 
         Raises:
             InputError: bad input in one of them.
@@ -231,7 +241,7 @@ class Runtime:
                     "engine.read(arguments) makes one."
                 )
         try:
-            several = prepare(self.backbone, requests, memory)
+            several = prepare(self.backbone, requests, memory, layout)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise _told(error) from error
@@ -340,6 +350,10 @@ class Runtime:
 
     def _finish(self, ticket: Ticket) -> None:
         assert ticket.prepared is not None  # noqa: S101 - it has not left
+        if ticket.prepared.is_part:
+            ticket.state = State.FINISHED
+            ticket.release()
+            return
         try:
             make = ticket.prepared.result(ticket.jobs, self.model, self.load)
             if self.touches:

@@ -279,6 +279,7 @@ class Job:
             "number": candidate.number,
             "seed": candidate.seed,
             "strategy": candidate.strategy,
+            "regions": list(candidate.regions),
             "left_at": candidate.left_at,
             "judged_at": last.share if last else None,
             "scores": dict(last.scores) if last else {},

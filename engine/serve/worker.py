@@ -19,7 +19,7 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import CancelledError
-from engine.runtime.contest import begun
+from engine.runtime.begin import begun
 from engine.serve.errors import BusyError, LeavingError
 from engine.serve.jobs import Job, JobState, Preview, failure
 from engine.serve.rate import Rate

@@ -4,6 +4,7 @@
     python examples/benchmarks/measure_regions.py figures --count 200 --guidance-end 0.4
     python examples/benchmarks/measure_regions.py figures --count 40 --candidates 4
     python examples/benchmarks/measure_regions.py figures --count 40 --things 4 --apart --loras
+    python examples/benchmarks/measure_regions.py mixed --count 60 --strategy auto,inpaint9
     python examples/benchmarks/measure_regions.py sheet --things 5 -o sheet.png
 
 Each scene gets two to five things in one call. A region's prompt counts as found where the pocket
@@ -11,6 +12,9 @@ classifier sees its thing in its colour in a picture that has this region's pixe
 edit; it leaks where that is seen in a picture that has another region's alone. The same regions
 are edited in runs of their own, one after another, to compare with. Time is the processor's, or
 the clock's where a GPU does the work.
+
+A mixed edit has three regions: a thing goes (an empty prompt), another takes a new colour, a third
+comes. It is made with each strategy, and compared with what the renderer draws.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from engine import InpaintEngine, Region
+from engine.picture.measures import colour_inside
 from engine.picture.sheet import labelled_grid, overlay_map
 from engine.picture.write import save_image
 from engine.pocket import world
@@ -189,6 +194,92 @@ def measured(engine: InpaintEngine, scene: Scene, asked: argparse.Namespace) -> 
     }
 
 
+# --- three tasks at once -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mixed(Scene):
+    """Something goes, something takes another colour, something comes: a region each."""
+
+    truth: Any
+    """H W 3, as the renderer draws it."""
+
+
+def mixed(count: int) -> Iterator[Mixed]:
+    """Held-out scenes of at least two things, with room for a third."""
+    seed = FIRST_SEED
+    while count:
+        scene = mixed_scene(seed)
+        seed += 1
+        if scene is not None:
+            count -= 1
+            yield scene
+
+
+def mixed_scene(seed: int) -> Mixed | None:
+    """None where there is nothing that could go or stay, or its regions would touch."""
+    spec, rng = world.sample_scene(seed), np.random.default_rng([seed, 6])
+    new = world.fitting_object(spec, rng)
+    if len(spec.objects) < 2 or new is None:
+        return None
+    colours = [c for c in world.KIND_COLOURS[spec.objects[1].kind] if c != spec.objects[1].colour]
+    painted = replace(spec.objects[1], colour=str(rng.choice(colours)))
+    bare = replace(spec, objects=())
+    boxes = [box_of(bare, thing) for thing in (*spec.objects[:2], new)]
+    if any((world.grow(one, GAP) & two).any() for one in boxes for two in boxes if one is not two):
+        return None
+    after = spec.replaced(1, painted).without(0).with_object(new)
+    return Mixed(
+        seed,
+        world.render(spec, SIZE).image,
+        spec.caption,
+        [each.astype(np.float32) for each in boxes],
+        [(thing.kind, thing.colour) for thing in (painted, new)],
+        ["", *(replace(spec, objects=(thing,)).caption for thing in (painted, new))],
+        world.render(after, SIZE).image,
+    )
+
+
+def measured_mixed(
+    engine: InpaintEngine, scene: Mixed, strategy: str, asked: argparse.Namespace
+) -> dict[str, Any]:
+    """One scene by one strategy: colour errors of the three regions, and whether the new colour and
+    the new thing are found.
+    """
+    told = {**settings(scene, asked), "strategy": strategy, "prompt": scene.base}
+    result = engine.edit(image=scene.image, regions=regions_of(scene, asked), **told)
+    made = np.asarray(result.images[0])
+    regions = [mask > 0 for mask in scene.masks]
+    seen = predict([np.where(each[..., None], made, scene.image) for each in regions[1:]])
+    pairs = zip(scene.things, seen, strict=True)
+    return {
+        "scene": scene.seed,
+        "strategy": strategy,
+        "colour": [colour_inside(made, scene.truth, each) for each in regions],
+        "found": [thing in each.objects for thing, each in pairs],
+        "calls": result.model_calls,
+    }
+
+
+def mixed_table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each strategy."""
+    lines = [
+        "| strategy | found | colour, goes | recoloured | comes | all | model calls |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for strategy in dict.fromkeys(row["strategy"] for row in rows):
+        some = [row for row in rows if row["strategy"] == strategy]
+        colours = np.mean([row["colour"] for row in some], axis=0)
+        values = [f"{each:.1f}" for each in (*colours, colours.mean())]
+        found = fmean(value for row in some for value in row["found"])
+        calls = fmean(row["calls"] for row in some)
+        lines.append(f"| `{strategy}` | {found:.1%} | {' | '.join(values)} | {calls:.0f} |")
+    return "\n".join(lines)
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Shares and times, by the number of regions and over all."""
 
@@ -272,12 +363,12 @@ def large(picture: Any) -> Any:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["figures", "sheet"])
+    parser.add_argument("what", choices=["figures", "mixed", "sheet"])
     parser.add_argument("--count", type=int, help="scenes; 20, and 3 of a sheet")
     parser.add_argument("--things", type=int, help="regions in each; 2 to 5 in turn without")
     parser.add_argument("--apart", action="store_true", help="regions that do not touch")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--strategy", default="inpaint9")
+    parser.add_argument("--strategy", default="inpaint9", help="of mixed with commas between")
     parser.add_argument("--candidates", type=int, help="of the one call; the best is kept")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--loras", action="store_true", help="each region with one of its own")
@@ -296,6 +387,15 @@ def main() -> None:
         return
     known = asked.json is not None and asked.json.exists()
     rows = json.loads(asked.json.read_text(encoding="utf-8")) if known else []
+    if asked.what == "mixed":
+        for three in mixed(asked.count):
+            for strategy in asked.strategy.split(","):
+                if not any((r["scene"], r["strategy"]) == (three.seed, strategy) for r in rows):
+                    rows.append(measured_mixed(engine, three, strategy, asked))
+            if asked.json is not None:
+                asked.json.write_text(json.dumps(rows), encoding="utf-8")
+        print(mixed_table(rows))
+        return
     done = {row["scene"] for row in rows}
     for scene in scenes(asked.count, asked.things, apart=asked.apart):
         if scene.seed not in done:

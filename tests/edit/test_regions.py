@@ -187,15 +187,6 @@ def test_candidates_are_judged_region_by_region(engine, photo, second):
         assert not np.array_equal(picture, photo)
 
 
-def test_the_best_candidate_is_its_own_edit(engine, photo):
-    regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent", strategy="blend")]
-    result = edited(engine, photo, regions, candidates=3, strategy="differential", judge="none")
-    best = max((each for each in result.candidates if not each.left_at), key=lambda c: c.score)
-    assert result.seeds == [best.seed]
-    own = edited(engine, photo, regions, strategy="differential", seed=best.seed)
-    assert np.abs(pixels(result) - pixels(own)).max() <= 2.01 / 255
-
-
 def test_several_strategies_are_tried_for_what_names_none(engine, photo):
     regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent", strategy="blend")]
     result = edited(engine, photo, regions, strategy="differential,inpaint9", judge="none")
@@ -405,10 +396,10 @@ def test_repeated_from_its_record(files, capsys, choice):
     assert run(["edit", "--from", str(out), "-q", "-o", str(again)]) == 0
     assert np.array_equal(np.asarray(Image.open(out)), np.asarray(Image.open(again)))
     record = EditRecord.read(out)
-    assert [each.settings for each in record.regions] == [
-        {"prompt": "a red barn"},
-        {"prompt": "a boat", "strength": 0.8},
-    ]
+    settings = [dict(each.settings) for each in record.regions]
+    seeds = [each.pop("seed", None) for each in settings]
+    assert settings == [{"prompt": "a red barn"}, {"prompt": "a boat", "strength": 0.8}]
+    assert all(seed in ({7, 8, 9} if choice else {None}) for seed in seeds)
     told = [{"map": "mask.png", "prompt": "a red barn", "controls": ["canny:0.8"]}]
     listed = files.folder / "regions.json"
     listed.write_text(json.dumps(told))

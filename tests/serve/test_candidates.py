@@ -116,5 +116,6 @@ def test_regions_are_chosen_too(client, scene):
     job = client.post("/api/jobs", files=files, data=asked).json()["id"]
     told = ended(client, job)
     assert told["state"] == "finished"
-    assert len(told["candidates"]) == 3
+    assert [each["regions"] for each in told["candidates"]] == [[1]] * 3 + [[2]] * 3
+    assert len({each["url"] for each in told["candidates"]}) == 6
     assert all("prompt" in each["scores"] for each in told["candidates"])

@@ -194,6 +194,32 @@ def test_a_busy_server_is_asked_again_and_an_error_stands_at_the_prompt(page, se
     assert page.locator("#edit .error").count() == 0
 
 
+def test_each_region_has_candidates_of_its_own(page, served):
+    """One that left is finished for its region; the other keeps the one that won."""
+    page.evaluate("document.querySelector('#group-candidates').open = true")
+    page.get_by_label("Candidates").fill("3")
+    page.keyboard.press("Tab")
+    page.get_by_label("Enough").fill("0")  # those that stop stay where they are
+    page.keyboard.press("Tab")
+    page.get_by_label("Inference steps").fill("4")
+    page.keyboard.press("Tab")
+    _region(page, "a red house", LEFT)
+    _region(page, "a tree", RIGHT)
+    render(page)
+    thumbs = page.locator("#judge .thumbs button")
+    names = thumbs.locator("span:first-of-type").all_inner_texts()
+    assert [name.split(":")[0] for name in names] == ["Region 1"] * 3 + ["Region 2"] * 3
+    pressed = page.locator("#judge .thumbs [aria-pressed=true] span:first-of-type")
+    won = [int(name.split()[-1]) for name in pressed.all_inner_texts()]
+    assert len(won) == 2
+    left = page.locator("#judge .thumbs .left").last
+    seed = int(left.locator("span").first.inner_text().split()[-1])
+    assert seed != won[1]
+    left.click()
+    page.wait_for_selector(".thumbs", state="detached")
+    assert [region.seed for region in _asked(served[1]).regions] == [won[0], seed]
+
+
 def test_an_error_of_a_region_is_told_by_its_name(page):
     _region(page, "a tree", LEFT)
     page.get_by_label("Name").fill("the tree")

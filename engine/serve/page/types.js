@@ -68,6 +68,7 @@
  * @property {number} number
  * @property {number | null} seed
  * @property {string} strategy
+ * @property {number[]} [regions] that it is of, from 1, and 0 for what the edit's own map has; none: of all
  * @property {number | null} left_at share of its run after which it was thrown out; null is kept
  * @property {Record<string, number>} scores `total` from 0 to 1, and its terms
  * @property {string | null} url a small picture of what it was heading for

@@ -2,7 +2,7 @@
 /** The result: its figures, its seeds, its settings; taking it along. */
 
 import { canvasOf, download } from "../work/pictures.js";
-import { candidatesOf } from "./candidates.js";
+import { candidatesOf, usedFor } from "./candidates.js";
 import { byId, icon, make, newId, number, thumbnail } from "./dom.js";
 import { words } from "./fields.js";
 
@@ -58,7 +58,7 @@ export class Judge {
     if (!this.batch.some(({ id }) => id === entry.id)) return [];
     if (this.candidates.length) {
       const { candidates, api } = this;
-      return candidatesOf({ candidates, api, seed: entry.seed, pick: (one) => this.#pick(one) });
+      return candidatesOf({ candidates, api, shown: (one) => has(entry, one), pick: (one) => this.#pick(one) });
     }
     if (this.batch.length < 2) return [];
     const names = [...new Set(this.batch.flatMap(({ figures }) => Object.keys(figures)))];
@@ -88,7 +88,7 @@ export class Judge {
 
   /** Look at a candidate that was kept, or finish one that was not. @param {import("../types.js").Candidate} one */
   #pick(one) {
-    const made = this.batch.find(({ seed, used }) => seed === one.seed && used.strategy === one.strategy);
+    const made = this.batch.find((entry) => has(entry, one));
     if (made) this.onpick(made);
     else this.onagain(one);
   }
@@ -134,4 +134,10 @@ export function figures(told, seconds) {
 /** @param {string} text */
 function capital(text) {
   return text && text[0].toUpperCase() + text.slice(1);
+}
+
+/** Whether a result was made of a candidate. @param {Entry} entry @param {import("../types.js").Candidate} one */
+function has(entry, one) {
+  const { seed, strategy } = usedFor(entry, one);
+  return one.left_at === null && seed === one.seed && strategy === one.strategy;
 }

@@ -268,12 +268,33 @@ export class Studio {
   }
 
   /** Make a candidate's picture that was not finished. @param {import("../types.js").Candidate} candidate */
-  #finishAlone({ seed, strategy }) {
-    for (const name of ["candidates", "keep"]) this.desk.set(name, undefined);
-    this.desk.set("strategy", strategy);
-    this.desk.set("seed", seed ?? undefined);
+  #finishAlone({ seed, strategy, regions = [] }) {
+    const { desk } = this;
+    for (const name of ["candidates", "keep"]) desk.set(name, undefined);
+    const layers = regions.length ? this.#asShown() : [];
+    const own = regions.length === 1 ? layers[regions[0] - 1] : undefined;
+    if (own) {
+      Object.assign(own.settings, { seed: seed ?? undefined, strategy });
+    } else {
+      desk.set("strategy", strategy);
+      desk.set("seed", seed ?? undefined);
+    }
     this.settings.fill();
+    desk.retell();
     this.render();
+  }
+
+  /** Set what the shown result was chosen to have, each region its own; gives the regions. */
+  #asShown() {
+    const { desk } = this;
+    const layers = desk.parts.filter((one) => one !== desk.layers[0]);
+    const { seed, used } = /** @type {Entry} */ (desk.shown);
+    for (const [name, value] of Object.entries({ strategy: used.strategy, task: used.task, seed })) desk.set(name, value ?? undefined);
+    for (const [at, layer] of layers.entries()) {
+      const told = used.region_edits?.[at] ?? {};
+      for (const name of ["strategy", "task", "seed"]) if (name in told) layer.settings[name] = told[name];
+    }
+    return layers;
   }
 
   #compare() {
