@@ -380,8 +380,8 @@ class Fields:
         Help(
             "So many starts share model calls; at each fifth of it only the best third goes on.",
             "Start i has seed + i; where ``strategy`` names several with commas between, each seed "
-            "is tried with each. None is 1, or one for each strategy. Each run of regions apart has "
-            "its own best. All scores are in the result's ``candidates``.",
+            "is tried with each. None is 1, or one for each strategy. Of regions each run apart "
+            "has its own best. All scores are in the result's ``candidates``.",
         ),
         Range(1, 256),
         Option(only=("edit", "advise")),
