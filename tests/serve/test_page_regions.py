@@ -205,10 +205,12 @@ def test_each_region_has_candidates_of_its_own(page, served):
     page.keyboard.press("Tab")
     _region(page, "a red house", LEFT)
     _region(page, "a tree", RIGHT)
+    page.get_by_label("Name").fill("the tree")
+    page.keyboard.press("Tab")
     render(page)
     thumbs = page.locator("#judge .thumbs button")
     names = thumbs.locator("span:first-of-type").all_inner_texts()
-    assert [name.split(":")[0] for name in names] == ["Region 1"] * 3 + ["Region 2"] * 3
+    assert [name.split(":")[0] for name in names] == ["Region 1"] * 3 + ["the tree"] * 3
     pressed = page.locator("#judge .thumbs [aria-pressed=true] span:first-of-type")
     won = [int(name.split()[-1]) for name in pressed.all_inner_texts()]
     assert len(won) == 2

@@ -15,10 +15,11 @@ const MORE = new Set(["total", "prompt"]);
  * @param {Candidate[]} given.candidates
  * @param {import("../work/api.js").Api} given.api
  * @param {(candidate: Candidate) => boolean} given.shown whether it is in the picture that is shown
+ * @param {(region: number) => string} given.named what a region is called, from 1
  * @param {(candidate: Candidate) => void} given.pick
  * @returns {HTMLElement[]}
  */
-export function candidatesOf({ candidates, api, shown, pick }) {
+export function candidatesOf({ candidates, api, shown, named, pick }) {
   const terms = [...new Set(candidates.flatMap(({ scores }) => Object.keys(scores)))];
   const several = new Set(candidates.map(({ strategy }) => strategy)).size > 1;
   const box = make("div", { className: "thumbs" });
@@ -42,7 +43,7 @@ export function candidatesOf({ candidates, api, shown, pick }) {
   function button(one) {
     const left = one.left_at === null ? "" : `, left after ${Math.round(100 * one.left_at)}%`;
     const plain = several ? `${one.strategy} ${one.seed ?? ""}` : String(one.seed ?? "");
-    const name = one.regions?.length ? `Region ${one.regions.filter(Boolean).join(", ") || "rest"}: ${plain}` : plain;
+    const name = one.regions?.length ? `${one.regions.map(named).join(", ")}: ${plain}` : plain;
     const told = Object.entries(one.scores).map(([term, value]) => `${words(term)} ${number(value)}`).join(", ");
     const made = make("button", {
       type: "button", className: left ? "left" : "", title: `${told}${left}${left && ": finish it"}`,

@@ -5,6 +5,7 @@ import { canvasOf, download } from "../work/pictures.js";
 import { candidatesOf, usedFor } from "./candidates.js";
 import { byId, icon, make, newId, number, thumbnail } from "./dom.js";
 import { words } from "./fields.js";
+import { nameOf } from "./regions.js";
 
 /** @typedef {import("../work/keep.js").Entry} Entry */
 
@@ -57,8 +58,9 @@ export class Judge {
   #seeds(entry) {
     if (!this.batch.some(({ id }) => id === entry.id)) return [];
     if (this.candidates.length) {
-      const { candidates, api } = this;
-      return candidatesOf({ candidates, api, shown: (one) => has(entry, one), pick: (one) => this.#pick(one) });
+      const { candidates, api, desk } = this;
+      const named = (/** @type {number} */ region) => nameOf(region ? desk.numbered[region - 1] : desk.layers[0]);
+      return candidatesOf({ candidates, api, named, shown: (one) => has(entry, one), pick: (one) => this.#pick(one) });
     }
     if (this.batch.length < 2) return [];
     const names = [...new Set(this.batch.flatMap(({ figures }) => Object.keys(figures)))];

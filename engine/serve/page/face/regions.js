@@ -67,7 +67,7 @@ export class Regions {
   blame(message) {
     const named = /^region (\d+)(?=:| )/.exec(message);
     const { desk } = this;
-    const one = named && desk.parts.filter((part) => part !== desk.layers[0])[Number(named[1]) - 1];
+    const one = named && desk.numbered[Number(named[1]) - 1];
     if (!one) return "";
     desk.choose(desk.layers.indexOf(one));
     return message.replace(named[0], one.name);
@@ -210,9 +210,9 @@ export class Regions {
   }
 }
 
-/** @param {Layer} one */
-function nameOf(one) {
-  return one.name || "Everything else";
+/** @param {Layer | undefined} one */
+export function nameOf(one) {
+  return one?.name || "Everything else";
 }
 
 /** @param {Layer} one */

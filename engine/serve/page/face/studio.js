@@ -287,7 +287,7 @@ export class Studio {
   /** Set what the shown result was chosen to have, each region its own; gives the regions. */
   #asShown() {
     const { desk } = this;
-    const layers = desk.parts.filter((one) => one !== desk.layers[0]);
+    const layers = desk.numbered;
     const { seed, used } = /** @type {Entry} */ (desk.shown);
     for (const [name, value] of Object.entries({ strategy: used.strategy, task: used.task, seed })) desk.set(name, value ?? undefined);
     for (const [at, layer] of layers.entries()) {

@@ -80,6 +80,11 @@ export class Desk extends EventTarget {
     return this.layers.filter(({ hidden, map }) => !hidden && !map.empty);
   }
 
+  /** @returns {Layer[]} those of them that are regions, in the order in which the server numbers them, from 1 */
+  get numbered() {
+    return this.parts.filter((one) => one !== this.layers[0]);
+  }
+
   /** @returns {boolean} whether nothing is to be repainted */
   get empty() {
     return !this.parts.length;

@@ -304,8 +304,7 @@ const SENT = new WeakMap();
  * @returns {Promise<Record<string, any>[]>}
  */
 export async function regionsOf(desk, helper) {
-  const parts = desk.parts.filter((one) => one !== desk.layers[0]);
-  return Promise.all(parts.map(async (one) => {
+  return Promise.all(desk.numbered.map(async (one) => {
     let sent = SENT.get(one);
     if (sent?.version !== one.version) {
       sent = { version: one.version, text: await base64(await helper.png(one.map)) };
