@@ -100,18 +100,22 @@ def test_several_strategies_are_tried_by_name(client, scene):
     assert len(ended(client, job)["candidates"]) == 2
 
 
-def test_regions_are_chosen_too(client, scene):
-    """Their maps come as base64 in the settings; the picture is there already."""
+def tents(**settings):
+    """Two regions: maps as base64, and settings."""
     halves = []
     for columns in (slice(8, 48), slice(72, 120)):
         half = np.zeros((128, 128), np.uint8)
         half[40:100, columns] = 255
         halves.append(base64.b64encode(png(half)).decode())
-    regions = [
-        {"map": half, "prompt": f"a {colour} tent"}
+    return [
+        {"map": half, "prompt": f"a {colour} tent", **settings}
         for half, colour in zip(halves, ("red", "blue"), strict=True)
     ]
-    asked = form(regions=regions, candidates=3, num_inference_steps=5)
+
+
+def test_regions_are_chosen_too(client, scene):
+    """Each by itself."""
+    asked = form(regions=tents(), candidates=3, num_inference_steps=5)
     files = {"picture": scene.files["picture"]}
     job = client.post("/api/jobs", files=files, data=asked).json()["id"]
     told = ended(client, job)
@@ -119,3 +123,11 @@ def test_regions_are_chosen_too(client, scene):
     assert [each["regions"] for each in told["candidates"]] == [[1]] * 3 + [[2]] * 3
     assert len({each["url"] for each in told["candidates"]}) == 6
     assert all("prompt" in each["scores"] for each in told["candidates"])
+
+
+def test_a_region_names_loras_that_are_loaded(client, scene):
+    asked = form(regions=tents(lora="style:0.5"), num_inference_steps=2)
+    files = {"picture": scene.files["picture"]}
+    answer = client.post("/api/jobs", files=files, data=asked)
+    assert answer.status_code == 400
+    assert "region 1: there is no LoRA 'style'; loaded: none" in answer.json()["error"]["message"]
