@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -69,13 +69,16 @@ class Choices:
 
     def __init__(self) -> None:
         self.known: list[Weights] = []
+        self._numbers: dict[Hashable, int] = {}
         self._networks: dict[int, OwnLoras] = {}
 
     def number(self, weights: Weights) -> int:
         """The place of ``weights`` in :attr:`known`: what a conditioning has as :data:`CHOICE`."""
-        if weights not in self.known:
+        key = None if weights is None else frozenset(weights.items())
+        if key not in self._numbers:
+            self._numbers[key] = len(self.known)
             self.known.append(weights)
-        return self.known.index(weights)
+        return self._numbers[key]
 
     def network(self, network: Network) -> OwnLoras:
         """``network`` with a choice for each row: the same object each time, so that jobs of all
@@ -119,7 +122,7 @@ class OwnLoras:
         pieces = [slice(*ends) for ends in pairwise([*starts, len(numbers)])]
         choices = [self.known[numbers[start]] for start in starts]
         module, said = self.network.module, self.network.predict
-        if len(pieces) > 1 and self._sees_rows and not is_compiled(module):
+        if len(pieces) > 1 and self._sees_rows and not any(map(is_compiled, module.modules())):
             layers = [layer for _, layer in lora_layers(module)]
             own = ((layer, _by_rows(layer, pieces, choices)) for layer in layers)
             try:

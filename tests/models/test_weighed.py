@@ -100,6 +100,21 @@ def test_rows_one_by_one_stay_so(unet):
         assert torch.equal(by_choice(chosen, numbers), one_by_one(network, numbers))
 
 
+def test_what_is_compiled_is_called_for_each_choice(unet, monkeypatch):
+    """Other forwards inside it would be compiled anew at every call."""
+    for block in unet.down_blocks:
+        monkeypatch.setattr(block, "_compiled_call_impl", block._call_impl)
+    network, forward, rows = UNetNetwork(unet), unet.forward, []
+
+    def counting(sample, *others, **named):
+        rows.append(len(sample))
+        return forward(sample, *others, **named)
+
+    monkeypatch.setattr(unet, "forward", counting)
+    by_choice(chosen_of(network), [0, 0, 1])
+    assert rows == [2, 1]
+
+
 @pytest.mark.parametrize("numbers", [[0, 0, 1], [0, 1, 2, 3], [0, 1, 2, 3, 3]])
 def test_layers_that_see_rows_in_fours(numbers):
     """Those that see the time alone: filled up to four rows, which are not the call's."""
