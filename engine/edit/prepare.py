@@ -31,8 +31,7 @@ def prepare(
         backbone: the model.
         requests: at least one. What they have in common is read and encoded once.
         memory: what they take over from earlier edits; None is nothing.
-        layout: of edits of regions, where it is known: only these runs are made, as a part of the
-            edit.
+        layout: of edits of regions, where it is known: only these runs are made.
 
     Raises:
         InputError: bad input in one of them; no network was called.
@@ -61,6 +60,4 @@ def _of_regions(
 ) -> Prepared:
     if request.regions is None:
         return prepare_edits(backbone, [request], memory)[0]
-    prepared = PreparedRegions(backbone, request, memory, layout)
-    prepared.is_part = layout is not None
-    return prepared
+    return PreparedRegions(backbone, request, memory, layout)

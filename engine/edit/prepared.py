@@ -72,7 +72,12 @@ class Prepared(ABC):
     judged: bool = False
     """Its jobs keep their clean predictions, for :meth:`sight`."""
     is_part: bool = False
-    """Somebody else makes pictures of its jobs, with those of others."""
+    """It leaves without a result: somebody makes pictures of its jobs and of others'."""
+
+    @property
+    def made_by(self) -> str:
+        """Name of the strategy that makes it."""
+        return self.strategy.name
 
     @property
     @abstractmethod

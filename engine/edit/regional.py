@@ -110,6 +110,12 @@ class PreparedRegions(Prepared):
         return PreparedEdit(Shared(models[0], common, memory), common, coupling=coupling)
 
     @property
+    def made_by(self) -> str:
+        """Of a part of an edit its runs' own, which may not be the edit's."""
+        names = dict.fromkeys(part.strategy.name for part in self.parts)
+        return ", ".join(names) if self.is_part else super().made_by
+
+    @property
     def original(self) -> Image.Image:
         return self.parts[0].original
 

@@ -91,7 +91,7 @@ class Entry:
         return Candidate(
             number=self.number,
             seed=self.prepared.seeds[0],
-            strategy=self.prepared.strategy.name,
+            strategy=self.prepared.made_by,
             judged=tuple(self.judged),
             left_at=self.left_at,
             model_calls=self.calls,
@@ -150,7 +150,7 @@ class Contest:
         self.entries = []
         for number, (each, ticket) in enumerate(zip(several, tickets, strict=True), start=first):
             assert ticket.prepared is not None  # noqa: S101 - it has not left
-            ticket.prepared.judged = True
+            ticket.prepared.judged, ticket.prepared.is_part = True, layout is not None
             self.entries.append(Entry(number, each, ticket, ticket.prepared))
         self._check()
         if queued:

@@ -227,8 +227,7 @@ class Runtime:
         Args:
             requests: the edits.
             memory: what they take over from earlier edits; None is nothing.
-            layout: the runs that are made of edits of regions; then they leave without a result,
-                for who makes one of the jobs of several tickets. None is all.
+            layout: the runs that are made of edits of regions; None is all.
 
         Raises:
             InputError: bad input in one of them.

@@ -29,6 +29,7 @@ from engine.picture.source import OWN_ALPHA, STANDARD_INPUT, Source
 from engine.request.aliases import ALIASES
 from engine.request.field import Field, Group, Names, fields_of
 from engine.request.fields import Fields
+from engine.request.regions import SETTINGS as REGION_SETTINGS
 from engine.request.regions import read_regions
 from engine.request.texts import value_of
 from engine.serve.errors import TooLargeError
@@ -347,11 +348,8 @@ def _controls(value: Any) -> list[Any]:
     return taken
 
 
-_REGION = (
-    *("prompt", "negative_prompt", "strategy", "options", "task", "strength", "seed"),
-    "controls",
-)
-"""What a region may say beside its map, its reference and its LoRAs."""
+_REGION = (*(name for name in REGION_SETTINGS if name != "lora"), "controls")
+"""What a region may say beside its map, its reference and its LoRAs: settings of edits."""
 
 
 def _regions(value: Any, limits: Limits, adapters: Sequence[str]) -> list[Any]:

@@ -190,6 +190,13 @@ class TestRegions:
         assert auto.settings["runs"] == [[1], [2], [3]]
         assert np.array_equal(auto.images[0], named.images[0])
 
+    def test_candidates_say_what_made_each(self, engine):
+        given = {"regions": self.regions(), "strategy": "auto", "judge": "none", "candidates": 2}
+        result = engine.edit(**SCENE, **given, prompt="")
+        told = [(each.regions, each.strategy) for each in result.candidates]
+        names = ("inpaint9", "remove", "blend")
+        assert told == [((n,), name) for n, name in enumerate(names, start=1) for _ in range(2)]
+
     def test_candidates_and_the_edits_own_map(self, engine):
         """What touches the edit's own map is made as that is."""
         own = np.zeros((64, 192), np.float32)

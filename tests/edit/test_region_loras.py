@@ -82,16 +82,10 @@ def test_regions_of_several_choices_share_their_calls(engine, file, photo, strat
     regions = [Region(LEFT, "a barn", lora="style:0.7"), Region(RIGHT, "a tent", lora="style:-0.4")]
     told = {"strategy": strategy}
     network = engine.backbone.networks["inpaint" if strategy == "inpaint9" else "base"]
-    forward, rows = network.module.forward, []
-
-    def counting(sample, *others, **named):
-        rows.append(len(sample))
-        return forward(sample, *others, **named)
-
     engine.load_lora(file, 0)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(network.module, "forward", counting)
+            rows = tiny.count_rows(patched, network.module)
             together = edited(engine, photo, *regions, **told)
         alone = [edited(engine, photo, region, **told) for region in regions]
     finally:

@@ -190,7 +190,8 @@ def test_candidates_are_judged_region_by_region(engine, photo, second):
 def test_several_strategies_are_tried_for_what_names_none(engine, photo):
     regions = [Region(LEFT, "a barn"), Region(RIGHT, "a tent", strategy="blend")]
     result = edited(engine, photo, regions, strategy="differential,inpaint9", judge="none")
-    assert {each.strategy for each in result.candidates} == {"differential", "inpaint9"}
+    tried = {(each.regions, each.strategy) for each in result.candidates}
+    assert tried == {((1,), "differential"), ((1,), "inpaint9"), ((2,), "blend")}
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,18 @@ def tokenizer() -> CLIPTokenizer:
         return loaded
 
 
+def count_rows(monkeypatch: Any, module: Any) -> list[int]:
+    """The rows of each forward of ``module`` from now on."""
+    forward, rows = module.forward, []
+
+    def counting(sample: Any, *others: Any, **named: Any) -> Any:
+        rows.append(len(sample))
+        return forward(sample, *others, **named)
+
+    monkeypatch.setattr(module, "forward", counting)
+    return rows
+
+
 def unet(in_channels: int = 4, *, sdxl: bool = True, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     added: dict[str, Any] = {}

@@ -76,14 +76,9 @@ def chosen_of(network):
 @pytest.mark.parametrize("numbers", [[0, 0, 1, 1, 2], [3, 4, 0], [1, 0, 1, 0], [2, 2]])
 def test_rows_have_their_own(unet, numbers, monkeypatch):
     """One forward; afterwards the network is as it was."""
-    network, forward, rows = UNetNetwork(unet), unet.forward, []
-
-    def counting(sample, *others, **named):
-        rows.append(len(sample))
-        return forward(sample, *others, **named)
-
+    network = UNetNetwork(unet)
     with monkeypatch.context() as patched:
-        patched.setattr(unet, "forward", counting)
+        rows = tiny.count_rows(patched, unet)
         made = by_choice(chosen_of(network), numbers)
     assert rows == [len(numbers)]
     assert torch.allclose(made, one_by_one(network, numbers), atol=2e-5)
@@ -104,14 +99,8 @@ def test_what_is_compiled_is_called_for_each_choice(unet, monkeypatch):
     """Other forwards inside it would be compiled anew at every call."""
     for block in unet.down_blocks:
         monkeypatch.setattr(block, "_compiled_call_impl", block._call_impl)
-    network, forward, rows = UNetNetwork(unet), unet.forward, []
-
-    def counting(sample, *others, **named):
-        rows.append(len(sample))
-        return forward(sample, *others, **named)
-
-    monkeypatch.setattr(unet, "forward", counting)
-    by_choice(chosen_of(network), [0, 0, 1])
+    rows = tiny.count_rows(monkeypatch, unet)
+    by_choice(chosen_of(UNetNetwork(unet)), [0, 0, 1])
     assert rows == [2, 1]
 
 

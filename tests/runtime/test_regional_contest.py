@@ -116,6 +116,7 @@ class TestEachRunHasItsBest:
         }
         of_second = [c for c in result.candidates if c.regions == (2,)]
         assert len({c.seed for c in of_second}) == len(of_second) == 4
+        assert {c.strategy for c in of_second} == {"soft-blend"}
         assert near(result, again(engine, result))
 
     def test_what_has_a_seed_is_made_once(self, engine):

@@ -195,7 +195,9 @@ def test_a_busy_server_is_asked_again_and_an_error_stands_at_the_prompt(page, se
 
 
 def test_each_region_has_candidates_of_its_own(page, served):
-    """One that left is finished for its region; the other keeps the one that won."""
+    """One that left is finished for its region; the other keeps the one that won. A region may have
+    a strategy of its own.
+    """
     page.evaluate("document.querySelector('#group-candidates').open = true")
     page.get_by_label("Candidates").fill("3")
     page.keyboard.press("Tab")
@@ -206,7 +208,8 @@ def test_each_region_has_candidates_of_its_own(page, served):
     _region(page, "a red house", LEFT)
     _region(page, "a tree", RIGHT)
     page.get_by_label("Name").fill("the tree")
-    page.keyboard.press("Tab")
+    page.click(".regions summary")
+    page.locator(".regions [data-setting=strategy] select").select_option("blend")
     render(page)
     thumbs = page.locator("#judge .thumbs button")
     names = thumbs.locator("span:first-of-type").all_inner_texts()
@@ -219,7 +222,9 @@ def test_each_region_has_candidates_of_its_own(page, served):
     assert seed != won[1]
     left.click()
     page.wait_for_selector(".thumbs", state="detached")
-    assert [region.seed for region in _asked(served[1]).regions] == [won[0], seed]
+    asked = _asked(served[1])
+    assert [region.seed for region in asked.regions] == [won[0], seed]
+    assert (asked.regions[0].strategy, asked.regions[1].strategy) == (None, "blend")
 
 
 def test_an_error_of_a_region_is_told_by_its_name(page):

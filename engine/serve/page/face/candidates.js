@@ -71,6 +71,6 @@ function placeOf(one) {
  */
 export function usedFor({ seed, used }, one) {
   const [number, ...others] = one.regions ?? [];
-  const own = number && !others.length ? used.region_edits?.[number - 1] : null;
-  return { seed: own?.seed ?? seed, strategy: own?.strategy ?? used.strategy };
+  const own = number ? used.region_edits?.[number - 1] : null; // those that share a run share their strategy
+  return { seed: (others.length ? null : own?.seed) ?? seed, strategy: own?.strategy ?? used.strategy };
 }

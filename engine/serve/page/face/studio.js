@@ -4,6 +4,7 @@
 import { Refused } from "../work/api.js";
 import { copied, layer } from "../work/desk.js";
 import { canvasOf, mapOf } from "../work/pictures.js";
+import { usedFor } from "./candidates.js";
 import { Canvas } from "./canvas.js";
 import { askToken, compare, help } from "./dialogs.js";
 import { byId } from "./dom.js";
@@ -268,17 +269,18 @@ export class Studio {
   }
 
   /** Make a candidate's picture that was not finished. @param {import("../types.js").Candidate} candidate */
-  #finishAlone({ seed, strategy, regions = [] }) {
+  #finishAlone(candidate) {
     const { desk } = this;
     for (const name of ["candidates", "keep"]) desk.set(name, undefined);
+    const { seed, strategy, regions = [] } = candidate;
+    /** @type {Record<string, any>} */
+    const told = { seed: seed ?? undefined, strategy };
     const layers = regions.length ? this.#asShown() : [];
+    // Several strategies were tried if it has another one than what is shown has there.
+    if (regions.length && desk.shown && usedFor(desk.shown, candidate).strategy === strategy) delete told.strategy;
     const own = regions.length === 1 ? layers[regions[0] - 1] : undefined;
-    if (own) {
-      Object.assign(own.settings, { seed: seed ?? undefined, strategy });
-    } else {
-      desk.set("strategy", strategy);
-      desk.set("seed", seed ?? undefined);
-    }
+    if (own) Object.assign(own.settings, told);
+    else for (const [name, value] of Object.entries(told)) desk.set(name, value);
     this.settings.fill();
     desk.retell();
     this.render();
